@@ -1,0 +1,1 @@
+//! The front door: Docker Engine API, passed through or answered.

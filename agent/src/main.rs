@@ -1,0 +1,2 @@
+//! One per node: session, worker, tasks, executor, network.
+fn main() {}

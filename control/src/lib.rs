@@ -1,0 +1,1 @@
+//! The manager: store, loops, consensus, certificates, sessions.

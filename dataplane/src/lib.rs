@@ -1,0 +1,1 @@
+//! What this node's network should be, and making it so.

@@ -1,0 +1,1 @@
+//! What a name means to whom, and the resolver in every sandbox.

@@ -1,0 +1,1 @@
+//! The layout both halves of the data plane agree on.

@@ -1,0 +1,1 @@
+//! The kernel half: packet logic for the host and for BPF.

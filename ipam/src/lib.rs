@@ -1,0 +1,1 @@
+//! Which address is free: pool, subnet, bitmap, quarantine.

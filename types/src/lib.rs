@@ -1,0 +1,1 @@
+//! Words of the cluster: ids, specs, objects, states, ports, addresses.
