@@ -1,0 +1,92 @@
+//! Secrets and configs.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{ConfigId, Labels, Meta, Rest, SecretId, network::Driver};
+
+/// Bytes that JSON carries as base64.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Base64(pub Vec<u8>);
+
+impl std::fmt::Debug for Base64 {
+    /// The length only: the bytes may be a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Base64 {
+    /// Whether there are no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Base64 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
+        STANDARD.decode(text).map(Self).map_err(de::Error::custom)
+    }
+}
+
+/// A secret's or config's content and names.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SecretSpec {
+    /// Unique among its kind.
+    pub name: String,
+    /// The user's own.
+    #[serde(deserialize_with = "crate::service::null_as_default")]
+    pub labels: Labels,
+    /// The content. The API never returns a secret's.
+    #[serde(skip_serializing_if = "Base64::is_empty")]
+    pub data: Base64,
+    /// An external store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Driver>,
+    /// `golang`: the content is a template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub templating: Option<Driver>,
+    /// Fields that we do not interpret.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// A config's content and names: a secret's shape, but the API returns its data.
+pub type ConfigSpec = SecretSpec;
+
+/// A secret, as the store holds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Secret {
+    /// Its id.
+    #[serde(rename = "ID")]
+    pub id: SecretId,
+    /// Version and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// Content and names.
+    pub spec: SecretSpec,
+}
+
+/// A config, as the store holds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Config {
+    /// Its id.
+    #[serde(rename = "ID")]
+    pub id: ConfigId,
+    /// Version and times.
+    #[serde(flatten)]
+    pub meta: Meta,
+    /// Content and names.
+    pub spec: ConfigSpec,
+}
