@@ -1,0 +1,47 @@
+//! How a node gets its certificate.
+
+use serde::{Deserialize, Serialize};
+use weft_types::{
+    ClusterId, NodeId,
+    node::{Availability, Role},
+};
+
+/// Asks for the root certificate; the caller checks its digest against the join token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootRequest {}
+
+/// The root certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootReply {
+    /// PEM, exactly as the digest in join tokens was made from.
+    pub certificate: String,
+}
+
+/// Asks for a node certificate: with a token to join, without one to renew (the caller's own
+/// certificate then says who it is).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssueRequest {
+    /// Certificate signing request, PEM. Only its key is used.
+    pub csr: String,
+    /// Join token; empty to renew.
+    pub token: String,
+    /// Availability wished by the joining node.
+    pub availability: Availability,
+    /// Address at which the joining manager's peers reach it (`ip:port`).
+    pub advertise_addr: String,
+}
+
+/// A node's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssueReply {
+    /// Who the node is from now on.
+    pub node: NodeId,
+    /// Of which cluster.
+    pub cluster: ClusterId,
+    /// In which role.
+    pub role: Role,
+    /// Certificate chain, PEM.
+    pub certificate: String,
+    /// Root certificates to trust, PEM.
+    pub trust_root: String,
+}
