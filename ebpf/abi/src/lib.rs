@@ -1,1 +1,56 @@
 //! The layout both halves of the data plane agree on.
+//!
+//! Every key and value here is `#[repr(C)]`, has no hidden padding (checked at compile time) and is
+//! valid for any bit pattern. Integers are in host order unless their type is [`Be16`] or [`Addr`],
+//! whose *memory* is in network order. Both halves run on one machine, so host order is safe.
+//!
+//! A change of a layout or of a map's shape must raise [`LAYOUT`]: pins are kept per layout.
+#![no_std]
+
+mod addr;
+mod hash;
+mod mac;
+mod map;
+#[cfg(feature = "user")]
+mod pod;
+mod reason;
+mod table;
+mod track;
+
+pub use addr::{Addr, Be16};
+pub use hash::{ring_hash, ring_slot, socket_hash};
+pub use mac::{GATEWAY_MAC, Leg, Mac, task_mac, task_of_mac, wire_mac};
+pub use map::{MapSpec, maps};
+pub use reason::{
+    COUNTERS, Counter, Done, Drop, Event, PROGRAMS, Program, SLOTS, counter_index, event,
+};
+pub use table::{
+    Backend, Config, Endpoint, Front, FrontKey, NetAddr, Netns, Node, NodeAddr, ServiceCount,
+    SubnetKey, Task, backend, config, endpoint, front, netns, node, node_addr,
+};
+pub use track::{Flow, FlowKey, FragKey, FragPorts, Pick, SockKey, SockOrigin, flow, tcp};
+
+/// Version of every layout in this crate; part of the pin directory's name.
+pub const LAYOUT: u32 = 1;
+
+/// Sizes a ring may have: primes, so that a service's share is even. The agent takes the first that
+/// is at least 100 times the number of backends, or the largest.
+pub const RING_SIZES: [u32; 5] = [251, 1021, 4093, 16381, 65521];
+
+/// Next hop of every task's IPv4 default route. Answered by `task_in`, owned by no interface.
+pub const GATEWAY4: [u8; 4] = [169, 254, 1, 1];
+
+/// Next hop of every task's IPv6 default route. Answered by `task_in`, owned by no interface.
+pub const GATEWAY6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+/// Source that a task sees when it reached itself through its own service, IPv4.
+pub const HAIRPIN4: [u8; 4] = [169, 254, 1, 2];
+
+/// Source that a task sees when it reached itself through its own service, IPv6.
+pub const HAIRPIN6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+
+/// `cb[0]` of a test run that must decide and change nothing (`weft explain`). Real packets never carry it.
+pub const DRY_RUN: u32 = 0x7765_6674;
+
+/// Networks that one task can be attached to and still use socket hooks for; beyond it packets decide.
+pub const NETS_PER_TASK: usize = 16;
