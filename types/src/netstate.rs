@@ -49,6 +49,9 @@ pub struct NetNode {
     pub hostname: String,
     /// Underlay address that carries task traffic.
     pub addr: IpAddr,
+    /// Its other addresses, of both families: a task's reply to one of them goes to this node.
+    #[serde(default)]
+    pub addresses: BTreeSet<IpAddr>,
     /// Whether managers think it alive. A node's own probes may know better.
     pub alive: bool,
 }

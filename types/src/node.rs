@@ -219,6 +219,9 @@ pub struct Node {
     /// Internal. Underlay address that carries task traffic.
     #[serde(default)]
     pub data_path_addr: Option<IpAddr>,
+    /// Internal. All global addresses of its interfaces, both families.
+    #[serde(default)]
+    pub addresses: std::collections::BTreeSet<IpAddr>,
     /// Internal. Network revision that this node's kernel holds.
     #[serde(default)]
     pub applied_revision: u64,

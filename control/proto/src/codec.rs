@@ -127,6 +127,7 @@ mod tests {
                 index: 1,
                 hostname: "n1".into(),
                 addr: "192.0.2.11".parse().unwrap(),
+                addresses: ["2001:db8::11".parse().unwrap()].into(),
                 alive: true,
             },
         );

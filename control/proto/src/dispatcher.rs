@@ -20,6 +20,8 @@ pub enum NodeMessage {
         description: Box<NodeDescription>,
         /// Underlay address for task traffic; `None` means the address it connects from.
         data_path_addr: Option<std::net::IpAddr>,
+        /// All global addresses of its interfaces, both families.
+        addresses: std::collections::BTreeSet<std::net::IpAddr>,
         /// Network revision that its kernel holds; 0 is none.
         applied_revision: u64,
         /// Version of this wire, see [`crate::WIRE_VERSION`].
@@ -29,6 +31,8 @@ pub enum NodeMessage {
     Heartbeat,
     /// What it tells of itself has changed.
     Description(Box<NodeDescription>),
+    /// The addresses of its interfaces have changed; all of them.
+    Addresses(std::collections::BTreeSet<std::net::IpAddr>),
     /// Where tasks were seen. Sent again until acknowledged by [`ManagerMessage::StatusStored`].
     Status {
         /// Number of this report, growing within the session.
