@@ -1,1 +1,30 @@
 //! What a name means to whom, and the resolver in every sandbox.
+//!
+//! Each sandbox has a resolver at 127.0.0.11:53 whose sockets the agent opened inside it. The
+//! socket a query arrives on tells who asks; [`resolve::resolve`] says, purely, what the name means
+//! to that asker; what no network of theirs owns goes to the host's resolvers through [`forward`].
+//! No manager and no other node is asked on this way.
+//!
+//! - [`zone`]: the names of each network, as data; [`netstate`] makes them from the network state.
+//! - [`resolve`]: the rules, and which names are never forwarded.
+//! - [`wire`]: packets to questions, answers to packets.
+//! - [`resolv_conf`]: the file that sends a container's queries here, and the host's own.
+//! - [`serve`]: the sockets of the sandboxes. [`forward`]: the sockets towards the host's resolvers.
+//!
+//! The first four never touch a socket, a file, a clock or chance. The crate never opens a socket
+//! in another network namespace: the agent does, and hands it in.
+
+pub mod count;
+pub mod forward;
+pub mod netstate;
+pub mod resolv_conf;
+pub mod resolve;
+pub mod serve;
+pub mod wire;
+pub mod zone;
+
+pub use count::Counts;
+pub use forward::{Forwarder, Servers};
+pub use resolve::{Answer, Asker, Fact, resolve};
+pub use serve::{Attachment, Resolver};
+pub use zone::{ContainerNames, Entry, Mode, ServiceNames, Zone, ZoneBuilder, Zones};
