@@ -1,14 +1,18 @@
 //! The wire between processes of weft: messages, their encoding, and the services they belong to.
 //!
-//! gRPC frames (tonic) with MessagePack bodies ([`codec`]); TLS is the caller's. The messages are
-//! plain serde structs over the words of `weft-types`. This crate decides nothing.
+//! gRPC frames (tonic) with MessagePack bodies ([`codec`]) over TLS with the cluster's own
+//! certificates ([`identity`], [`dial`]). The messages are plain serde structs over the words of
+//! `weft-types`. This crate decides nothing.
 
 pub mod ca;
 pub mod codec;
 pub mod control;
+pub mod dial;
 pub mod dispatcher;
 pub mod error;
+pub mod identity;
 pub mod raft;
+pub mod token;
 
 pub use control::{
     ControlApi, ControlReply, ControlRequest, Event, LogItem, LogLine, LogSelector, LogStream,
