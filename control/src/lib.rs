@@ -1,1 +1,3 @@
 //! The manager: store, loops, consensus, certificates, sessions.
+
+pub mod store;

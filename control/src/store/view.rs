@@ -1,0 +1,337 @@
+//! The state at one moment.
+
+use std::{ops::Bound, sync::Arc};
+
+use imbl::{OrdMap, OrdSet};
+use weft_types::{
+    ConfigId, Id, NetworkId, NodeId, SecretId, ServiceId, TaskId,
+    cluster::Cluster,
+    network::Network,
+    node::Node,
+    secret::{Config, Secret},
+    service::Service,
+    task::Task,
+};
+
+use super::{Key, Ledger, Object};
+
+/// Kinds whose names are unique.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Named {
+    Network,
+    Secret,
+    Config,
+    Service,
+}
+
+/// The replicated state at one moment: cheap to clone, never changes under its reader.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    pub(super) index: u64,
+    pub(super) cluster: Option<Arc<Cluster>>,
+    pub(super) nodes: OrdMap<NodeId, Arc<Node>>,
+    pub(super) networks: OrdMap<NetworkId, Arc<Network>>,
+    pub(super) secrets: OrdMap<SecretId, Arc<Secret>>,
+    pub(super) configs: OrdMap<ConfigId, Arc<Config>>,
+    pub(super) services: OrdMap<ServiceId, Arc<Service>>,
+    pub(super) tasks: OrdMap<TaskId, Arc<Task>>,
+    pub(super) names: OrdMap<(Named, String), Key>,
+    tasks_by_slot: OrdSet<(ServiceId, u64, TaskId)>,
+    tasks_by_node: OrdSet<(NodeId, TaskId)>,
+    tasks_by_network: OrdSet<(NetworkId, TaskId)>,
+    pub(super) ledger: Ledger,
+}
+
+/// Below and above every id of a kind, for ranges.
+fn all<T>() -> (Id<T>, Id<T>) {
+    let highest = "zzzzzzzzzzzzzzzzzzzzzzzzz";
+    (
+        Id::numbered(0),
+        highest.parse().unwrap_or_else(|_| Id::numbered(u128::MAX)),
+    )
+}
+
+impl View {
+    /// The last commit that this view has.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The cluster; `None` before it was made.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    /// All nodes, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> + '_ {
+        self.nodes.values()
+    }
+
+    /// A network.
+    #[must_use]
+    pub fn network(&self, id: NetworkId) -> Option<&Arc<Network>> {
+        self.networks.get(&id)
+    }
+
+    /// All networks, by id.
+    pub fn networks(&self) -> impl Iterator<Item = &Arc<Network>> + '_ {
+        self.networks.values()
+    }
+
+    /// The network of published ports; `None` when the user removed it.
+    #[must_use]
+    pub fn ingress_network(&self) -> Option<&Arc<Network>> {
+        let mut networks = self.networks.values();
+        networks.find(|network| network.spec.ingress && !network.pending_delete)
+    }
+
+    /// A secret.
+    #[must_use]
+    pub fn secret(&self, id: SecretId) -> Option<&Arc<Secret>> {
+        self.secrets.get(&id)
+    }
+
+    /// All secrets, by id.
+    pub fn secrets(&self) -> impl Iterator<Item = &Arc<Secret>> + '_ {
+        self.secrets.values()
+    }
+
+    /// A config.
+    #[must_use]
+    pub fn config(&self, id: ConfigId) -> Option<&Arc<Config>> {
+        self.configs.get(&id)
+    }
+
+    /// All configs, by id.
+    pub fn configs(&self) -> impl Iterator<Item = &Arc<Config>> + '_ {
+        self.configs.values()
+    }
+
+    /// A service.
+    #[must_use]
+    pub fn service(&self, id: ServiceId) -> Option<&Arc<Service>> {
+        self.services.get(&id)
+    }
+
+    /// All services, by id.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> + '_ {
+        self.services.values()
+    }
+
+    /// A task.
+    #[must_use]
+    pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
+        self.tasks.get(&id)
+    }
+
+    /// All tasks, by id.
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> + '_ {
+        self.tasks.values()
+    }
+
+    /// How many tasks there are.
+    #[must_use]
+    pub fn task_count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// The tasks of a service, by slot, then id.
+    pub fn tasks_of(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> + '_ {
+        let (low, high) = all();
+        self.tasks_by_slot
+            .range((
+                Bound::Included((service, 0, low)),
+                Bound::Included((service, u64::MAX, high)),
+            ))
+            .filter_map(|(_, _, task)| self.tasks.get(task))
+    }
+
+    /// The tasks of one slot of a service.
+    pub fn tasks_of_slot(
+        &self,
+        service: ServiceId,
+        slot: u64,
+    ) -> impl Iterator<Item = &Arc<Task>> + '_ {
+        let (low, high) = all();
+        self.tasks_by_slot
+            .range((
+                Bound::Included((service, slot, low)),
+                Bound::Included((service, slot, high)),
+            ))
+            .filter_map(|(_, _, task)| self.tasks.get(task))
+    }
+
+    /// The tasks that are a node's.
+    pub fn tasks_on_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> + '_ {
+        let (low, high) = all();
+        self.tasks_by_node
+            .range((Bound::Included((node, low)), Bound::Included((node, high))))
+            .filter_map(|(_, task)| self.tasks.get(task))
+    }
+
+    /// The tasks that have an attachment to a network.
+    pub fn tasks_on_network(&self, network: NetworkId) -> impl Iterator<Item = &Arc<Task>> + '_ {
+        let (low, high) = all();
+        self.tasks_by_network
+            .range((
+                Bound::Included((network, low)),
+                Bound::Included((network, high)),
+            ))
+            .filter_map(|(_, task)| self.tasks.get(task))
+    }
+
+    /// The service of this name, letter case aside.
+    #[must_use]
+    pub fn service_named(&self, name: &str) -> Option<&Arc<Service>> {
+        match self.named(Named::Service, name)? {
+            Key::Service(id) => self.service(id),
+            _ => None,
+        }
+    }
+
+    /// The network of this name, letter case aside.
+    #[must_use]
+    pub fn network_named(&self, name: &str) -> Option<&Arc<Network>> {
+        match self.named(Named::Network, name)? {
+            Key::Network(id) => self.network(id),
+            _ => None,
+        }
+    }
+
+    /// The secret of this name, letter case aside.
+    #[must_use]
+    pub fn secret_named(&self, name: &str) -> Option<&Arc<Secret>> {
+        match self.named(Named::Secret, name)? {
+            Key::Secret(id) => self.secret(id),
+            _ => None,
+        }
+    }
+
+    /// The config of this name, letter case aside.
+    #[must_use]
+    pub fn config_named(&self, name: &str) -> Option<&Arc<Config>> {
+        match self.named(Named::Config, name)? {
+            Key::Config(id) => self.config(id),
+            _ => None,
+        }
+    }
+
+    /// Owners of what there is only one of.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// An object by its key.
+    #[must_use]
+    pub fn get(&self, key: Key) -> Option<Object> {
+        match key {
+            Key::Cluster => self.cluster.clone().map(Object::Cluster),
+            Key::Node(id) => self.nodes.get(&id).cloned().map(Object::Node),
+            Key::Network(id) => self.networks.get(&id).cloned().map(Object::Network),
+            Key::Secret(id) => self.secrets.get(&id).cloned().map(Object::Secret),
+            Key::Config(id) => self.configs.get(&id).cloned().map(Object::Config),
+            Key::Service(id) => self.services.get(&id).cloned().map(Object::Service),
+            Key::Task(id) => self.tasks.get(&id).cloned().map(Object::Task),
+        }
+    }
+
+    /// Every object, kind by kind, in an order in which they can be put back.
+    pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
+        let cluster = self.cluster.iter().cloned().map(Object::Cluster);
+        cluster
+            .chain(self.nodes.values().cloned().map(Object::Node))
+            .chain(self.networks.values().cloned().map(Object::Network))
+            .chain(self.secrets.values().cloned().map(Object::Secret))
+            .chain(self.configs.values().cloned().map(Object::Config))
+            .chain(self.services.values().cloned().map(Object::Service))
+            .chain(self.tasks.values().cloned().map(Object::Task))
+    }
+
+    fn named(&self, kind: Named, name: &str) -> Option<Key> {
+        self.names.get(&(kind, name.to_lowercase())).copied()
+    }
+
+    /// Takes an object out of its table and of the indexes, not of the ledger.
+    pub(super) fn unlink(&mut self, object: &Object) {
+        if let Some(name) = name_of(object) {
+            self.names.remove(&name);
+        }
+        match object {
+            Object::Cluster(_) => self.cluster = None,
+            Object::Node(node) => drop(self.nodes.remove(&node.id)),
+            Object::Network(network) => drop(self.networks.remove(&network.id)),
+            Object::Secret(secret) => drop(self.secrets.remove(&secret.id)),
+            Object::Config(config) => drop(self.configs.remove(&config.id)),
+            Object::Service(service) => drop(self.services.remove(&service.id)),
+            Object::Task(task) => {
+                self.tasks.remove(&task.id);
+                if let Some(service) = task.service_id {
+                    self.tasks_by_slot.remove(&(service, task.slot, task.id));
+                }
+                if let Some(node) = task.node_id {
+                    self.tasks_by_node.remove(&(node, task.id));
+                }
+                for attachment in &task.networks_attachments {
+                    let row = (attachment.network_id, task.id);
+                    self.tasks_by_network.remove(&row);
+                }
+            }
+        }
+    }
+
+    /// Puts an object into its table and the indexes, not into the ledger. The other owner of its
+    /// name is returned, and keeps it.
+    pub(super) fn link(&mut self, object: &Object) -> Option<Key> {
+        let mut clash = None;
+        if let Some(name) = name_of(object) {
+            match self.names.get(&name) {
+                Some(other) if *other != object.key() => clash = Some(*other),
+                _ => drop(self.names.insert(name, object.key())),
+            }
+        }
+        match object {
+            Object::Cluster(cluster) => self.cluster = Some(cluster.clone()),
+            Object::Node(node) => drop(self.nodes.insert(node.id, node.clone())),
+            Object::Network(network) => drop(self.networks.insert(network.id, network.clone())),
+            Object::Secret(secret) => drop(self.secrets.insert(secret.id, secret.clone())),
+            Object::Config(config) => drop(self.configs.insert(config.id, config.clone())),
+            Object::Service(service) => drop(self.services.insert(service.id, service.clone())),
+            Object::Task(task) => {
+                self.tasks.insert(task.id, task.clone());
+                if let Some(service) = task.service_id {
+                    self.tasks_by_slot.insert((service, task.slot, task.id));
+                }
+                if let Some(node) = task.node_id {
+                    self.tasks_by_node.insert((node, task.id));
+                }
+                for attachment in &task.networks_attachments {
+                    let row = (attachment.network_id, task.id);
+                    self.tasks_by_network.insert(row);
+                }
+            }
+        }
+        clash
+    }
+}
+
+/// The unique name of an object. A service or network that is being removed has given its name
+/// back already, so that it can be made again at once.
+fn name_of(object: &Object) -> Option<(Named, String)> {
+    let (kind, name) = match object {
+        Object::Network(network) if !network.pending_delete => (Named::Network, &network.spec.name),
+        Object::Service(service) if !service.pending_delete => (Named::Service, &service.spec.name),
+        Object::Secret(secret) => (Named::Secret, &secret.spec.name),
+        Object::Config(config) => (Named::Config, &config.spec.name),
+        _ => return None,
+    };
+    Some((kind, name.to_lowercase()))
+}
