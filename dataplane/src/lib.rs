@@ -1,1 +1,22 @@
 //! What this node's network should be, and making it so.
+//!
+//! The way through it: [`Desired::of`] turns the cluster's network state into what this node must
+//! hold (pure); [`Dataplane::apply`] merges it with the sandboxes that live here, reads back what
+//! the kernel holds, and writes the difference. Sandboxes are made by [`Dataplane::create_sandbox`]
+//! without waiting for the rest. Programs, links and maps are pinned: packets flow while nobody
+//! runs this code.
+
+mod apply;
+mod config;
+pub mod desired;
+mod kernel;
+pub mod mesh;
+mod report;
+pub mod sandbox;
+
+pub use apply::{Applied, Dataplane};
+pub use config::{Config, EGRESS_POOL, Uplinks};
+pub use desired::{Desired, DesireError};
+pub use kernel::error::DataplaneError;
+pub use report::{DropCount, DropSample, Repairs, Status};
+pub use sandbox::{Attachment, NetnsRef, ResolverSockets, Sandbox, SandboxSpec};
