@@ -1,2 +1,82 @@
-//! The project's verbs.
-fn main() {}
+//! The project's verbs: `cargo xtask VERB`.
+//!
+//! Each verb is the one command needed: what it stands on, it does itself. No crate of the workspace is used here, so that a verb
+//! starts in a second and works when the rest does not compile.
+
+mod build;
+mod check;
+mod demo;
+mod ebpf;
+mod place;
+mod rights;
+mod run;
+mod setup;
+mod story;
+mod test;
+mod testbed;
+mod tidy;
+mod wait;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// The project's verbs
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
+enum Verb {
+    /// Name what this machine lacks, then install it (apt-get)
+    Setup,
+    /// Build the kernel half into target/ebpf
+    BuildEbpf,
+    /// Build the kernel half, the gate and the agent
+    Build,
+    /// Read-only gate: format, lints, tidy
+    Check,
+    /// Format and apply the lints' own repairs
+    Fix,
+    /// Check the house rules: directions, file sizes, docs, names, unsafe
+    Tidy,
+    /// Everything: setup, build, host tests, loaded programs, stories (needs root)
+    Test,
+    /// Several hosts on this machine, each with its own engine and agent (needs root)
+    #[command(subcommand)]
+    Testbed(testbed::Verb),
+    /// A real service published on three hosts, from nothing (needs root)
+    Demo(demo::Demo),
+    /// Run one story of the testbed by its name, or list them (needs root)
+    Story {
+        /// A part of the story's name
+        name: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match act(Verb::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup => setup::setup(),
+        Verb::BuildEbpf => ebpf::build(),
+        Verb::Build => build::all(),
+        Verb::Check => check::check(),
+        Verb::Fix => check::fix(),
+        Verb::Tidy => tidy::tidy(),
+        Verb::Test => test::test(),
+        Verb::Testbed(verb) => testbed::act(verb),
+        Verb::Demo(demo) => demo::demo(&demo),
+        Verb::Story { name } => story::story(name.as_deref()),
+    }
+}

@@ -1,0 +1,44 @@
+//! Where things lie in the tree: every path the verbs share is written once, here.
+
+use std::path::{Path, PathBuf};
+
+/// The clone's top folder, wherever the caller stands.
+pub(crate) fn root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_path_buf()
+}
+
+/// Everything that is built or run lands under here, and nowhere else in the tree.
+pub(crate) fn target() -> PathBuf {
+    root().join("target")
+}
+
+/// The loaded half's objects, one folder the agent embeds from.
+pub(crate) fn ebpf_objects() -> PathBuf {
+    target().join("ebpf")
+}
+
+/// Tools built for this clone alone, such as `bpf-linker`.
+pub(crate) fn tools() -> PathBuf {
+    target().join("tools")
+}
+
+/// The program that holds a container back until its network is there.
+pub(crate) fn gate() -> PathBuf {
+    target().join("gate/weft-gate")
+}
+
+/// Static programs for images are built here: other flags, so another folder than the workspace's.
+pub(crate) fn static_build() -> PathBuf {
+    target().join("static-build")
+}
+
+/// The agent that the testbed runs.
+pub(crate) fn agent() -> PathBuf {
+    target().join("debug/weft")
+}
+
+/// What a failed story leaves to look at.
+pub(crate) fn evidence() -> PathBuf {
+    target().join("evidence")
+}

@@ -1,0 +1,4 @@
+//! stub
+pub(crate) fn story(_: Option<&str>) -> anyhow::Result<()> {
+    anyhow::bail!("not yet")
+}
