@@ -1,13 +1,12 @@
 //! Packets to questions, answers to packets. The format itself is `hickory-proto`'s.
 
-use std::net::IpAddr;
+use std::{iter, net::IpAddr};
 
 use hickory_proto::{
-    op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode},
-    rr::{
-        DNSClass, Name, RData, Record, RecordType,
-        rdata::{A, AAAA, PTR},
-    },
+    ProtoError,
+    op::{Edns, Message, Metadata, OpCode, Query, ResponseCode, emit_message_parts},
+    rr::{DNSClass, Name, Record, RecordType},
+    serialize::binary::{BinEncodable, BinEncoder},
 };
 
 use crate::resolve::{Fact, Question, TTL_SECS, Wanted};
@@ -82,12 +81,10 @@ pub fn parse(packet: &[u8]) -> Result<Request, Malformed> {
         return Err(Malformed::Told(short(packet, ResponseCode::FormErr)));
     };
     if message.version() > 0 {
-        let mut reply = reply_to(&message, ResponseCode::BADVERS, false);
-        reply.queries = message.queries.clone();
+        let reply = Reply::to(&message, ResponseCode::BADVERS, false);
+        let told = reply.encode(&message.queries, &[]);
         return Err(Malformed::Told(
-            reply
-                .to_vec()
-                .unwrap_or_else(|_| short(packet, ResponseCode::FormErr)),
+            told.unwrap_or_else(|_| short(packet, ResponseCode::FormErr)),
         ));
     }
 
@@ -135,43 +132,23 @@ impl Request {
     /// The records bear the question's own spelling of the name.
     #[must_use]
     pub fn answer(&self, facts: &[Fact], transport: Transport) -> Vec<u8> {
-        let mut reply = reply_to(&self.message, ResponseCode::NoError, true);
-        reply.queries.clone_from(&self.message.queries);
-        let Some(query) = self.message.queries.first() else {
-            return Vec::new();
-        };
-
-        let opt_bytes = if self.message.edns.is_some() {
-            OPT_BYTES
-        } else {
-            0
-        };
+        let mut reply = Reply::to(&self.message, ResponseCode::NoError, true);
+        let opt_bytes = if reply.edns.is_some() { OPT_BYTES } else { 0 };
         // The name on the wire: a length before each label, and the root.
         let question_bytes = self.name_len + 2 + 4;
         let mut room = usize::from(self.limit(transport))
             .saturating_sub(HEAD_BYTES + question_bytes + opt_bytes);
-        for fact in facts {
-            let (data, bytes) = match fact {
-                // Name as a pointer to the question's 2, type 2, class 2, TTL 4, length 2, data.
-                Fact::Address(IpAddr::V4(address)) => (RData::A(A(*address)), 12 + 4),
-                Fact::Address(IpAddr::V6(address)) => (RData::AAAA(AAAA(*address)), 12 + 16),
-                Fact::Pointer(name) => {
-                    match Name::from_labels(name.split('.').map(str::as_bytes)) {
-                        Ok(name) => (RData::PTR(PTR(name.clone())), 12 + name.len()),
-                        Err(_) => continue,
-                    }
-                }
-            };
+        let mut records = Vec::with_capacity(facts.len().min(room / AnswerRecord::BYTES_MIN));
+        for record in facts.iter().filter_map(AnswerRecord::of) {
+            let bytes = record.bytes_max();
             if bytes > room {
                 reply.metadata.truncation = true;
                 break;
             }
             room -= bytes;
-            reply
-                .answers
-                .push(Record::from_rdata(query.name.clone(), TTL_SECS, data));
+            records.push(record);
         }
-        self.encode(&reply)
+        self.encode(&reply, &records)
     }
 
     /// The packet that answers without records.
@@ -183,9 +160,7 @@ impl Request {
             Code::ServFail => (ResponseCode::ServFail, false),
             Code::Refused => (ResponseCode::Refused, false),
         };
-        let mut reply = reply_to(&self.message, code, ours);
-        reply.queries.clone_from(&self.message.queries);
-        self.encode(&reply)
+        self.encode(&Reply::to(&self.message, code, ours), &[])
     }
 
     fn limit(&self, transport: Transport) -> u16 {
@@ -196,11 +171,111 @@ impl Request {
         }
     }
 
-    fn encode(&self, reply: &Message) -> Vec<u8> {
-        reply.to_vec().unwrap_or_else(|error| {
-            tracing::warn!(name = %self.name(), %error, "cannot encode an answer");
-            Vec::new()
-        })
+    fn encode(&self, reply: &Reply, records: &[AnswerRecord]) -> Vec<u8> {
+        reply
+            .encode(&self.message.queries, records)
+            .unwrap_or_else(|error| {
+                tracing::warn!(name = %self.name(), %error, "cannot encode an answer");
+                Vec::new()
+            })
+    }
+}
+
+/// The head of an answer.
+struct Reply {
+    metadata: Metadata,
+    edns: Option<Edns>,
+}
+
+impl Reply {
+    fn to(message: &Message, code: ResponseCode, ours: bool) -> Self {
+        let mut metadata = Metadata::response_from_request(&message.metadata);
+        metadata.response_code = code;
+        metadata.authoritative = ours;
+        // We do recurse, by forwarding; a client that sees neither flag takes us for lame.
+        metadata.recursion_available = true;
+        let edns = message.edns.as_ref().map(|asked| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(UDP_BYTES)
+                .set_dnssec_ok(asked.flags().dnssec_ok);
+            edns
+        });
+        Self { metadata, edns }
+    }
+
+    fn encode(&self, queries: &[Query], records: &[AnswerRecord]) -> Result<Vec<u8>, ProtoError> {
+        let mut packet = Vec::with_capacity(usize::from(PLAIN_UDP_BYTES));
+        let mut encoder = BinEncoder::new(&mut packet);
+        emit_message_parts(
+            &self.metadata,
+            &mut queries.iter(),
+            &mut records.iter(),
+            &mut iter::empty::<&Record>(),
+            &mut iter::empty::<&Record>(),
+            self.edns.as_ref(),
+            None,
+            &mut encoder,
+        )?;
+        Ok(packet)
+    }
+}
+
+/// A record whose name is the question's, written as a pointer to it.
+///
+/// The crate's own `Record` compresses no more than 120 names in a message and compares each with
+/// all before; ours have one name, so they always fit and cost nothing.
+enum AnswerRecord {
+    Address(IpAddr),
+    Pointer(Name),
+}
+
+impl AnswerRecord {
+    /// Pointer to the name 2, type 2, class 2, TTL 4, length 2.
+    const FIXED_BYTES: usize = 12;
+    const BYTES_MIN: usize = Self::FIXED_BYTES + 4;
+    /// A compression pointer to the question's name, which stands right after the head.
+    const QUESTION_NAME: u16 = 0xc000 | HEAD_BYTES as u16;
+
+    /// `None` for a name that the format cannot hold.
+    fn of(fact: &Fact) -> Option<Self> {
+        match fact {
+            Fact::Address(address) => Some(Self::Address(*address)),
+            Fact::Pointer(name) => {
+                let name = Name::from_labels(name.split('.').map(str::as_bytes));
+                name.ok().map(Self::Pointer)
+            }
+        }
+    }
+
+    fn bytes_max(&self) -> usize {
+        Self::FIXED_BYTES
+            + match self {
+                Self::Address(IpAddr::V4(_)) => 4,
+                Self::Address(IpAddr::V6(_)) => 16,
+                Self::Pointer(name) => name.len() + 1,
+            }
+    }
+}
+
+impl BinEncodable for AnswerRecord {
+    fn emit(&self, encoder: &mut BinEncoder<'_>) -> Result<(), ProtoError> {
+        let kind = match self {
+            Self::Address(IpAddr::V4(_)) => RecordType::A,
+            Self::Address(IpAddr::V6(_)) => RecordType::AAAA,
+            Self::Pointer(_) => RecordType::PTR,
+        };
+        encoder.emit_u16(Self::QUESTION_NAME)?;
+        kind.emit(encoder)?;
+        DNSClass::IN.emit(encoder)?;
+        encoder.emit_u32(TTL_SECS)?;
+        let length = encoder.place::<u16>()?;
+        match self {
+            Self::Address(IpAddr::V4(address)) => encoder.emit_vec(&address.octets())?,
+            Self::Address(IpAddr::V6(address)) => encoder.emit_vec(&address.octets())?,
+            Self::Pointer(name) => name.emit(encoder)?,
+        }
+        let bytes = encoder.len_since_place(&length) as u16;
+        length.replace(encoder, bytes)
     }
 }
 
@@ -266,26 +341,6 @@ fn question_end(packet: &[u8]) -> Option<usize> {
     }
     let end = at + 1 + 4;
     (end <= packet.len()).then_some(end)
-}
-
-fn reply_to(message: &Message, code: ResponseCode, ours: bool) -> Message {
-    let mut reply = Message::new(
-        message.metadata.id,
-        MessageType::Response,
-        message.metadata.op_code,
-    );
-    reply.metadata = Metadata::response_from_request(&message.metadata);
-    reply.metadata.response_code = code;
-    reply.metadata.authoritative = ours;
-    // We do recurse, by forwarding; a client that sees neither flag takes us for lame.
-    reply.metadata.recursion_available = true;
-    if let Some(asked) = &message.edns {
-        let mut edns = Edns::new();
-        edns.set_max_payload(UDP_BYTES)
-            .set_dnssec_ok(asked.flags().dnssec_ok);
-        reply.edns = Some(edns);
-    }
-    reply
 }
 
 /// A bare head with the packet's own id, opcode and RD.
