@@ -20,7 +20,7 @@ use std::{
 use tokio::{sync::Semaphore, task::JoinSet, time};
 
 use crate::{
-    resolv_conf::ResolvConf,
+    resolv_conf::{ResolvConf, SANDBOX_RESOLVER},
     wire::{self, ReplyCode, Transport},
 };
 
@@ -28,6 +28,9 @@ pub use upstream::{HostSockets, Upstream};
 pub(crate) use upstream::{read_framed, write_framed};
 
 const DNS_PORT: u16 = 53;
+
+/// Resolvers asked for one query at most, as in Docker and libc.
+const SERVERS_MAX: usize = 3;
 
 /// Queries being forwarded at once in the whole process: a file descriptor each.
 const AT_ONCE_MAX: usize = 4096;
@@ -181,11 +184,14 @@ impl Forwarder {
         let Ok(_slot) = self.slots.try_acquire() else {
             return Err(ForwardError::Busy);
         };
-        let servers = if servers.is_empty() {
+        let mut servers = if servers.is_empty() {
             self.servers.now().await
         } else {
             servers.to_vec()
         };
+        // In a user's own list: the sandbox's resolver is this one, and here it is nobody.
+        servers.retain(|server| server.ip() != SANDBOX_RESOLVER);
+        servers.truncate(SERVERS_MAX);
         if servers.is_empty() {
             return Err(ForwardError::NoServers);
         }

@@ -82,8 +82,8 @@ impl ResolvConf {
 /// again with a domain: [`crate::Asker::searches_single_labels`].
 #[must_use]
 pub fn searches_single_labels(options: &[String]) -> bool {
-    let ndots = options
+    let mut ndots = options
         .iter()
         .filter_map(|option| option.strip_prefix("ndots:")?.parse::<u32>().ok());
-    ndots.last().is_some_and(|ndots| ndots > 0)
+    ndots.next_back().is_some_and(|ndots| ndots > 0)
 }

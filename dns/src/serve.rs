@@ -79,7 +79,6 @@ impl Resolver {
     /// Serves a sandbox on sockets opened in its network namespace, until the attachment is dropped.
     ///
     /// Must be called inside a tokio runtime.
-    #[must_use]
     pub fn attach(&self, udp: UdpSocket, tcp: TcpListener, asker: Asker) -> Attachment {
         let (stop, stopped) = watch::channel(());
         let sandbox = Arc::new(Sandbox {

@@ -83,7 +83,10 @@ impl Fake {
 #[async_trait::async_trait]
 impl Upstream for Fake {
     async fn ask(&self, server: SocketAddr, query: &[u8], over: Transport) -> io::Result<Vec<u8>> {
-        self.asked.lock().unwrap().push((server, over));
+        self.asked
+            .lock()
+            .expect("nobody panicked")
+            .push((server, over));
         let mut reply = query.to_vec();
         reply[2] |= 0x80;
         match self.moods.get(&server).copied().unwrap_or(Mood::Good) {
@@ -175,7 +178,35 @@ async fn a_containers_own_resolvers_come_instead_of_the_hosts() {
         .await
         .expect("an answer");
     assert_eq!(reply.last(), Some(&9));
-    assert_eq!(*fake.asked.lock().unwrap(), [(server(9), Transport::Udp)]);
+    assert_eq!(
+        *fake.asked.lock().expect("nobody panicked"),
+        [(server(9), Transport::Udp)]
+    );
+}
+
+#[tokio::test]
+async fn three_resolvers_are_asked_at_most_and_never_ourselves() {
+    let fake = Fake::new(&[Mood::Fails; 5]);
+    let asked = query(1, "example.com.", RecordType::A, None);
+    let ourselves = SocketAddr::from(([127, 0, 0, 11], 53));
+    let own = [ourselves, server(4), server(2), server(1), server(5)];
+    let error = fake
+        .forwarder(NEVER)
+        .forward(&asked, &own, Transport::Udp)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ForwardError::Unanswered { asked: 3, .. }),
+        "{error:?}"
+    );
+    let order: Vec<SocketAddr> = fake
+        .asked
+        .lock()
+        .expect("nobody panicked")
+        .iter()
+        .map(|(server, _)| *server)
+        .collect();
+    assert_eq!(order, [server(4), server(2), server(1)]);
 }
 
 #[tokio::test]
