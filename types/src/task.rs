@@ -268,6 +268,12 @@ pub struct Task {
     /// send the stop signal. Meaningful when desired is later than running.
     #[serde(default)]
     pub withdrawn: bool,
+    /// Internal. When it was first seen running; zero if never. What updates watch.
+    #[serde(default)]
+    pub running_since: Timestamp,
+    /// Internal. When its desired state was set.
+    #[serde(default)]
+    pub desired_since: Timestamp,
 }
 
 /// Where a task was last seen.
