@@ -1,3 +1,5 @@
 //! The manager: store, loops, consensus, certificates, sessions.
 
+pub mod allocator;
+pub mod raft;
 pub mod store;

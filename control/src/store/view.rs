@@ -4,7 +4,7 @@ use std::{ops::Bound, sync::Arc};
 
 use imbl::{OrdMap, OrdSet};
 use weft_types::{
-    ConfigId, Id, NetworkId, NodeId, SecretId, ServiceId, TaskId,
+    ConfigId, Id, NetworkId, NodeId, SecretId, ServiceId, TaskId, TaskState,
     cluster::Cluster,
     network::Network,
     node::Node,
@@ -39,6 +39,7 @@ pub struct View {
     tasks_by_slot: OrdSet<(ServiceId, u64, TaskId)>,
     tasks_by_node: OrdSet<(NodeId, TaskId)>,
     tasks_by_network: OrdSet<(NetworkId, TaskId)>,
+    tasks_waiting: OrdSet<(ServiceId, u64, TaskId)>,
     pub(super) ledger: Ledger,
 }
 
@@ -188,6 +189,14 @@ impl View {
             .filter_map(|(_, task)| self.tasks.get(task))
     }
 
+    /// The tasks that no agent has yet: observed earlier than assigned. By service, then slot;
+    /// those without a service first.
+    pub fn tasks_waiting(&self) -> impl Iterator<Item = &Arc<Task>> + '_ {
+        self.tasks_waiting
+            .iter()
+            .filter_map(|(_, _, task)| self.tasks.get(task))
+    }
+
     /// The service of this name, letter case aside.
     #[must_use]
     pub fn service_named(&self, name: &str) -> Option<&Arc<Service>> {
@@ -277,6 +286,7 @@ impl View {
                 if let Some(service) = task.service_id {
                     self.tasks_by_slot.remove(&(service, task.slot, task.id));
                 }
+                self.tasks_waiting.remove(&waiting_row(task));
                 if let Some(node) = task.node_id {
                     self.tasks_by_node.remove(&(node, task.id));
                 }
@@ -310,6 +320,9 @@ impl View {
                 if let Some(service) = task.service_id {
                     self.tasks_by_slot.insert((service, task.slot, task.id));
                 }
+                if task.status.state < TaskState::Assigned {
+                    self.tasks_waiting.insert(waiting_row(task));
+                }
                 if let Some(node) = task.node_id {
                     self.tasks_by_node.insert((node, task.id));
                 }
@@ -321,6 +334,11 @@ impl View {
         }
         clash
     }
+}
+
+fn waiting_row(task: &Task) -> (ServiceId, u64, TaskId) {
+    let service = task.service_id.unwrap_or(ServiceId::numbered(0));
+    (service, task.slot, task.id)
 }
 
 /// The unique name of an object. A service or network that is being removed has given its name

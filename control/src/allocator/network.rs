@@ -1,0 +1,209 @@
+//! Networks get subnets and a VNI.
+
+use ipnetwork::IpNetwork;
+use weft_ipam::Subnet;
+use weft_types::{
+    Labels, NetworkId,
+    network::{Driver, IpamConfig, IpamOptions, Network},
+};
+
+use crate::store::{Draft, VNI_OPTION, View};
+
+/// First VNI of the series, as Swarm's.
+const FIRST_VNI: u32 = 4096;
+/// Last VNI there is: 24 bits.
+const LAST_VNI: u32 = (1 << 24) - 1;
+/// Prefix length of IPv6 subnets cut from the cluster's own prefix.
+const SUBNET_SIZE_V6: u8 = 64;
+
+/// The pool that subnets are cut from when the cluster names none: 10.0.0.0/8.
+#[must_use]
+pub fn default_pool() -> IpNetwork {
+    IpNetwork::V4(
+        ipnetwork::Ipv4Network::new(std::net::Ipv4Addr::new(10, 0, 0, 0), 8)
+            .unwrap_or_else(|_| unreachable!("8 is a prefix length")),
+    )
+}
+
+/// The subnets in force of a network, ready to give out addresses, v4 first.
+#[must_use]
+pub fn subnets(network: &Network) -> Vec<Subnet> {
+    let configs = network.ipam.iter().flat_map(|ipam| &ipam.configs);
+    configs
+        .filter_map(|config| Subnet::new(config.subnet?, config.range, config.gateway).ok())
+        .collect()
+}
+
+pub(super) fn run(draft: &mut Draft) {
+    let mut waiting: Vec<_> = draft
+        .networks()
+        .filter(|network| network.driver_state.is_none() && !network.pending_delete)
+        .cloned()
+        .collect();
+    // The ingress network gets the first subnet; of two that want the same, the older gets it.
+    waiting.sort_by_key(|network| (!network.spec.ingress, network.meta.created_at, network.id));
+    for network in waiting {
+        let result = allocate(draft, &network);
+        draft.edit_network(network.id, |network| match result {
+            Ok(given) => {
+                network.driver_state = Some(given.driver);
+                network.ipam = given.ipam;
+                network.vni = given.vni;
+                network.allocation_error.clear();
+            }
+            Err(reason) => network.allocation_error = reason,
+        });
+    }
+}
+
+struct Given {
+    driver: Driver,
+    ipam: Option<IpamOptions>,
+    vni: Option<u32>,
+}
+
+fn allocate(view: &View, network: &Network) -> Result<Given, String> {
+    let wished = &network.spec.driver_configuration;
+    if is_node_local(network) {
+        return Ok(Given {
+            driver: wished.clone(),
+            ipam: None,
+            vni: None,
+        });
+    }
+    let mut taken = taken(view, network.id);
+    let mut configs = Vec::new();
+    for v4 in [true, false] {
+        let asked: Vec<&IpamConfig> = asked(network)
+            .filter(|config| config.subnet.is_some_and(|subnet| subnet.is_ipv4() == v4))
+            .collect();
+        for config in &asked {
+            configs.push(take_asked(view, config, &taken)?);
+        }
+        let wants = v4 || network.spec.ipv6_enabled || network.spec.ingress;
+        if asked.is_empty() && wants {
+            configs.extend(take_from_pool(view, network, v4, &taken)?);
+        }
+        taken.extend(configs.iter().filter_map(|config| config.subnet));
+    }
+    let vni = vni(view, network)?;
+    let mut options = wished.options.clone().unwrap_or_else(Labels::new);
+    options.insert(VNI_OPTION.to_owned(), vni.to_string());
+    Ok(Given {
+        driver: Driver {
+            name: "overlay".to_owned(),
+            options: Some(options),
+        },
+        ipam: Some(IpamOptions {
+            driver: Driver {
+                name: "default".to_owned(),
+                options: None,
+            },
+            configs,
+        }),
+        vni: Some(vni),
+    })
+}
+
+/// Networks that each node has for itself: `bridge`, `host`. They need nothing from us.
+pub(crate) fn is_node_local(network: &Network) -> bool {
+    matches!(
+        network.spec.driver_configuration.name.as_str(),
+        "bridge" | "host" | "null"
+    )
+}
+
+fn asked(network: &Network) -> impl Iterator<Item = &IpamConfig> {
+    let options = network.spec.ipam_options.iter();
+    options.flat_map(|options| &options.configs)
+}
+
+/// Subnets of all other networks.
+fn taken(view: &View, network: NetworkId) -> Vec<IpNetwork> {
+    view.networks()
+        .filter(|other| other.id != network)
+        .flat_map(|other| other.subnets())
+        .collect()
+}
+
+fn take_asked(view: &View, config: &IpamConfig, taken: &[IpNetwork]) -> Result<IpamConfig, String> {
+    let Some(net) = config.subnet else {
+        return Ok(config.clone());
+    };
+    let subnet =
+        Subnet::new(net, config.range, config.gateway).map_err(|error| error.to_string())?;
+    if let Some(other) = weft_ipam::overlapping(net, taken.iter().copied()) {
+        let owner = view
+            .networks()
+            .find(|network| network.subnets().any(|subnet| subnet == other))
+            .map_or_else(String::new, |owner| {
+                format!(" of network {}", owner.spec.name)
+            });
+        return Err(format!("subnet {net} overlaps with {other}{owner}"));
+    }
+    Ok(IpamConfig {
+        subnet: Some(net),
+        range: config.range,
+        gateway: Some(subnet.gateway()),
+    })
+}
+
+fn take_from_pool(
+    view: &View,
+    network: &Network,
+    v4: bool,
+    taken: &[IpNetwork],
+) -> Result<Option<IpamConfig>, String> {
+    let cluster = view.cluster();
+    let (pools, size) = if v4 {
+        let pools = cluster.map(|cluster| &cluster.default_addr_pool);
+        let pools: Vec<IpNetwork> = pools.into_iter().flatten().copied().collect();
+        let size = cluster.map_or(0, |cluster| cluster.subnet_size);
+        let pools = if pools.is_empty() {
+            vec![default_pool()]
+        } else {
+            pools
+        };
+        (pools, if size == 0 { 24 } else { size })
+    } else {
+        let prefix = cluster.and_then(|cluster| cluster.ula_prefix);
+        (prefix.into_iter().collect(), SUBNET_SIZE_V6)
+    };
+    if pools.is_empty() {
+        if network.spec.ipv6_enabled {
+            return Err("the cluster has no IPv6 prefix: name a subnet".to_owned());
+        }
+        return Ok(None);
+    }
+    let net = weft_ipam::cut(&pools, size, taken).map_err(|error| error.to_string())?;
+    let subnet = Subnet::new(net, None, None).map_err(|error| error.to_string())?;
+    Ok(Some(IpamConfig {
+        subnet: Some(net),
+        range: None,
+        gateway: Some(subnet.gateway()),
+    }))
+}
+
+fn vni(view: &View, network: &Network) -> Result<u32, String> {
+    let options = network.spec.driver_configuration.options.as_ref();
+    let Some(asked) = options.and_then(|options| options.get(VNI_OPTION)) else {
+        return view
+            .ledger()
+            .next_vni(FIRST_VNI, LAST_VNI)
+            .ok_or_else(|| format!("all VNIs from {FIRST_VNI} to {LAST_VNI} are taken"));
+    };
+    // Swarm takes one per subnet; one per network is what we need.
+    let first = asked.split(',').next().unwrap_or_default().trim();
+    let vni: u32 = first
+        .parse()
+        .ok()
+        .filter(|vni| (1..=LAST_VNI).contains(vni))
+        .ok_or_else(|| format!("{VNI_OPTION} {asked:?} is no VNI: 1 to {LAST_VNI}"))?;
+    match view.ledger().vni(vni).filter(|owner| *owner != network.id) {
+        None => Ok(vni),
+        Some(owner) => {
+            let name = view.network(owner).map_or("", |owner| &owner.spec.name);
+            Err(format!("VNI {vni} is taken by network {name}"))
+        }
+    }
+}
