@@ -9,7 +9,7 @@ use crate::{Addr, Be16, Mac, NETS_PER_TASK};
 ///   [`config::LISTEN`] is set;
 /// - `{net, addr, port: 0, proto: 0}`: a VIP on the network with this VNI, all ports.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct FrontKey {
     /// VNI, or 0 for the mesh.
     pub net: u32,
@@ -111,7 +111,7 @@ pub mod node_addr {
 
 /// An address on a network: key of `tasks`.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct NetAddr {
     /// VNI.
     pub net: u32,
@@ -164,7 +164,7 @@ pub mod endpoint {
 ///
 /// aya's `lpm_trie::Key::new(prefix_len, Addr)` has this layout.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct SubnetKey {
     /// Length over the sixteen bytes: an IPv4 /24 is 96 + 24.
     pub prefix: u32,
