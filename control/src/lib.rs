@@ -1,5 +1,6 @@
 //! The manager: store, loops, consensus, certificates, sessions.
 
 pub mod allocator;
+pub mod ca;
 pub mod raft;
 pub mod store;
