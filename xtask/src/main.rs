@@ -7,6 +7,7 @@ mod build;
 mod check;
 mod demo;
 mod ebpf;
+mod evidence;
 mod place;
 mod rights;
 mod run;

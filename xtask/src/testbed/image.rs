@@ -64,6 +64,15 @@ pub(crate) const REGISTRY: Recipe = Recipe {
     command: &["docker-registry", "serve", "/etc/registry.yml"],
 };
 
+/// Files of the demo's Redis; the demo itself builds the image.
+pub(crate) const REDIS: Recipe = Recipe {
+    name: "redis",
+    programs: &["redis-server"],
+    own: &[],
+    files: &[],
+    command: &["redis-server"],
+};
+
 /// Makes the archive unless one from the same programs is there; answers its path.
 pub(crate) fn archive(recipe: &Recipe) -> Result<PathBuf> {
     build::static_programs()?;

@@ -6,7 +6,7 @@ pub(crate) mod image;
 pub(crate) mod plan;
 mod process;
 mod status;
-mod swarm;
+pub(crate) mod swarm;
 pub(crate) mod up;
 mod wire;
 

@@ -1,4 +1,0 @@
-//! stub
-pub(crate) fn tidy() -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
-}
