@@ -15,7 +15,7 @@ use crate::run::{find_program, program, run};
 /// Name of the one object, of all programs and maps.
 const OBJECT: &str = "weft.bpf.o";
 /// Its program in the crate `weft-ebpf`.
-const BINARY: &str = "weft-bpf";
+const BINARY: &str = "weft-programs";
 const LINKER_VERSION: &str = "0.13.0";
 
 /// A compiler able to build for the BPF target.
@@ -40,7 +40,7 @@ pub(crate) fn build() -> Result<()> {
         compiler.llvm
     );
     let build = place::target().join("ebpf-build");
-    let mut cargo = run("cargo build --quiet --release -p weft-ebpf --features bpf -Z build-std=core --target bpfel-unknown-none --bin")
+    let mut cargo = run("cargo build --quiet --release -p weft-ebpf --features kernel -Z build-std=core --target bpfel-unknown-none --bin")
         .arg(BINARY)
         .dir(place::root())
         .env("CARGO_TARGET_DIR", &build)

@@ -50,6 +50,11 @@ enum Verb {
     Testbed(testbed::Verb),
     /// A real service published on three hosts, from nothing (needs root)
     Demo(demo::Demo),
+    /// Keep logs, tables and network state of the running testbed under target/evidence (needs root)
+    Evidence {
+        /// Folder's name
+        name: String,
+    },
     /// Run one story of the testbed by its name, or list them (needs root)
     Story {
         /// A part of the story's name
@@ -78,6 +83,11 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Test => test::test(),
         Verb::Testbed(verb) => testbed::act(verb),
         Verb::Demo(demo) => demo::demo(&demo),
+        Verb::Evidence { name } => {
+            rights::require_root("evidence")?;
+            evidence::keep(&name);
+            Ok(())
+        }
         Verb::Story { name } => story::story(name.as_deref()),
     }
 }

@@ -1,4 +1,107 @@
-//! stub
-pub(crate) fn test() -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
+//! All tests: the host's, the loaded programs', the stories; and one line at the end that counts them.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::run;
+use crate::testbed::{self, Verb};
+use crate::{build, ebpf, place, rights, setup};
+
+/// Runs everything and counts.
+///
+/// # Errors
+/// When anything cannot be built or any test fails.
+pub(crate) fn test() -> Result<()> {
+    rights::require_root("test")?;
+    setup::setup()?;
+    ebpf::build()?;
+    build::gate()?;
+    let mut count = Count::default();
+    println!("-- on the host, and with programs loaded");
+    // One crate's failure must not hide the next one's.
+    count.add("cargo test --workspace --exclude weft-tests --no-fail-fast")?;
+    println!("-- stories on the testbed");
+    build::agent()?;
+    let told = count.add("cargo test -p weft-tests --no-fail-fast -- --test-threads=1");
+    testbed::act(Verb::Down)?;
+    told?;
+    println!("{} passed, {} failed", count.passed, count.failed);
+    if count.failed > 0 || !count.content {
+        bail!(
+            "not every test passed; evidence of failed stories is in {}",
+            place::evidence().display()
+        );
+    }
+    Ok(())
+}
+
+struct Count {
+    passed: u32,
+    failed: u32,
+    /// Whether every runner said that all is well: a test that aborts its process is in no tally.
+    content: bool,
+}
+
+impl Default for Count {
+    fn default() -> Self {
+        Count {
+            passed: 0,
+            failed: 0,
+            content: true,
+        }
+    }
+}
+
+impl Count {
+    /// Runs a test command, shows what it says, and adds up its `test result:` lines.
+    fn add(&mut self, line: &str) -> Result<()> {
+        let mut command = run(line).dir(place::root()).into_command();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start `{line}`"))?;
+        if let Some(out) = child.stdout.take() {
+            for said in BufReader::new(out).lines() {
+                let said = said.context("lost the tests' output")?;
+                println!("{said}");
+                if let Some(tally) = said.trim().strip_prefix("test result: ") {
+                    self.passed += number_before(tally, " passed");
+                    self.failed += number_before(tally, " failed");
+                }
+            }
+        }
+        let status = child.wait().with_context(|| format!("lost `{line}`"))?;
+        self.content &= status.success();
+        Ok(())
+    }
+}
+
+/// `ok. 12 passed; 0 failed; …`, asked for ` passed`, answers 12.
+fn number_before(tally: &str, word: &str) -> u32 {
+    let before = tally.split(word).next().unwrap_or_default();
+    before
+        .rsplit(' ')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number_before;
+
+    #[test]
+    fn a_tally_is_read() {
+        let tally =
+            "FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        assert_eq!(
+            (
+                number_before(tally, " passed"),
+                number_before(tally, " failed")
+            ),
+            (12, 3)
+        );
+    }
 }

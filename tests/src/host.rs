@@ -1,0 +1,219 @@
+//! A host of the bed, and the docker CLI at its front door.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::command::{Answer, command};
+use crate::{bed, eventually};
+
+/// Which docker CLI speaks. Users have both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cli {
+    /// The first on the path.
+    Default,
+    /// Debian's 20.10.
+    Old,
+    /// A newer one beside it, where the machine has it.
+    New,
+}
+
+impl Cli {
+    /// The program, if the machine has it.
+    pub fn program(self) -> Option<&'static str> {
+        let path = match self {
+            Cli::Default => return Some("docker"),
+            Cli::Old => "/usr/bin/docker",
+            Cli::New => "/usr/local/bin/docker",
+        };
+        std::path::Path::new(path).exists().then_some(path)
+    }
+}
+
+/// Host number n of the bed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Host(pub u8);
+
+impl Host {
+    /// `n1`, `n2`, …
+    pub fn name(self) -> String {
+        format!("n{}", self.0)
+    }
+
+    /// Its IPv4 address.
+    pub fn v4(self) -> String {
+        format!("192.0.2.{}", 10 + self.0)
+    }
+
+    /// Its IPv6 address.
+    pub fn v6(self) -> String {
+        format!("2001:db8::{}", 10 + self.0)
+    }
+
+    /// Both addresses as they stand in a URL, each with the address by which the client host is seen in that family.
+    pub fn faces(self) -> [(String, &'static str); 2] {
+        [
+            (self.v4(), crate::client::V4),
+            (format!("[{}]", self.v6()), crate::client::V6),
+        ]
+    }
+
+    /// Folder of its sockets and logs.
+    pub fn dir(self) -> PathBuf {
+        bed::folder().join(self.name())
+    }
+
+    /// The front door.
+    pub fn front_door(self) -> PathBuf {
+        self.dir().join("docker.sock")
+    }
+
+    /// The engine below it.
+    pub fn engine_socket(self) -> PathBuf {
+        self.dir().join("engine.sock")
+    }
+
+    /// The docker CLI at the front door; arguments are separated by blanks.
+    ///
+    /// # Errors
+    /// When the CLI cannot be started.
+    pub fn docker(self, line: &str) -> Result<Answer> {
+        self.docker_words(
+            Cli::Default,
+            &line.split_whitespace().collect::<Vec<_>>(),
+            b"",
+        )
+    }
+
+    /// The docker CLI of choice at the front door, arguments as they are, with something to read.
+    ///
+    /// # Errors
+    /// When the CLI is not on this machine or cannot be started.
+    pub fn docker_words(self, cli: Cli, words: &[&str], input: &[u8]) -> Result<Answer> {
+        let program = cli
+            .program()
+            .with_context(|| format!("this machine has no CLI of the kind {cli:?}"))?;
+        let env = [
+            (
+                "DOCKER_HOST",
+                format!("unix://{}", self.front_door().display()),
+            ),
+            ("DOCKER_BUILDKIT", "0".to_owned()),
+        ];
+        let words = [&["60", program][..], words].concat();
+        // A CLI that waits for ever is a fault to report, not to wait for.
+        command("timeout", words, &env, input)
+    }
+
+    /// Runs a command on the host itself.
+    ///
+    /// # Errors
+    /// When the host does not run.
+    pub fn run(self, words: &[&str]) -> Result<Answer> {
+        let name = self.name();
+        command(
+            bed::xtask()?,
+            ["testbed", "shell", &name].iter().chain(words),
+            &[],
+            b"",
+        )
+    }
+
+    /// A testbed verb on this host: `cut`, `heal`, `kill`, `start`, `stop-engine`, `start-engine`.
+    ///
+    /// # Errors
+    /// When the verb fails.
+    pub fn verb(self, verb: &str) -> Result<()> {
+        command(bed::xtask()?, ["testbed", verb, &self.name()], &[], b"")?
+            .ok()
+            .map(drop)
+    }
+
+    /// Creates a service and waits until it has converged. `line` is what follows `docker service create --name NAME`.
+    ///
+    /// # Errors
+    /// When it is refused or does not converge.
+    pub fn create(self, name: &str, line: &str) -> Result<()> {
+        self.docker(&format!("service create --detach --name {name} {line}"))?
+            .ok()?;
+        self.converged(name)
+    }
+
+    /// Waits until as many tasks of the service run as it wishes, none of an older version among them.
+    ///
+    /// # Errors
+    /// When that does not happen within 60 s; the message shows its tasks.
+    pub fn converged(self, name: &str) -> Result<()> {
+        let waited = eventually(
+            Duration::from_secs(60),
+            &format!("{name} to converge"),
+            || {
+                let list = self
+                    .docker("service ls --format {{.Name}}={{.Replicas}}")?
+                    .ok()?;
+                let counts = list
+                    .lines()
+                    .find_map(|line| line.strip_prefix(&format!("{name}=")))
+                    .context("it is not listed")?;
+                let counts = counts.split_whitespace().next().unwrap_or_default();
+                let (running, wished) = counts
+                    .split_once('/')
+                    .with_context(|| format!("replicas are `{counts}`"))?;
+                ensure!(running == wished, "{counts} run");
+                let update = self.docker(&format!("service inspect --format {{{{if.UpdateStatus}}}}{{{{.UpdateStatus.State}}}}{{{{end}}}} {name}"))?.ok()?;
+                ensure!(
+                    !matches!(update.as_str(), "updating" | "rollback_started"),
+                    "its update is {update}"
+                );
+                Ok(())
+            },
+        );
+        waited.with_context(|| {
+            self.docker(&format!("service ps --no-trunc {name}"))
+                .map_or_else(|error| error.to_string(), |ps| ps.to_string())
+        })
+    }
+
+    /// Tasks of a service that are meant to run, each as `(name, node)`.
+    ///
+    /// # Errors
+    /// When `service ps` fails.
+    pub fn tasks(self, service: &str) -> Result<Vec<(String, String)>> {
+        let list = self.docker(&format!("service ps --filter desired-state=running --format {{{{.Name}}}}={{{{.Node}}}} {service}"))?.ok()?;
+        Ok(list
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(task, node)| (task.to_owned(), node.to_owned()))
+            .collect())
+    }
+
+    /// Ids of this host's own containers of a service, newest first.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn containers(self, service: &str) -> Result<Vec<String>> {
+        let list = self
+            .docker(&format!(
+                "ps -q --filter label=com.docker.swarm.service.name={service}"
+            ))?
+            .ok()?;
+        Ok(list.lines().map(str::to_owned).collect())
+    }
+
+    /// Runs a command in the newest container of a service on this host.
+    ///
+    /// # Errors
+    /// When there is none, or the CLI cannot be started.
+    pub fn exec(self, service: &str, words: &[&str]) -> Result<Answer> {
+        let containers = self.containers(service)?;
+        let Some(container) = containers.first() else {
+            bail!("{} runs no task of {service}", self.name())
+        };
+        self.docker_words(
+            Cli::Default,
+            &[&["exec", container.as_str()][..], words].concat(),
+            b"",
+        )
+    }
+}

@@ -1,0 +1,108 @@
+//! Telling a story: a bed, what happens, and what is kept when it goes wrong.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Result;
+
+use crate::bed::{self, Bed, Shape};
+use crate::command::command;
+
+/// Tells the story on a bed of this shape. The story's name is the test's.
+///
+/// # Panics
+/// When the story fails; logs, tables and a capture are kept first.
+pub fn story(shape: Shape, tell: impl FnOnce(&Bed) -> Result<()>) {
+    let name = std::thread::current()
+        .name()
+        .unwrap_or("story")
+        .rsplit("::")
+        .next()
+        .unwrap_or("story")
+        .to_owned();
+    let bed = match Bed::take(shape) {
+        Ok(bed) => bed,
+        Err(error) => {
+            keep(&name, None);
+            panic!("no bed for this story: {error:#}");
+        }
+    };
+    let capture = Capture::start(&name);
+    let outcome = catch_unwind(AssertUnwindSafe(|| tell(&bed)));
+    match outcome {
+        Ok(Ok(())) => drop(capture),
+        Ok(Err(error)) => {
+            bed.spoil();
+            keep(&name, capture);
+            panic!("{error:#}");
+        }
+        Err(panic) => {
+            bed.spoil();
+            keep(&name, capture);
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// Keeps what can be looked at later. The story's failure is what is told, so nothing here fails.
+fn keep(name: &str, capture: Option<Capture>) {
+    if let Ok(xtask) = bed::xtask() {
+        let _ = command(xtask, ["evidence", name], &[], b"");
+    }
+    if let Some(mut capture) = capture {
+        capture.stop();
+        let home = bed::root().join("target/evidence").join(name);
+        let _ = fs::create_dir_all(&home);
+        let _ = fs::rename(&capture.file, home.join("switch.pcap"));
+    }
+}
+
+/// Everything that crosses the switch while the story is told; thrown away when it ends well.
+struct Capture {
+    child: Child,
+    file: PathBuf,
+}
+
+impl Capture {
+    fn start(name: &str) -> Option<Self> {
+        let file = bed::folder().join(format!("{name}.pcap"));
+        // Heads of packets are enough; a story under load stops at some 200 MB.
+        let child = Command::new("nsenter")
+            .args([
+                "--net=/run/netns/weft-switch",
+                "tcpdump",
+                "-q",
+                "-U",
+                "-i",
+                "br0",
+                "-s",
+                "192",
+                "-c",
+                "1000000",
+                "-Z",
+                "root",
+                "-w",
+            ])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        Some(Capture { child, file })
+    }
+
+    fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = fs::remove_file(&self.file);
+    }
+}

@@ -1,0 +1,95 @@
+//! The testbed itself: it comes, it goes, it leaves nothing.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use weft_tests::bed::{testbed, xtask};
+use weft_tests::census::Census;
+use weft_tests::{Shape, eventually, story};
+
+/// What the kernel frees a moment after its last user has gone is waited for.
+fn nothing_is_left(before: &Census) -> Result<()> {
+    eventually(
+        Duration::from_secs(20),
+        "the machine to be as it was before the testbed",
+        || {
+            let after = Census::take()?;
+            ensure!(after == *before, "before: {before:#?}\nafter: {after:#?}");
+            Ok(())
+        },
+    )
+}
+
+#[test]
+fn a_bed_that_was_taken_down_leaves_nothing_behind() {
+    story(Shape::Nothing, |_| {
+        let before = Census::take()?;
+        testbed(&["up", "2"])?;
+        let during = Census::take()?;
+        for namespace in ["weft-n1", "weft-n2", "weft-client", "weft-switch"] {
+            ensure!(
+                during.namespaces.contains(namespace),
+                "{namespace} is missing"
+            );
+        }
+        ensure!(
+            during.links == before.links,
+            "the bed's links show in our own namespace"
+        );
+        testbed(&["swarm"])?;
+        testbed(&["down"])?;
+        nothing_is_left(&before)
+    });
+}
+
+#[test]
+fn a_bed_whose_making_was_killed_is_still_taken_down_whole() {
+    story(Shape::Nothing, |_| {
+        let before = Census::take()?;
+        // Killed as soon as each of these shows: early, in the middle, and when engines are starting.
+        for moment in [
+            "/run/netns/weft-switch",
+            "/run/netns/weft-n1",
+            "target/testbed/n2/engine.sock",
+        ] {
+            let sign = weft_tests::bed::root().join(moment);
+            let mut up = Command::new(xtask()?)
+                .args(["testbed", "up", "--bare", "2"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .context("cannot start the testbed")?;
+            let seen = eventually(Duration::from_secs(60), moment, || {
+                Ok(ensure!(sign.exists(), "not yet"))
+            });
+            up.kill().context("cannot kill the verb")?;
+            up.wait().context("cannot bury the verb")?;
+            seen?;
+            testbed(&["down"])?;
+            nothing_is_left(&before).with_context(|| format!("killed when {moment} showed"))?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn cutting_a_host_off_and_healing_it_is_all_that_changes() {
+    story(Shape::Hosts(2), |bed| {
+        let [first, second] = bed.hosts()[..] else {
+            anyhow::bail!("two hosts were asked for")
+        };
+        let reaches = || {
+            first
+                .run(&["busybox", "ping", "-c1", "-W1", &second.v4()])
+                .map(|answer| answer.status == 0)
+        };
+        ensure!(reaches()?, "n1 does not reach n2");
+        second.verb("cut")?;
+        ensure!(!reaches()?, "n1 still reaches n2, which is cut off");
+        second.verb("heal")?;
+        eventually(Duration::from_secs(10), "n1 to reach n2 again", || {
+            Ok(ensure!(reaches()?, "no answer"))
+        })
+    });
+}

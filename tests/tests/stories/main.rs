@@ -1,0 +1,3 @@
+//! Every story, one file per subject.
+
+mod bed;
