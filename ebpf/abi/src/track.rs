@@ -18,8 +18,8 @@ pub struct FlowKey {
     pub dport: Be16,
     /// IP protocol.
     pub proto: u8,
-    /// [`flow::WIRE`] (client to service, as on the wire) or [`flow::REPLY`] (task to client, as the
-    /// task sends it).
+    /// [`flow::WIRE`] (client to service, as on the wire), [`flow::REPLY`] (task to client, as the
+    /// task sends it) or, in `pick` alone, [`flow::HOST`] (task to another node's process).
     pub side: u8,
     /// Zero.
     pub pad: [u8; 2],
@@ -80,6 +80,8 @@ pub mod flow {
     pub const WIRE: u8 = 0;
     /// Task to client, as the task sends it.
     pub const REPLY: u8 = 1;
+    /// Task to a process of another node: `backend` of the [`Pick`] is that node.
+    pub const HOST: u8 = 2;
     /// Asked by VIP, not by published port.
     pub const VIP: u16 = 1;
     /// The client is a task, which `link` or the network finds.
@@ -108,6 +110,8 @@ pub struct Pick {
     pub backend: u32,
     /// Interface through which the client came in.
     pub link: u32,
+    /// Service it was chosen for.
+    pub front: u32,
 }
 
 /// A fragmented datagram. Key of `frag`.
@@ -165,7 +169,7 @@ pub struct SockOrigin {
 const _: () = {
     assert!(size_of::<FlowKey>() == 44);
     assert!(size_of::<Flow>() == 128);
-    assert!(size_of::<Pick>() == 8);
+    assert!(size_of::<Pick>() == 12);
     assert!(size_of::<FragKey>() == 44);
     assert!(size_of::<FragPorts>() == 4);
     assert!(size_of::<SockKey>() == 32);

@@ -1,0 +1,358 @@
+//! Flows at the backend's node: two tables, two entries each.
+//!
+//! `flow_new` may evict and so cannot be filled against us; `flow` never does, and only a segment from
+//! the task itself moves a flow there.
+
+use weft_abi::{Addr, Be16, Drop, Endpoint, Flow, FlowKey, HAIRPIN4, HAIRPIN6, flow, ring_hash, tcp};
+
+use crate::mesh::Ask;
+use crate::packet::Packet;
+use crate::parse::{Headers, TCP, tcp_flag};
+use crate::tables::{Age, Inserted, Tables};
+use crate::translate::Tuple;
+use crate::work::Notes;
+
+/// How many client ports are tried when tuples collide.
+const TRIES: u32 = 8;
+
+/// What a packet needs from the flow it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// The other side's tuple: to the task for a wire packet, to the client for a reply.
+    pub to: Tuple,
+    /// Backend id.
+    pub backend: u32,
+    /// Node through which answers go.
+    pub ingress: u32,
+    /// Interface of the client, when it came in here.
+    pub link: u32,
+    /// VNI of the wire tuple.
+    pub net: u32,
+    /// Key of `services`.
+    pub front: u32,
+    /// See [`flow`].
+    pub flags: u16,
+    /// Which table knew it.
+    pub age: Age,
+    /// Whether it is time to promote it.
+    pub ripe: bool,
+}
+
+impl Hit {
+    /// Nothing yet.
+    pub const NONE: Self = Self {
+        to: Tuple { src: Addr::ANY, dst: Addr::ANY, sport: Be16::new(0), dport: Be16::new(0) },
+        backend: 0,
+        ingress: 0,
+        link: 0,
+        net: 0,
+        front: 0,
+        flags: 0,
+        age: Age::New,
+        ripe: false,
+    };
+}
+
+/// Where a client came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Node through which answers go.
+    pub ingress: u32,
+    /// Interface, when that is this node.
+    pub link: u32,
+    /// See [`flow`].
+    pub flags: u16,
+}
+
+#[inline(always)]
+fn tcp_bits(ip: &Headers) -> u8 {
+    if ip.proto != TCP {
+        return 0;
+    }
+    let mut bits = 0;
+    if ip.flags & tcp_flag::SYN != 0 {
+        bits |= tcp::SYN;
+    }
+    if ip.flags & tcp_flag::FIN != 0 {
+        bits |= tcp::FIN;
+    }
+    if ip.flags & tcp_flag::RST != 0 {
+        bits |= tcp::RST;
+    }
+    if ip.flags & (tcp_flag::SYN | tcp_flag::RST) == 0 {
+        bits |= tcp::DATA;
+    }
+    bits
+}
+
+#[inline(always)]
+fn touch<P: Packet>(f: &mut Flow, p: &P, ip: &Headers) {
+    f.packets += 1;
+    f.bytes += p.len() as u64;
+    f.last = p.now();
+    f.tcp |= tcp_bits(ip);
+}
+
+#[inline(always)]
+fn note(hit: &mut Hit, f: &Flow, age: Age) {
+    hit.backend = f.backend;
+    hit.ingress = f.ingress;
+    hit.link = f.link;
+    hit.net = f.net;
+    hit.front = f.front;
+    hit.flags = f.flags;
+    hit.age = age;
+    hit.ripe = false;
+}
+
+#[inline(always)]
+fn to_task(hit: &mut Hit, f: &Flow, age: Age) {
+    hit.to.src = f.seen;
+    hit.to.dst = f.task;
+    hit.to.sport = f.seen_port;
+    hit.to.dport = f.task_port;
+    note(hit, f, age);
+}
+
+#[inline(always)]
+fn to_client(hit: &mut Hit, f: &Flow, age: Age) {
+    hit.to.src = f.service;
+    hit.to.dst = f.client;
+    hit.to.sport = f.port;
+    hit.to.dport = f.cport;
+    note(hit, f, age);
+}
+
+/// The flow of a wire packet. Its entry is counted. False when there is none.
+#[inline(always)]
+pub fn wire<P: Packet, T: Tables>(p: &P, t: &T, ip: &Headers, key: &FlowKey, hit: &mut Hit) -> bool {
+    let known = t.flow(Age::Established, key, |f| {
+        touch(f, p, ip);
+        to_task(hit, f, Age::Established);
+    });
+    known.is_some()
+        || t.flow(Age::New, key, |f| {
+            touch(f, p, ip);
+            to_task(hit, f, Age::New);
+        })
+        .is_some()
+}
+
+/// The flow of a packet that a task sends. Its entry is counted. False when there is none.
+#[inline(always)]
+pub fn reply<P: Packet, T: Tables>(p: &P, t: &T, ip: &Headers, key: &FlowKey, hit: &mut Hit) -> bool {
+    let known = t.flow(Age::Established, key, |f| {
+        touch(f, p, ip);
+        to_client(hit, f, Age::Established);
+    });
+    known.is_some()
+        || t.flow(Age::New, key, |f| {
+            touch(f, p, ip);
+            to_client(hit, f, Age::New);
+            // The task's own segment without SYN and RST proves the handshake; the entry began with the
+            // client's first packet, so a UDP flow proves itself by the task's second.
+            hit.ripe = if ip.proto == TCP {
+                ip.flags & (tcp_flag::SYN | tcp_flag::RST) == 0
+            } else {
+                f.packets >= 3
+            };
+        })
+        .is_some()
+}
+
+/// Like [`wire`] or [`reply`], for an ICMP error about a packet: nothing is counted.
+#[inline(always)]
+pub fn about<T: Tables>(t: &T, key: &FlowKey, hit: &mut Hit) -> bool {
+    let wire = key.side == flow::WIRE;
+    let known = t.flow(Age::Established, key, |f| {
+        if wire { to_task(hit, f, Age::Established) } else { to_client(hit, f, Age::Established) }
+    });
+    known.is_some()
+        || t.flow(Age::New, key, |f| if wire { to_task(hit, f, Age::New) } else { to_client(hit, f, Age::New) })
+            .is_some()
+}
+
+/// Writes the key that packets of the other direction have, from the tuple that this direction gets.
+#[inline(always)]
+pub fn other_side(back: &mut FlowKey, net: u32, to: &Tuple, proto: u8, side: u8) {
+    back.src = to.dst;
+    back.dst = to.src;
+    back.net = net;
+    back.sport = to.dport;
+    back.dport = to.sport;
+    back.proto = proto;
+    back.side = side;
+    back.pad = [0; 2];
+}
+
+/// Records another way back, when the client now comes in elsewhere.
+#[inline(always)]
+pub fn refresh<T: Tables>(t: &T, ask: &Ask, task_net: u32, notes: &mut Notes) {
+    let origin = ask.origin;
+    if notes.hit.ingress == origin.ingress && notes.hit.link == origin.link {
+        return;
+    }
+    let age = notes.hit.age;
+    other_side(&mut notes.back, task_net, &notes.hit.to, ask.key.proto, flow::REPLY);
+    let _ = t.flow(age, &ask.key, |f| {
+        f.ingress = origin.ingress;
+        f.link = origin.link;
+    });
+    let _ = t.flow(age, &notes.back, |f| {
+        f.ingress = origin.ingress;
+        f.link = origin.link;
+    });
+}
+
+/// Moves both entries of a flow to the table that never evicts. When that is full they stay: worse, but alive.
+#[inline(always)]
+pub fn promote<T: Tables>(t: &T, reply: &FlowKey, notes: &mut Notes) -> bool {
+    other_side(&mut notes.back, notes.hit.net, &notes.hit.to, reply.proto, flow::WIRE);
+    !matches!(t.promote_flow(reply), Inserted::Full) && !matches!(t.promote_flow(&notes.back), Inserted::Full)
+}
+
+/// Forgets both entries of the flow that was hit.
+#[inline(always)]
+pub fn forget<T: Tables>(t: &T, key: &FlowKey, task_net: u32, notes: &mut Notes) {
+    other_side(&mut notes.back, task_net, &notes.hit.to, key.proto, flow::REPLY);
+    t.end_flow(notes.hit.age, &notes.back);
+    t.end_flow(notes.hit.age, key);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Free,
+    Ours,
+    Theirs,
+}
+
+#[inline(always)]
+fn taken<T: Tables>(t: &T, age: Age, back: &FlowKey, key: &FlowKey, take_over: bool) -> Taken {
+    let found = t.flow(age, back, |f| {
+        if f.client.same(&key.src)
+            && f.service.same(&key.dst)
+            && f.cport == key.sport
+            && f.port == key.dport
+            && f.net == key.net
+        {
+            Taken::Ours
+        } else if take_over && f.tcp & (tcp::FIN | tcp::RST) != 0 {
+            Taken::Free
+        } else {
+            Taken::Theirs
+        }
+    });
+    match found {
+        None => Taken::Free,
+        Some(Taken::Free) => {
+            t.end_flow(age, back);
+            Taken::Free
+        }
+        Some(other) => other,
+    }
+}
+
+/// Begins a flow from a wire tuple to a local task; `notes.hit` then says how to translate.
+///
+/// The task must be able to tell two clients apart that differ only in the address they asked for:
+/// when the reply tuple is taken, another client *port* is shown to the task, never another address.
+///
+/// # Errors
+/// When the task has no address of the family, or no reply tuple is free.
+#[inline(always)]
+pub fn begin<P: Packet, T: Tables>(
+    p: &P,
+    t: &T,
+    ip: &Headers,
+    ask: &Ask,
+    task: &Endpoint,
+    notes: &mut Notes,
+) -> Result<(), Drop> {
+    let key = &ask.key;
+    let addr = if ip.v6 { task.addr6 } else { task.addr4 };
+    if addr.is_any() {
+        return Err(Drop::NoAddress);
+    }
+    let now = p.now();
+    let new = &mut notes.new;
+    new.client = key.src;
+    new.service = key.dst;
+    new.seen = key.src;
+    new.task = addr;
+    new.packets = 1;
+    new.bytes = p.len() as u64;
+    new.last = now;
+    new.since = now;
+    new.net = key.net;
+    new.backend = task.id;
+    new.ingress = ask.origin.ingress;
+    new.link = ask.origin.link;
+    new.front = ask.front.service;
+    new.cport = key.sport;
+    new.port = key.dport;
+    new.seen_port = key.sport;
+    new.task_port = if ask.front.port.is_zero() { key.dport } else { ask.front.port };
+    new.flags = ask.origin.flags;
+    new.tcp = tcp_bits(ip);
+    new.proto = key.proto;
+    if key.src.same(&addr) {
+        // A task that reached itself: its stack would refuse a packet from its own address.
+        new.seen = if ip.v6 { Addr::v6(HAIRPIN6) } else { Addr::v4(HAIRPIN4) };
+        new.flags |= flow::HAIRPIN;
+    }
+    to_task(&mut notes.hit, &notes.new, Age::New);
+    other_side(&mut notes.back, task.net, &notes.hit.to, key.proto, flow::REPLY);
+    let remapped = place(t, ip, key, notes)?;
+    match t.begin_flow(key, &notes.new) {
+        Inserted::Yes => {}
+        Inserted::Exists => {
+            let _ = t.flow(Age::New, key, |f| *f = notes.new);
+        }
+        Inserted::Full => return Err(Drop::FlowTableFull),
+    }
+    t.count(ask.front.service, |c| {
+        c.flows += 1;
+        c.remapped += remapped as u64;
+    });
+    Ok(())
+}
+
+/// Finds a client port under which the reply entry is free, or ours already. True when it is not the client's own.
+#[inline(always)]
+fn place<T: Tables>(t: &T, ip: &Headers, key: &FlowKey, notes: &mut Notes) -> Result<bool, Drop> {
+    let syn = ip.is_syn();
+    let mut attempt = 0;
+    while attempt < TRIES {
+        if attempt > 0 {
+            let hash = ring_hash(attempt as u64, &key.src, key.sport, &key.dst, key.dport, key.proto, attempt);
+            let port = Be16::new(1024 + (hash % 64_512) as u16);
+            notes.new.seen_port = port;
+            notes.hit.to.sport = port;
+            notes.back.dport = port;
+        }
+        let remapped = attempt > 0;
+        attempt += 1;
+        match taken(t, Age::Established, &notes.back, key, syn) {
+            Taken::Theirs => continue,
+            Taken::Ours => return Ok(remapped),
+            Taken::Free => {}
+        }
+        match t.begin_flow(&notes.back, &notes.new) {
+            Inserted::Yes => return Ok(remapped),
+            Inserted::Full => return Err(Drop::FlowTableFull),
+            Inserted::Exists => match taken(t, Age::New, &notes.back, key, syn) {
+                Taken::Ours => {
+                    // The same wire tuple, perhaps by another way in: the answer must know.
+                    let _ = t.flow(Age::New, &notes.back, |f| {
+                        f.ingress = notes.new.ingress;
+                        f.link = notes.new.link;
+                    });
+                    return Ok(remapped);
+                }
+                // One that was closing is gone now; the next port is as good as this one.
+                Taken::Free | Taken::Theirs => {}
+            },
+        }
+    }
+    Err(Drop::NoFreePort)
+}

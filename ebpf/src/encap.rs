@@ -1,0 +1,89 @@
+//! Sending a packet to another node, and handing it to a local task.
+
+use weft_abi::{Addr, Done, Drop, Endpoint, GATEWAY_MAC, Leg, Mac, NetAddr, node, node_addr, task_mac, wire_mac};
+
+use crate::packet::{Packet, Tunnel};
+use crate::tables::Tables;
+use crate::verdict::Verdict;
+
+/// The two hardware addresses at the head of a frame.
+#[inline(always)]
+pub fn store_macs<P: Packet>(p: &mut P, dst: &Mac, src: &Mac) -> bool {
+    p.store::<12>(
+        0,
+        &[
+            dst[0], dst[1], dst[2], dst[3], dst[4], dst[5], src[0], src[1], src[2], src[3], src[4], src[5],
+        ],
+    )
+}
+
+/// Where a tunnelled packet goes and what its inner header says.
+#[derive(Clone, Copy, Debug)]
+pub struct Hop {
+    /// Receiving node.
+    pub node: u32,
+    /// Network it travels on.
+    pub vni: u32,
+    /// Leg of its way.
+    pub leg: Leg,
+    /// What the leg's id means: see [`Leg`].
+    pub said: u32,
+    /// Backend id of the receiver, 0 for the node itself.
+    pub to: u32,
+}
+
+/// Writes the inner header and finds the outer one.
+///
+/// # Errors
+/// When the node is unknown, or the packet cannot be changed.
+#[inline(always)]
+pub fn outer<P: Packet, T: Tables>(p: &mut P, t: &T, hop: &Hop) -> Result<Tunnel, Drop> {
+    let Some(remote) = t.node(hop.node).map(|n| n.underlay) else { return Err(Drop::NoSuchNode) };
+    if !store_macs(p, &task_mac(hop.to), &wire_mac(hop.leg, hop.said)) {
+        return Err(Drop::RewriteRefused);
+    }
+    Ok(Tunnel { vni: hop.vni, remote })
+}
+
+/// Sends a packet to another node.
+#[inline(always)]
+pub fn send<P: Packet, T: Tables>(p: &mut P, t: &T, hop: &Hop, done: Done) -> Verdict {
+    match outer(p, t, hop) {
+        Ok(tunnel) => Verdict::Tunnel(tunnel, done),
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// Hands a packet to a local task, as it is but for the hardware addresses.
+#[inline(always)]
+pub fn hand_over<P: Packet>(p: &mut P, to: &Endpoint, done: Done) -> Verdict {
+    let (ifindex, mac) = (to.ifindex, to.mac);
+    if !store_macs(p, &mac, &GATEWAY_MAC) {
+        return Verdict::Drop(Drop::RewriteRefused);
+    }
+    Verdict::Peer(ifindex, done)
+}
+
+/// The node that may send tunnelled packets from this address.
+#[inline(always)]
+pub fn sender<T: Tables>(t: &T, remote: &Addr) -> Option<u32> {
+    match t.node_by_addr(remote) {
+        Some(known) if known.flags & node_addr::UNDERLAY != 0 => Some(known.node),
+        _ => None,
+    }
+}
+
+/// Whether a node is known not to answer.
+#[inline(always)]
+pub fn is_dead<T: Tables>(t: &T, id: u32) -> bool {
+    matches!(t.node(id), Some(n) if n.flags & node::DEAD != 0)
+}
+
+/// Backend id of the task at an address of a network, 0 when there is none.
+#[inline(always)]
+pub fn task_at<T: Tables>(t: &T, net: u32, addr: &Addr) -> (u32, u32) {
+    match t.task(&NetAddr { net, addr: *addr }) {
+        Some(task) => (task.id, task.node),
+        None => (0, 0),
+    }
+}

@@ -1,0 +1,163 @@
+//! From a wire tuple to the task that serves it: here, on another node, or where the flow began.
+
+use weft_abi::{Config, Done, Drop, FlowKey, Front, Leg, backend, flow};
+
+use crate::conntrack::{self, Origin};
+use crate::work::Notes;
+use crate::encap::{Hop, hand_over, is_dead, send};
+use crate::packet::Packet;
+use crate::parse::{Headers, TCP, UDP};
+use crate::service;
+use crate::tables::{Age, Tables};
+use crate::translate::translate;
+use crate::verdict::Verdict;
+
+/// A packet for a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// The service.
+    pub front: Front,
+    /// Its wire tuple.
+    pub key: FlowKey,
+    /// Where the client came in.
+    pub origin: Origin,
+}
+
+/// Backends that a packet without a flow may belong to.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidates {
+    /// Chosen by the ring.
+    pub id: u32,
+    /// Chosen by the ring before the last change, or 0.
+    pub before: u32,
+}
+
+impl Ask {
+    #[inline(always)]
+    fn leg(&self, again: bool) -> Leg {
+        match (self.origin.flags & flow::VIP != 0, again) {
+            (false, false) => Leg::Mesh,
+            (false, true) => Leg::MeshAgain,
+            (true, false) => Leg::Vip,
+            (true, true) => Leg::VipAgain,
+        }
+    }
+}
+
+/// On the node where the client came in: along the flow when it is here, else to the chosen backend.
+#[inline(always)]
+pub fn serve<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    cfg: &Config,
+    ip: &Headers,
+    ask: &Ask,
+    notes: &mut Notes,
+) -> Verdict {
+    if let Some(verdict) = along(p, t, ip, ask, notes) {
+        return verdict;
+    }
+    let choice = match service::choose(t, cfg, &ask.front, &ask.key, ip.is_syn()) {
+        Ok(choice) => choice,
+        Err(reason) => return Verdict::Drop(reason),
+    };
+    let before = if ip.proto == TCP && !ip.is_syn() { service::before(t, cfg, &ask.front, &ask.key) } else { 0 };
+    if choice.node == cfg.node {
+        return settle(p, t, cfg, ip, ask, notes, Candidates { id: choice.id, before });
+    }
+    remember(t, ask, choice.id);
+    let hop = Hop { node: choice.node, vni: ask.key.net, leg: ask.leg(false), said: before, to: choice.id };
+    send(p, t, &hop, Done::ToBackendNode)
+}
+
+/// On the node of the backend that a first hop named: along the flow, or to the previous backend once,
+/// or a new flow.
+#[inline(always)]
+pub fn arrive<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    cfg: &Config,
+    ip: &Headers,
+    ask: &Ask,
+    notes: &mut Notes,
+    named: Candidates,
+) -> Verdict {
+    if let Some(verdict) = along(p, t, ip, ask, notes) {
+        return verdict;
+    }
+    let before = if ip.proto == TCP && !ip.is_syn() { named.before } else { 0 };
+    settle(p, t, cfg, ip, ask, notes, Candidates { id: named.id, before })
+}
+
+/// Delivers along a flow that is known here. None when there is none, or it cannot go on.
+#[inline(always)]
+fn along<P: Packet, T: Tables>(p: &mut P, t: &T, ip: &Headers, ask: &Ask, notes: &mut Notes) -> Option<Verdict> {
+    if !conntrack::wire(p, t, ip, &ask.key, &mut notes.hit) {
+        return None;
+    }
+    // A repeated SYN writes its entries again: the reply entry may have been evicted meanwhile.
+    if ip.is_syn() && matches!(notes.hit.age, Age::New) {
+        return None;
+    }
+    let draining = matches!(t.backend(notes.hit.backend), Some(b) if b.flags & backend::DRAINING != 0);
+    let other_service = notes.hit.front != ask.front.service;
+    let choose_again = (draining || other_service) && (ip.is_syn() || ip.proto == UDP);
+    let Some(task) = t.local_task(notes.hit.backend) else {
+        t.end_flow(notes.hit.age, &ask.key);
+        return None;
+    };
+    if choose_again {
+        conntrack::forget(t, &ask.key, task.net, notes);
+        return None;
+    }
+    conntrack::refresh(t, ask, task.net, notes);
+    if !translate(p, ip, &notes.hit.to) {
+        return Some(Verdict::Drop(Drop::RewriteRefused));
+    }
+    Some(hand_over(p, task, Done::ToTaskTranslated))
+}
+
+/// No flow here, and backend `id` is (said to be) here. The backend of the ring before gets a second chance.
+#[inline(always)]
+fn settle<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    cfg: &Config,
+    ip: &Headers,
+    ask: &Ask,
+    notes: &mut Notes,
+    named: Candidates,
+) -> Verdict {
+    let Candidates { mut id, before } = named;
+    if before != 0
+        && before != id
+        && let Some(node) = t.backend(before).map(|b| b.node)
+    {
+        if node == cfg.node {
+            id = before;
+        } else if !is_dead(t, node) {
+            let hop = Hop { node, vni: ask.key.net, leg: ask.leg(true), said: ask.origin.ingress, to: before };
+            return send(p, t, &hop, Done::SecondChance);
+        }
+    }
+    let Some(task) = t.local_task(id) else { return Verdict::Drop(Drop::NoSuchTask) };
+    if task.net != ask.key.net {
+        return Verdict::Drop(Drop::WrongNetwork);
+    }
+    if let Err(reason) = conntrack::begin(p, t, ip, ask, task, notes) {
+        return Verdict::Drop(reason);
+    }
+    if !translate(p, ip, &notes.hit.to) {
+        return Verdict::Drop(Drop::RewriteRefused);
+    }
+    hand_over(p, task, Done::ToTaskTranslated)
+}
+
+#[inline(always)]
+fn remember<T: Tables>(t: &T, ask: &Ask, backend: u32) {
+    let new = weft_abi::Pick { backend, link: ask.origin.link, front: ask.front.service };
+    match t.pick(&ask.key) {
+        Some(old) if old == new => {}
+        _ => t.set_pick(&ask.key, &new),
+    }
+}

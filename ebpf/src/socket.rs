@@ -1,0 +1,81 @@
+//! Leading a socket to a backend once, when it connects or sends, so that its packets need nothing.
+
+use weft_abi::{Addr, Be16, Config, Drop, Netns, backend, netns, socket_hash};
+
+use crate::encap::is_dead;
+use crate::parse::{TCP, UDP};
+use crate::service;
+use crate::tables::Tables;
+
+/// What a socket asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// Address it is bound to, [`Addr::ANY`] if none.
+    pub bound: Addr,
+    /// Destination address.
+    pub addr: Addr,
+    /// Destination port.
+    pub port: Be16,
+    /// Protocol.
+    pub proto: u8,
+    /// Whether the socket is of the IPv6 family (it may still ask for a mapped address).
+    pub v6: bool,
+}
+
+/// Where the socket should go instead; none when it is not for a service, or packets must decide.
+///
+/// # Errors
+/// When the service has no backend: the caller refuses the connection at once.
+#[inline(always)]
+pub fn lead<T: Tables>(t: &T, cfg: &Config, ns: &Netns, r: &Request) -> Result<Option<(Addr, Be16)>, Drop> {
+    if r.proto != TCP && r.proto != UDP {
+        return Ok(None);
+    }
+    let front = if ns.flags & netns::HOST != 0 {
+        // With a loopback source the rewritten connection would be refused, or hang.
+        if r.bound.is_loopback() {
+            return Ok(None);
+        }
+        if !r.addr.is_loopback() && !t.is_local(&r.addr) {
+            return Ok(None);
+        }
+        service::published(t, cfg, &r.addr, r.port, r.proto)
+    } else {
+        let mut found = None;
+        let mut i = 0;
+        while i < weft_abi::NETS_PER_TASK {
+            if i as u32 >= ns.count {
+                break;
+            }
+            found = service::vip(t, ns.nets[i], &r.addr);
+            if found.is_some() {
+                break;
+            }
+            i += 1;
+        }
+        found
+    };
+    let Some(front) = front else { return Ok(None) };
+    let port = if front.port.is_zero() { r.port } else { front.port };
+    let mut attempt = 0;
+    while attempt < 4 {
+        let hash = socket_hash(cfg.seed, r.cookie, &r.addr, r.port, r.proto, attempt);
+        attempt += 1;
+        let Some(id) = t.ring(front.service, hash) else { break };
+        let Some(b) = t.backend(id) else { continue };
+        if b.flags & (backend::DOWN | backend::DRAINING) != 0 || is_dead(t, b.node) {
+            continue;
+        }
+        let want4 = r.addr.is_v4() || b.addr6.is_any();
+        let addr = if want4 { b.addr4 } else { b.addr6 };
+        // An IPv4 socket cannot go to an IPv6 address.
+        if addr.is_any() || (!r.v6 && !addr.is_v4()) {
+            return Ok(None);
+        }
+        return Ok(Some((addr, port)));
+    }
+    t.count(front.service, |c| c.no_backend += 1);
+    Err(Drop::NoBackend)
+}

@@ -1,0 +1,179 @@
+//! `task_in`: what a task sends.
+
+use weft_abi::{Config, Done, Drop, Endpoint, Leg, NetAddr, endpoint, flow};
+
+use crate::conntrack::{self, Hit, Origin};
+use crate::encap::{Hop, hand_over, is_dead, send, task_at};
+use crate::mesh::serve;
+use crate::packet::Packet;
+use crate::parse::{ETH_ARP, Headers, ICMP6, NotParsed, parse};
+use crate::tables::Tables;
+use crate::translate::translate;
+use crate::verdict::Verdict;
+use crate::work::Work;
+use crate::{fragment, icmp, neighbour, overlay, service};
+
+/// Tag of a task's own fragments in `frag`, beside those that come to it.
+const FROM_TASK: u32 = 1 << 31;
+
+/// Judges a frame that a task sent.
+#[inline(always)]
+pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
+    let Some(cfg) = t.config() else { return Verdict::Drop(Drop::NoConfig) };
+    let Some(own) = t.endpoint(p.ifindex()) else { return Verdict::Drop(Drop::UnknownEndpoint) };
+    let Some(m) = p.load::<12>(0) else { return Verdict::Drop(Drop::Malformed) };
+    let mac = own.mac;
+    if m[6] != mac[0] || m[7] != mac[1] || m[8] != mac[2] || m[9] != mac[3] || m[10] != mac[4] || m[11] != mac[5] {
+        return Verdict::Drop(Drop::SpoofedMac);
+    }
+    match parse(p, &mut w.ip) {
+        Ok(()) => {}
+        Err(NotParsed::NotIp(ETH_ARP)) => return neighbour::arp(p, own),
+        Err(NotParsed::NotIp(_)) => return Verdict::Drop(Drop::UnsupportedEther),
+        Err(NotParsed::Malformed) => return Verdict::Drop(Drop::Malformed),
+        Err(NotParsed::TooDeep) => return Verdict::Drop(Drop::UnsupportedExtension),
+    }
+    let ip = &mut w.ip;
+    if ip.v6 && ip.proto == ICMP6 && ip.flags >= 133 && ip.flags <= 137 {
+        return neighbour::discovery(p, own, ip, &mut w.text);
+    }
+    if ip.dst.is_multicast() {
+        return Verdict::Drop(Drop::Multicast);
+    }
+    let own_addr = if ip.v6 { own.addr6 } else { own.addr4 };
+    if own_addr.is_any() || !ip.src.same(&own_addr) {
+        return Verdict::Drop(Drop::SpoofedAddress);
+    }
+    let ports_known = fragment::follow(t, ip, own.net | FROM_TASK, &mut w.notes.frag);
+    if own.net != 0 {
+        if ip.has_ports() {
+            if let Some(verdict) = answer(p, t, cfg, own, w) {
+                return verdict;
+            }
+        } else if ip.is_icmp_error()
+            && let Some(verdict) = icmp::from_task(p, t, cfg, own, w)
+        {
+            return verdict;
+        }
+        if let Some(verdict) = to_task(p, t, own, &w.ip) {
+            return verdict;
+        }
+        if let Some(front) = service::vip(t, own.net, &w.ip.dst) {
+            let ip = &w.ip;
+            if ip.is_echo() {
+                return neighbour::echo(p, own, ip);
+            }
+            if !ip.has_ports() {
+                return Verdict::Drop(Drop::UnsupportedIcmp);
+            }
+            if !ports_known {
+                return Verdict::Drop(Drop::FragmentLost);
+            }
+            w.ask.front = front;
+            service::wire_key(&mut w.ask.key, own.net, ip);
+            w.ask.origin = Origin { ingress: cfg.node, link: own.ifindex, flags: flow::VIP | flow::FROM_TASK };
+            return serve(p, t, cfg, ip, &w.ask, &mut w.notes);
+        }
+    }
+    elsewhere(p, t, cfg, own, w)
+}
+
+/// Un-translates and sends back what answers a flow.
+#[inline(always)]
+fn answer<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, own: &Endpoint, w: &mut Work) -> Option<Verdict> {
+    let (ip, key, notes) = (&w.ip, &mut w.ask.key, &mut w.notes);
+    service::wire_key(key, own.net, ip);
+    key.side = flow::REPLY;
+    if !conntrack::reply(p, t, ip, key, &mut notes.hit) {
+        return None;
+    }
+    if notes.hit.ripe {
+        let _ = conntrack::promote(t, key, notes);
+    }
+    if !translate(p, ip, &notes.hit.to) {
+        return Some(Verdict::Drop(Drop::RewriteRefused));
+    }
+    Some(send_back(p, t, cfg, &notes.hit))
+}
+
+/// The way back to the client of a hit; the packet already bears the client's tuple.
+#[inline(always)]
+pub(crate) fn send_back<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, hit: &Hit) -> Verdict {
+    let mut node = hit.ingress;
+    if hit.flags & flow::VIP != 0 {
+        // The client is a task of this network: it is where its address says, wherever it asked.
+        let (id, at) = task_at(t, hit.net, &hit.to.dst);
+        if id == 0 {
+            return Verdict::Drop(Drop::NoSuchTask);
+        }
+        if at == cfg.node {
+            let Some(task) = t.local_task(id) else { return Verdict::Drop(Drop::NoSuchTask) };
+            return hand_over(p, task, Done::AnswerToTask);
+        }
+        let hop = Hop { node: at, vni: hit.net, leg: Leg::Answer, said: hit.backend, to: id };
+        return send(p, t, &hop, Done::AnswerToNode);
+    }
+    if node != cfg.node && is_dead(t, node) {
+        let Some(heir) = t.owner(&hit.to.src) else { return Verdict::Drop(Drop::DeadIngress) };
+        node = heir;
+    }
+    if node == cfg.node {
+        let link = if hit.ingress == cfg.node { hit.link } else { cfg.uplink };
+        if let Some(task) = t.endpoint(link) {
+            return hand_over(p, task, Done::AnswerToTask);
+        }
+        if link == 0 {
+            return Verdict::Drop(Drop::NoUplink);
+        }
+        return Verdict::Neighbour(link, Done::AnswerToClient);
+    }
+    let hop = Hop { node, vni: hit.net, leg: Leg::Answer, said: hit.backend, to: 0 };
+    send(p, t, &hop, Done::AnswerToNode)
+}
+
+/// East-west by address.
+#[inline(always)]
+fn to_task<P: Packet, T: Tables>(p: &mut P, t: &T, own: &Endpoint, ip: &Headers) -> Option<Verdict> {
+    let task = t.task(&NetAddr { net: own.net, addr: ip.dst })?;
+    if task.ifindex != 0 {
+        let Some(to) = t.endpoint(task.ifindex) else { return Some(Verdict::Drop(Drop::NoSuchTask)) };
+        return Some(hand_over(p, to, Done::ToTask));
+    }
+    let hop = Hop { node: task.node, vni: own.net, leg: Leg::Plain, said: own.id, to: task.id };
+    Some(send(p, t, &hop, Done::ToNode))
+}
+
+/// Not on the task's own network: a host, another network, or the world.
+#[inline(always)]
+fn elsewhere<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, own: &Endpoint, w: &mut Work) -> Verdict {
+    let ip = &w.ip;
+    if let Some(net) = t.subnet(&ip.dst) {
+        return Verdict::Drop(if net == own.net { Drop::NoSuchTask } else { Drop::Isolated });
+    }
+    let internal = own.flags & endpoint::INTERNAL != 0;
+    let local = t.is_local(&ip.dst);
+    // A process of another node that spoke to this task is answered through the tunnel, even from an internal network.
+    overlay::host_key(&mut w.notes.back, own.net, ip, false);
+    if own.net != 0
+        && !local
+        && let Some(asked) = t.pick(&w.notes.back)
+    {
+        let hop = Hop { node: asked.backend, vni: own.net, leg: Leg::Host, said: own.id, to: 0 };
+        return send(p, t, &hop, Done::ToNode);
+    }
+    if internal && !local {
+        return Verdict::Drop(Drop::Internal);
+    }
+    if !internal
+        && ip.has_ports()
+        && (local || t.node_by_addr(&ip.dst).is_some())
+        && let Some(front) = service::published(t, cfg, &ip.dst, ip.dport, ip.proto)
+    {
+        w.ask.front = front;
+        service::wire_key(&mut w.ask.key, cfg.mesh, ip);
+        w.ask.origin = Origin { ingress: cfg.node, link: own.ifindex, flags: flow::FROM_TASK };
+        return serve(p, t, cfg, ip, &w.ask, &mut w.notes);
+    }
+    p.claim();
+    Verdict::Next(if local { Done::ToHost } else { Done::ToWorld })
+}

@@ -1,0 +1,73 @@
+//! `uplink_in`: what comes in from the world.
+
+use weft_abi::{Config, Done, Drop, FragPorts};
+
+use crate::conntrack::Origin;
+use crate::encap::sender;
+use crate::mesh::serve;
+use crate::packet::Packet;
+use crate::parse::{Part, UDP, parse};
+use crate::service;
+use crate::tables::Tables;
+use crate::verdict::Verdict;
+use crate::work::Work;
+use crate::{fragment, icmp};
+
+/// Judges a frame that came in on a link to the world.
+///
+/// What cannot be parsed is the stack's to refuse: it is not ours until it names a published port.
+#[inline(always)]
+pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
+    // A switch that floods shows us frames for others; taking one would steal its answer.
+    if !p.is_for_host() {
+        return Verdict::Next(Done::NotOurs);
+    }
+    let Some(cfg) = t.config() else { return Verdict::Next(Done::NotOurs) };
+    if parse(p, &mut w.ip).is_err() {
+        return Verdict::Next(Done::NotOurs);
+    }
+    let ip = &mut w.ip;
+    if ip.proto == UDP && ip.dport == cfg.vxlan_port && ip.part != Part::Later && t.is_local(&ip.dst) {
+        if sender(t, &ip.src).is_none() {
+            return Verdict::Drop(Drop::NotANode);
+        }
+        return Verdict::Next(Done::NotOurs);
+    }
+    if t.subnet(&ip.src).is_some() {
+        return Verdict::Drop(Drop::OverlaySource);
+    }
+    if t.subnet(&ip.dst).is_some() {
+        return Verdict::Drop(Drop::OverlayDestination);
+    }
+    if ip.is_icmp_error() {
+        return icmp::from_world(p, t, cfg, w);
+    }
+    if !ip.has_ports() {
+        return Verdict::Next(Done::NotOurs);
+    }
+    if ip.part == Part::Later {
+        fragment::key(ip, 0, &mut w.notes.frag);
+        let Some(ports) = t.frag(&w.notes.frag) else { return Verdict::Next(Done::NotOurs) };
+        fragment::fill(ip, &ports);
+    }
+    service_of(p, t, cfg, w)
+}
+
+#[inline(always)]
+fn service_of<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut Work) -> Verdict {
+    let ip = &w.ip;
+    let Some(front) = service::published(t, cfg, &ip.dst, ip.dport, ip.proto) else {
+        return Verdict::Next(Done::NotOurs);
+    };
+    if !t.is_local(&ip.dst) {
+        return Verdict::Next(Done::NotOurs);
+    }
+    if ip.part == Part::First {
+        fragment::key(ip, 0, &mut w.notes.frag);
+        t.set_frag(&w.notes.frag, &FragPorts { sport: ip.sport, dport: ip.dport });
+    }
+    w.ask.front = front;
+    service::wire_key(&mut w.ask.key, cfg.mesh, ip);
+    w.ask.origin = Origin { ingress: cfg.node, link: p.ifindex(), flags: 0 };
+    serve(p, t, cfg, ip, &w.ask, &mut w.notes)
+}

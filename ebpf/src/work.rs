@@ -1,0 +1,83 @@
+//! Memory for one packet's judgement. The kernel's stack of 512 bytes does not hold it.
+
+use weft_abi::{Flow, FlowKey, FragKey, Front};
+
+use crate::conntrack::{Hit, Origin};
+use crate::mesh::Ask;
+use crate::parse::Headers;
+
+/// Everything that one judgement writes down; what was in it before means nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// The packet's headers.
+    pub ip: Headers,
+    /// Headers quoted in an ICMP error.
+    pub quoted: Headers,
+    /// The service it asks for.
+    pub ask: Ask,
+    /// The rest.
+    pub notes: Notes,
+    /// An answer to neighbour discovery.
+    pub text: [u8; 72],
+}
+
+/// What flow tracking writes down.
+#[derive(Clone, Copy, Debug)]
+pub struct Notes {
+    /// Key of the other side's entry.
+    pub back: FlowKey,
+    /// An entry to insert.
+    pub new: Flow,
+    /// What a flow says.
+    pub hit: Hit,
+    /// Key of a fragmented datagram.
+    pub frag: FragKey,
+}
+
+impl Work {
+    /// Empty paper.
+    pub const NONE: Self = Self {
+        ip: Headers::NONE,
+        quoted: Headers::NONE,
+        ask: Ask { front: NO_FRONT, key: NO_KEY, origin: Origin { ingress: 0, link: 0, flags: 0 } },
+        notes: Notes { back: NO_KEY, new: NO_FLOW, hit: Hit::NONE, frag: NO_FRAG },
+        text: [0; 72],
+    };
+}
+
+const NO_FRONT: Front =
+    Front { service: 0, flags: 0, port: weft_abi::Be16::new(0), pad: 0, generation: 0 };
+const NO_KEY: FlowKey = FlowKey {
+    src: weft_abi::Addr::ANY,
+    dst: weft_abi::Addr::ANY,
+    net: 0,
+    sport: weft_abi::Be16::new(0),
+    dport: weft_abi::Be16::new(0),
+    proto: 0,
+    side: 0,
+    pad: [0; 2],
+};
+const NO_FRAG: FragKey =
+    FragKey { src: weft_abi::Addr::ANY, dst: weft_abi::Addr::ANY, id: 0, net: 0, proto: 0 };
+const NO_FLOW: Flow = Flow {
+    client: weft_abi::Addr::ANY,
+    service: weft_abi::Addr::ANY,
+    seen: weft_abi::Addr::ANY,
+    task: weft_abi::Addr::ANY,
+    packets: 0,
+    bytes: 0,
+    last: 0,
+    since: 0,
+    net: 0,
+    backend: 0,
+    ingress: 0,
+    link: 0,
+    front: 0,
+    cport: weft_abi::Be16::new(0),
+    port: weft_abi::Be16::new(0),
+    seen_port: weft_abi::Be16::new(0),
+    task_port: weft_abi::Be16::new(0),
+    flags: 0,
+    tcp: 0,
+    proto: 0,
+};
