@@ -4,3 +4,9 @@ pub mod allocator;
 pub mod ca;
 pub mod raft;
 pub mod store;
+pub mod orchestrator;
+pub mod scheduler;
+pub mod settle;
+
+#[cfg(test)]
+mod fixture;

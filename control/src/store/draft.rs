@@ -29,6 +29,7 @@ pub struct Draft {
     touched: BTreeSet<Key>,
     now: Timestamp,
     wake_at: Option<Timestamp>,
+    edits: u64,
 }
 
 impl Draft {
@@ -43,6 +44,7 @@ impl Draft {
             touched: BTreeSet::new(),
             now,
             wake_at: None,
+            edits: 0,
         }
     }
 
@@ -68,9 +70,15 @@ impl Draft {
         if *object.meta() != meta {
             object.set_meta(meta);
         }
+        if let (Object::Task(task), Some(Object::Task(old))) = (&mut object, &old)
+            && task.desired_state != old.desired_state
+        {
+            std::sync::Arc::make_mut(task).desired_since = self.now;
+        }
         if old.as_ref() == Some(&object) {
             return;
         }
+        self.edits += 1;
         if let Some(old) = &old {
             self.next.unlink(old);
             self.next.ledger.release(old, self.now);
@@ -135,6 +143,7 @@ impl Draft {
                 self.next.ledger.drop_network(id);
             }
             self.touched.insert(key);
+            self.edits += 1;
         }
     }
 
@@ -143,10 +152,10 @@ impl Draft {
         self.wake_at = Some(self.wake_at.map_or(moment, |at| at.min(moment)));
     }
 
-    /// How many objects have been touched.
+    /// How often something was really changed so far.
     #[must_use]
-    pub fn touched(&self) -> usize {
-        self.touched.len()
+    pub fn edits(&self) -> u64 {
+        self.edits
     }
 
     /// The state with the changes in it.

@@ -1,0 +1,132 @@
+//! Services that run to completion.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use weft_types::{
+    NodeId, TaskState,
+    node::{Availability, Node},
+    service::{ReplicatedJob, Service},
+    task::Task,
+};
+
+use super::{
+    constraint,
+    restart::{promote, restart},
+    slot::Slots,
+    task::{Place, is_bad, new_task},
+};
+use crate::store::{Draft, IdSource, View};
+
+/// A job of so many runs.
+pub(super) fn run_replicated(
+    draft: &mut Draft,
+    ids: &mut IdSource,
+    service: &Service,
+    job: ReplicatedJob,
+) {
+    let now = draft.now();
+    let concurrent = job.max_concurrent.unwrap_or(1);
+    let total = job.total_completions.unwrap_or(concurrent);
+    let places = supervise(draft, ids, service);
+    let mut active = 0u64;
+    let mut complete = 0u64;
+    for tasks in places.values() {
+        if tasks
+            .iter()
+            .any(|task| task.status.state == TaskState::Complete)
+        {
+            complete += 1;
+        } else if tasks.iter().any(|task| is_active(task)) {
+            active += 1;
+        }
+    }
+    let create = concurrent
+        .saturating_sub(active)
+        .min(total.saturating_sub(complete + active));
+    let free = (0..total).filter(|slot| !places.contains_key(&Place::Slot(*slot)));
+    for slot in free.take(usize::try_from(create).unwrap_or(usize::MAX)) {
+        draft.put(new_task(
+            service,
+            Place::Slot(slot),
+            TaskState::Complete,
+            now,
+            ids,
+        ));
+    }
+}
+
+/// A job of one run on every node that fits.
+pub(super) fn run_global(draft: &mut Draft, ids: &mut IdSource, service: &Service) {
+    let now = draft.now();
+    let template = &service.spec.task_template;
+    let places = supervise(draft, ids, service);
+    let fits = |node: &Node| {
+        node.spec.availability == Availability::Active
+            && !is_bad(Some(node))
+            && constraint::satisfies(node, template)
+    };
+    let vacant: Vec<NodeId> = draft
+        .nodes()
+        .filter(|node| fits(node) && !places.contains_key(&Place::Node(node.id)))
+        .map(|node| node.id)
+        .collect();
+    for id in vacant {
+        draft.put(new_task(
+            service,
+            Place::Node(id),
+            TaskState::Complete,
+            now,
+            ids,
+        ));
+    }
+}
+
+/// Ends the tasks of earlier runs, replaces failed ones, and says which places this run has.
+fn supervise(
+    draft: &mut Draft,
+    ids: &mut IdSource,
+    service: &Service,
+) -> BTreeMap<Place, Vec<Arc<Task>>> {
+    let iteration = service.job_status.map(|job| job.job_iteration);
+    let old: Vec<_> = draft
+        .tasks_of(service.id)
+        .filter(|task| task.job_iteration != iteration)
+        .map(|task| task.id)
+        .collect();
+    for id in old {
+        draft.edit_task(id, |task| task.desired_state = TaskState::Remove);
+    }
+    let now = draft.now();
+    let slots = Slots::of(draft, service, now);
+    for (place, tasks) in &slots.by_place {
+        for task in tasks {
+            if has_failed(draft, task) {
+                let gone =
+                    matches!(place, Place::Node(id) if is_bad(draft.node(*id).map(AsRef::as_ref)));
+                if gone {
+                    draft.edit_task(task.id, |task| task.desired_state = TaskState::Shutdown);
+                } else {
+                    restart(draft, ids, service, task, tasks);
+                }
+            }
+        }
+    }
+    let slots = Slots::of(draft, service, now);
+    for tasks in slots.by_place.values() {
+        promote(draft, service, tasks);
+    }
+    Slots::of(draft, service, now).by_place
+}
+
+fn is_active(task: &Task) -> bool {
+    task.desired_state <= TaskState::Complete && task.status.state <= TaskState::Running
+}
+
+fn has_failed(view: &View, task: &Task) -> bool {
+    task.desired_state <= TaskState::Complete
+        && task.status.state != TaskState::Complete
+        && (task.status.state > TaskState::Complete
+            || task
+                .node_id
+                .is_some_and(|id| is_bad(view.node(id).map(AsRef::as_ref))))
+}

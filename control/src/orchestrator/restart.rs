@@ -1,0 +1,161 @@
+//! Replaces tasks that ended or whose node is none to be on, as their policy says.
+
+use std::{sync::Arc, time::Duration};
+
+use weft_types::{
+    TaskState, Timestamp,
+    service::Service,
+    task::{RestartPolicy, Task},
+};
+
+use super::task::{Place, is_bad, is_lost, new_task, occupies};
+use crate::store::{Draft, IdSource, View};
+
+/// A replacement waits this long for the task before it to stop, then starts beside it.
+const OLD_TASK_WAIT: Duration = Duration::from_secs(60);
+
+/// Docker's delay when a policy names none.
+const DEFAULT_DELAY: Duration = Duration::from_secs(5);
+
+fn nanos(nanos: i64) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}
+
+/// How long a replacement waits before it starts.
+#[must_use]
+pub fn delay(policy: Option<&RestartPolicy>) -> Duration {
+    policy
+        .and_then(|policy| policy.delay)
+        .map_or(DEFAULT_DELAY, nanos)
+}
+
+/// Whether the policy lets `task`, one of `slot`'s, be replaced.
+///
+/// Attempts are counted from the slot's history: its tasks of the same spec version. The reaper
+/// keeps enough of them.
+#[must_use]
+pub fn may_restart(service: &Service, task: &Task, slot: &[Arc<Task>], now: Timestamp) -> bool {
+    let policy = service.spec.task_template.restart_policy.as_ref();
+    let is_job = is_job(service);
+    let completed = task.status.state == TaskState::Complete;
+    match policy.map_or("any", |policy| policy.condition.as_str()) {
+        "none" => return false,
+        "on-failure" if completed => return false,
+        _ if is_job && completed => return false,
+        _ => {}
+    }
+    let max = policy.and_then(|policy| policy.max_attempts).unwrap_or(0);
+    if max == 0 {
+        return true;
+    }
+    let window = policy.and_then(|policy| policy.window).unwrap_or(0);
+    let mut made: Vec<Timestamp> = slot
+        .iter()
+        .filter(|other| {
+            other.spec_version == task.spec_version && other.job_iteration == task.job_iteration
+        })
+        .map(|other| born(other, now))
+        .collect();
+    made.sort_unstable();
+    // The first was no restart.
+    let restarts = made
+        .iter()
+        .skip(1)
+        .filter(|made| window <= 0 || made.after(nanos(window)) > now);
+    (restarts.count() as u64) < max
+}
+
+pub(super) fn is_job(service: &Service) -> bool {
+    service.spec.mode.replicated_job.is_some() || service.spec.mode.global_job.is_some()
+}
+
+/// When a task was made; one of this very transaction is made now.
+pub(super) fn born(task: &Task, now: Timestamp) -> Timestamp {
+    if task.meta.created_at.is_zero() {
+        now
+    } else {
+        task.meta.created_at
+    }
+}
+
+/// Ends `task` and, if its policy says so, puts another in its place.
+///
+/// A task that failed while it only got ready is replaced when its own delay is over: an image
+/// that is nowhere is asked for once per delay.
+pub(super) fn restart(
+    draft: &mut Draft,
+    ids: &mut IdSource,
+    service: &Service,
+    task: &Task,
+    slot: &[Arc<Task>],
+) {
+    let now = draft.now();
+    if task.desired_state == TaskState::Ready
+        && task.status.state.is_terminal()
+        && task.start_after > now
+    {
+        draft.wake_at(task.start_after);
+        return;
+    }
+    draft.edit_task(task.id, |task| task.desired_state = TaskState::Shutdown);
+    if !may_restart(service, task, slot, now) {
+        return;
+    }
+    let Some(place) = Place::of(service, task) else {
+        return;
+    };
+    // The delay keeps a task that fails from failing all the time. One whose node was drained or
+    // lost did nothing wrong: no delay. (Swarm delays those of lost nodes too.)
+    let wait = if task.status.state.is_terminal() {
+        delay(service.spec.task_template.restart_policy.as_ref())
+    } else {
+        Duration::ZERO
+    };
+    let mut next = new_task(service, place, TaskState::Ready, now, ids);
+    next.start_after = now.after(wait);
+    draft.put(next);
+}
+
+/// Lets those run that were only to get ready: their delay is over and the task before them has
+/// stopped, or is not heard of, or takes too long.
+pub(super) fn promote(draft: &mut Draft, service: &Service, slot: &[Arc<Task>]) {
+    let now = draft.now();
+    for task in slot {
+        if task.desired_state != TaskState::Ready || task.status.state > TaskState::Running {
+            continue;
+        }
+        let waits_for_old = slot.iter().any(|old| {
+            old.id != task.id
+                && old.desired_state > TaskState::Running
+                && occupies(old)
+                && !is_lost(node_of(draft, old))
+        });
+        let mut due = task.start_after;
+        if waits_for_old {
+            due = due.max(born(task, now).after(OLD_TASK_WAIT));
+        }
+        if due <= now {
+            let desired = if is_job(service) {
+                TaskState::Complete
+            } else {
+                TaskState::Running
+            };
+            draft.edit_task(task.id, |task| task.desired_state = desired);
+        } else {
+            draft.wake_at(due);
+        }
+    }
+}
+
+fn node_of<'a>(view: &'a View, task: &Task) -> Option<&'a weft_types::node::Node> {
+    task.node_id.and_then(|id| view.node(id)).map(AsRef::as_ref)
+}
+
+/// Whether `task`, which is meant to run, no longer does or is where it should not be.
+pub(super) fn has_failed(view: &View, task: &Task) -> bool {
+    if task.desired_state > TaskState::Running {
+        return false;
+    }
+    task.status.state > TaskState::Running
+        || (task.node_id.is_some() && is_bad(node_of(view, task)))
+}

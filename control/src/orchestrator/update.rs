@@ -1,0 +1,386 @@
+//! Rolls a new spec over a service's tasks, and back.
+//!
+//! All that an update remembers is in the objects: tasks carry the spec version they were made
+//! from and the times at which they were made and began to run. A new leader goes on in the middle.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use weft_types::{
+    ServiceId, TaskId, TaskState, Timestamp,
+    service::{Service, UpdateConfig, UpdateState, UpdateStatus},
+    task::Task,
+};
+
+use super::{
+    restart::born,
+    slot::{Slots, is_meant},
+    task::{Place, is_dirty, new_task},
+};
+use crate::store::{Draft, IdSource, View};
+
+/// How long a new task is watched for failure when the config says nothing.
+const DEFAULT_MONITOR: Duration = Duration::from_secs(5);
+
+/// The config's settings, defaults filled in.
+struct Settings {
+    /// Places at a time.
+    parallelism: usize,
+    delay: Duration,
+    monitor: Duration,
+    action: Action,
+    ratio: f64,
+    start_first: bool,
+}
+
+#[derive(PartialEq)]
+enum Action {
+    Pause,
+    Continue,
+    Rollback,
+}
+
+impl Settings {
+    fn of(config: Option<&UpdateConfig>) -> Self {
+        let default = UpdateConfig {
+            parallelism: 1,
+            ..UpdateConfig::default()
+        };
+        let config = config.unwrap_or(&default);
+        let nanos = |nanos: i64| Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+        let monitor = nanos(config.monitor.unwrap_or(0));
+        Self {
+            parallelism: match config.parallelism {
+                0 => usize::MAX,
+                some => usize::try_from(some).unwrap_or(usize::MAX),
+            },
+            delay: nanos(config.delay),
+            monitor: if monitor.is_zero() {
+                DEFAULT_MONITOR
+            } else {
+                monitor
+            },
+            action: match config.failure_action.as_str() {
+                "continue" => Action::Continue,
+                "rollback" => Action::Rollback,
+                _ => Action::Pause,
+            },
+            ratio: config.max_failure_ratio,
+            start_first: config.order == "start-first",
+        }
+    }
+
+    /// How long the last task is watched before the update is called complete.
+    fn watch(&self) -> Duration {
+        if self.action == Action::Continue {
+            Duration::ZERO
+        } else if self.delay >= self.monitor {
+            self.delay + Duration::from_secs(1)
+        } else {
+            self.monitor
+        }
+    }
+}
+
+/// Where one place of the service stands in the update.
+enum Stage {
+    /// Nothing to do.
+    Clean,
+    /// Its task is to be replaced.
+    Waiting,
+    /// It has been replaced; the new task is not up yet, or its delay is not over.
+    InFlight,
+}
+
+pub(super) fn run(draft: &mut Draft, ids: &mut IdSource, id: ServiceId) {
+    let now = draft.now();
+    let Some(service) = draft.service(id).cloned() else {
+        return;
+    };
+    let state = service.update_status.as_ref().map(|status| status.state);
+    if matches!(
+        state,
+        Some(UpdateState::Paused | UpdateState::RollbackPaused)
+    ) {
+        return;
+    }
+    let rolling_back = state == Some(UpdateState::RollbackStarted);
+    let settings = Settings::of(if rolling_back {
+        service.spec.rollback_config.as_ref()
+    } else {
+        service.spec.update_config.as_ref()
+    });
+    let goes_on = matches!(
+        state,
+        Some(UpdateState::Updating | UpdateState::RollbackStarted)
+    );
+    let started = goes_on
+        .then(|| {
+            service
+                .update_status
+                .as_ref()
+                .and_then(|status| status.started_at)
+        })
+        .flatten()
+        .unwrap_or(now);
+    let slots = Slots::of(draft, &service, now);
+    let occupied = slots.occupied(&service, now);
+    let mut waiting = Vec::new();
+    let mut in_flight = 0usize;
+    for (place, updatable) in &occupied {
+        let tasks = slots.by_place.get(place).map_or(&[][..], Vec::as_slice);
+        shut_replaced(draft, &service, updatable);
+        match stage(draft, &service, &settings, tasks, updatable, started) {
+            Stage::Clean => {}
+            Stage::Waiting => waiting.push(*place),
+            Stage::InFlight => in_flight += 1,
+        }
+    }
+    if goes_on
+        && settings.action != Action::Continue
+        && let Some(failed) =
+            too_many_failed(&service, &settings, &slots, occupied.len(), started, now)
+    {
+        stop_or_go_back(draft, &service, &settings, failed);
+        return;
+    }
+    if waiting.is_empty() && in_flight == 0 {
+        if goes_on {
+            complete(draft, &service, &settings, &slots, started);
+        }
+        return;
+    }
+    if !goes_on && !waiting.is_empty() {
+        draft.edit_service(id, |service| {
+            service.update_status = Some(UpdateStatus {
+                state: UpdateState::Updating,
+                started_at: Some(now),
+                completed_at: None,
+                message: "update in progress".to_owned(),
+            });
+        });
+    }
+    // Replacing what does not run costs nobody anything: it goes first.
+    waiting.sort_by_key(|place| {
+        let runs = |task: &Arc<Task>| task.status.state == TaskState::Running;
+        (
+            occupied
+                .get(place)
+                .is_some_and(|tasks| tasks.iter().any(runs)),
+            *place,
+        )
+    });
+    for place in waiting
+        .into_iter()
+        .take(settings.parallelism.saturating_sub(in_flight))
+    {
+        replace(draft, ids, &service, &settings, place, &occupied);
+    }
+}
+
+/// Shuts the tasks down whose replacement runs (start-first), or that are one too many.
+fn shut_replaced(draft: &mut Draft, service: &Service, updatable: &[Arc<Task>]) {
+    let meant: Vec<_> = updatable.iter().filter(|task| is_meant(task)).collect();
+    if meant.len() < 2 {
+        return;
+    }
+    let best = meant
+        .iter()
+        .filter(|task| !is_dirty(draft, service, task))
+        .max_by_key(|task| {
+            (
+                task.status.state == TaskState::Running,
+                task.meta.created_at,
+                task.id,
+            )
+        });
+    let Some(best) = best.filter(|best| best.status.state == TaskState::Running) else {
+        return;
+    };
+    let best = best.id;
+    for task in meant.into_iter().filter(|task| task.id != best) {
+        draft.edit_task(task.id, |task| task.desired_state = TaskState::Shutdown);
+    }
+}
+
+fn stage(
+    draft: &mut Draft,
+    service: &Service,
+    settings: &Settings,
+    tasks: &[Arc<Task>],
+    updatable: &[Arc<Task>],
+    started: Timestamp,
+) -> Stage {
+    let now = draft.now();
+    let is_clean = |view: &View, task: &Task| !is_dirty(view, service, task);
+    if !updatable.iter().any(|task| is_clean(draft, task)) {
+        return Stage::Waiting;
+    }
+    let replaced = tasks.iter().any(|task| !is_clean(draft, task));
+    let new: Vec<&Arc<Task>> = tasks
+        .iter()
+        .filter(|task| is_new(service, task, started, now))
+        .collect();
+    if !replaced || new.is_empty() {
+        return Stage::Clean;
+    }
+    let up = new
+        .iter()
+        .filter(|task| task.status.state >= TaskState::Running)
+        .map(|task| up_at(task))
+        .min();
+    match up {
+        Some(up) if up.after(settings.delay) <= now => Stage::Clean,
+        Some(up) => {
+            draft.wake_at(up.after(settings.delay));
+            Stage::InFlight
+        }
+        None => Stage::InFlight,
+    }
+}
+
+/// Whether a task was made by, or during, the update that began at `started`.
+fn is_new(service: &Service, task: &Task, started: Timestamp, now: Timestamp) -> bool {
+    task.spec_version == service.spec_version && born(task, now) >= started
+}
+
+/// When a task began to run, or ended without.
+fn up_at(task: &Task) -> Timestamp {
+    if task.running_since.is_zero() {
+        task.status.timestamp
+    } else {
+        task.running_since
+    }
+}
+
+/// A task of this update that failed, if more failed than may. One per place counts.
+fn too_many_failed(
+    service: &Service,
+    settings: &Settings,
+    slots: &Slots,
+    places: usize,
+    started: Timestamp,
+    now: Timestamp,
+) -> Option<TaskId> {
+    let failed: Vec<TaskId> = slots
+        .by_place
+        .values()
+        .filter_map(|tasks| {
+            let mut tasks = tasks.iter();
+            let failed = tasks.find(|task| {
+                let ended = matches!(
+                    task.status.state,
+                    TaskState::Complete | TaskState::Failed | TaskState::Rejected
+                );
+                let early = task.running_since.is_zero()
+                    || task.status.timestamp.since(task.running_since) <= settings.monitor;
+                is_new(service, task, started, now) && ended && early
+            })?;
+            Some(failed.id)
+        })
+        .collect();
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts of places are far below 2^52"
+    )]
+    let ratio = failed.len() as f64 / places.max(1) as f64;
+    failed.first().copied().filter(|_| ratio > settings.ratio)
+}
+
+fn stop_or_go_back(draft: &mut Draft, service: &Service, settings: &Settings, failed: TaskId) {
+    let now = draft.now();
+    let reason = format!("due to failure or early termination of task {failed}");
+    let rolling_back = service
+        .update_status
+        .as_ref()
+        .is_some_and(|status| status.state == UpdateState::RollbackStarted);
+    draft.edit_service(service.id, |service| {
+        let previous = (!rolling_back && settings.action == Action::Rollback)
+            .then(|| service.previous_spec.take())
+            .flatten();
+        let started_at = service
+            .update_status
+            .as_ref()
+            .and_then(|status| status.started_at);
+        let mut status = UpdateStatus {
+            state: UpdateState::Paused,
+            started_at,
+            completed_at: None,
+            message: format!("update paused {reason}"),
+        };
+        if rolling_back {
+            status.state = UpdateState::RollbackPaused;
+            status.message = format!("rollback paused {reason}");
+        } else if let Some(previous) = previous {
+            service.spec = previous;
+            if let Some(version) = service.previous_spec_version.take() {
+                service.spec_version = version;
+            }
+            status.state = UpdateState::RollbackStarted;
+            status.started_at = Some(now);
+            status.message = format!("update rolled back {reason}");
+        }
+        service.update_status = Some(status);
+    });
+    draft.wake_at(now);
+}
+
+fn complete(
+    draft: &mut Draft,
+    service: &Service,
+    settings: &Settings,
+    slots: &Slots,
+    started: Timestamp,
+) {
+    let now = draft.now();
+    let last = slots
+        .by_place
+        .values()
+        .flatten()
+        .filter(|task| is_new(service, task, started, now))
+        .filter(|task| task.status.state >= TaskState::Running)
+        .map(|task| up_at(task))
+        .max()
+        .unwrap_or(started);
+    let due = last.after(settings.watch());
+    if due > now {
+        draft.wake_at(due);
+        return;
+    }
+    draft.edit_service(service.id, |service| {
+        if let Some(status) = &mut service.update_status {
+            let rolled_back = status.state == UpdateState::RollbackStarted;
+            (status.state, status.message) = if rolled_back {
+                (
+                    UpdateState::RollbackCompleted,
+                    "rollback completed".to_owned(),
+                )
+            } else {
+                (UpdateState::Completed, "update completed".to_owned())
+            };
+            status.completed_at = Some(now);
+        }
+    });
+}
+
+fn replace(
+    draft: &mut Draft,
+    ids: &mut IdSource,
+    service: &Service,
+    settings: &Settings,
+    place: Place,
+    occupied: &BTreeMap<Place, Vec<Arc<Task>>>,
+) {
+    let now = draft.now();
+    if settings.start_first {
+        draft.put(new_task(service, place, TaskState::Running, now, ids));
+        return;
+    }
+    for old in occupied.get(&place).into_iter().flatten() {
+        draft.edit_task(old.id, |task| {
+            task.desired_state = task.desired_state.max(TaskState::Shutdown);
+        });
+    }
+    let mut task = new_task(service, place, TaskState::Ready, now, ids);
+    task.start_after = now;
+    draft.put(task);
+}

@@ -1,0 +1,192 @@
+//! Whether a node can take a task, and if not, why.
+
+use std::{collections::BTreeMap, fmt};
+
+use weft_types::{
+    ServiceId,
+    node::{Availability, EnginePlugin, NodeState},
+    service::{Protocol, PublishMode},
+    task::{GenericResource, Platform, Task, TaskSpec},
+};
+
+use super::node_table::Row;
+use crate::orchestrator::constraint;
+
+/// What the tasks of a group need.
+#[derive(Debug)]
+pub(super) struct Needs {
+    pub(super) service: Option<ServiceId>,
+    pub(super) spec_version: u64,
+    pub(super) spec: TaskSpec,
+    pub(super) nano_cpus: i64,
+    pub(super) memory_bytes: i64,
+    pub(super) generic: Vec<GenericResource>,
+    pub(super) host_ports: Vec<(Protocol, u16)>,
+    pub(super) max_replicas: u64,
+}
+
+impl Needs {
+    pub(super) fn of(task: &Task) -> Self {
+        let resources = task.spec.resources.as_ref();
+        let reserved = resources.and_then(|resources| resources.reservations.clone());
+        let reserved = reserved.unwrap_or_default();
+        Self {
+            service: task.service_id,
+            spec_version: task.spec_version.index,
+            nano_cpus: reserved.nano_cpus,
+            memory_bytes: reserved.memory_bytes,
+            generic: reserved.generic_resources.unwrap_or_default(),
+            host_ports: host_ports(task).collect(),
+            max_replicas: (task.spec.placement.as_ref()).map_or(0, |place| place.max_replicas),
+            spec: task.spec.clone(),
+        }
+    }
+}
+
+/// Fixed host-mode ports of a task.
+pub(super) fn host_ports(task: &Task) -> impl Iterator<Item = (Protocol, u16)> + '_ {
+    let ports = task.ports.iter();
+    ports
+        .filter(|port| port.publish_mode == PublishMode::Host && port.published_port != 0)
+        .map(|port| (port.protocol, port.published_port))
+}
+
+/// The filters, in the order in which they are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Filter {
+    Ready,
+    Resource,
+    Plugin,
+    Constraint,
+    Platform,
+    HostPort,
+    MaxReplicas,
+}
+
+/// The first filter that `row` does not pass; `None` when it can take one more task.
+pub(super) fn refuse(row: &Row, needs: &Needs) -> Option<Filter> {
+    let checks: [(Filter, fn(&Row, &Needs) -> bool); 7] = [
+        (Filter::Ready, is_ready),
+        (Filter::Resource, has_resources),
+        (Filter::Plugin, has_plugins),
+        (Filter::Constraint, |row, needs| {
+            constraint::satisfies(&row.node, &needs.spec)
+        }),
+        (Filter::Platform, has_platform),
+        (Filter::HostPort, |row, needs| {
+            let mut ports = needs.host_ports.iter();
+            !ports.any(|port| row.host_ports.contains(port))
+        }),
+        (Filter::MaxReplicas, |row, needs| {
+            needs.max_replicas == 0 || (row.of_service(needs.service) as u64) < needs.max_replicas
+        }),
+    ];
+    checks
+        .into_iter()
+        .find(|(_, passes)| !passes(row, needs))
+        .map(|(filter, _)| filter)
+}
+
+fn is_ready(row: &Row, _: &Needs) -> bool {
+    row.node.status.state == NodeState::Ready && row.node.spec.availability == Availability::Active
+}
+
+fn has_resources(row: &Row, needs: &Needs) -> bool {
+    (needs.nano_cpus == 0 || needs.nano_cpus <= row.nano_cpus)
+        && (needs.memory_bytes == 0 || needs.memory_bytes <= row.memory_bytes)
+        && needs.generic.iter().all(|wish| row.has_generic(wish))
+}
+
+fn has_plugins(row: &Row, needs: &Needs) -> bool {
+    let plugins = &row.node.description.engine.plugins;
+    let has = |kind: &str, name: &str| {
+        let is = |plugin: &EnginePlugin| {
+            plugin.kind == kind && (plugin.name == name || plugin.name == format!("{name}:latest"))
+        };
+        plugins.iter().any(is)
+    };
+    let lists = |kind: &str| plugins.iter().any(|plugin| plugin.kind == kind);
+    if let Some(log) = &needs.spec.log_driver
+        && !log.name.is_empty()
+        && log.name != "none"
+        && lists("Log")
+        && !has("Log", &log.name)
+    {
+        return false;
+    }
+    let container = needs.spec.container_spec.as_ref();
+    let mounts = container.and_then(|container| container.mounts.as_ref());
+    mounts.into_iter().flatten().all(|mount| {
+        let options = mount.rest.get("VolumeOptions");
+        let driver = options
+            .and_then(|options| options.get("DriverConfig")?.get("Name")?.as_str())
+            .unwrap_or("local");
+        mount.kind != "volume" || driver.is_empty() || driver == "local" || has("Volume", driver)
+    })
+}
+
+fn has_platform(row: &Row, needs: &Needs) -> bool {
+    let placement = needs.spec.placement.as_ref();
+    let Some(platforms) = placement.and_then(|placement| placement.platforms.as_ref()) else {
+        return true;
+    };
+    let has = &row.node.description.platform;
+    let fits = |wish: &Platform| {
+        (wish.os.is_empty() || wish.os == has.os)
+            && (wish.architecture.is_empty()
+                || architecture(&wish.architecture) == architecture(&has.architecture))
+    };
+    platforms.is_empty() || platforms.iter().any(fits)
+}
+
+fn architecture(name: &str) -> &str {
+    match name {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Why no node can take a task: how many nodes stopped at which filter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Explanation(BTreeMap<Filter, usize>);
+
+impl Explanation {
+    pub(super) fn count(&mut self, filter: Filter) {
+        *self.0.entry(filter).or_default() += 1;
+    }
+}
+
+impl fmt::Display for Explanation {
+    /// Docker's words, most failures first.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no suitable node")?;
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let mut counts: Vec<_> = self.0.iter().collect();
+        counts.sort_by_key(|(filter, count)| (usize::MAX - **count, **filter));
+        let texts: Vec<String> = counts
+            .into_iter()
+            .map(|(filter, count)| {
+                let nodes = if *count == 1 {
+                    "1 node".to_owned()
+                } else {
+                    format!("{count} nodes")
+                };
+                match filter {
+                    Filter::Ready => format!("{nodes} not available for new tasks"),
+                    Filter::Resource => format!("insufficient resources on {nodes}"),
+                    Filter::Plugin => format!("missing plugin on {nodes}"),
+                    Filter::Constraint => {
+                        format!("scheduling constraints not satisfied on {nodes}")
+                    }
+                    Filter::Platform => format!("unsupported platform on {nodes}"),
+                    Filter::HostPort => format!("host-mode port already in use on {nodes}"),
+                    Filter::MaxReplicas => "max replicas per node limit exceed".to_owned(),
+                }
+            })
+            .collect();
+        write!(f, " ({})", texts.join("; "))
+    }
+}

@@ -1,0 +1,224 @@
+//! What each node has left.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use weft_types::{
+    NodeId, ServiceId, TaskState,
+    node::Node,
+    service::Protocol,
+    task::{DiscreteResource, GenericResource, NamedResource, Task},
+};
+
+use super::filter::{Needs, host_ports};
+use crate::{orchestrator::occupies, store::Draft};
+
+/// Failures older than this are forgiven.
+const FAULT_WINDOW: Duration = Duration::from_secs(5 * 60);
+
+/// One node as the scheduler sees it.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) node: Arc<Node>,
+    /// Tasks meant to run here.
+    pub(super) tasks: usize,
+    by_service: HashMap<ServiceId, usize>,
+    /// Recent failures by service and spec version.
+    failures: HashMap<(ServiceId, u64), usize>,
+    /// Not reserved yet, billionths of a CPU.
+    pub(super) nano_cpus: i64,
+    /// Not reserved yet.
+    pub(super) memory_bytes: i64,
+    discrete: BTreeMap<String, i64>,
+    named: BTreeMap<String, BTreeSet<String>>,
+    pub(super) host_ports: HashSet<(Protocol, u16)>,
+}
+
+impl Row {
+    fn new(node: &Arc<Node>) -> Self {
+        let resources = &node.description.resources;
+        let mut row = Self {
+            node: node.clone(),
+            tasks: 0,
+            by_service: HashMap::new(),
+            failures: HashMap::new(),
+            nano_cpus: resources.nano_cpus,
+            memory_bytes: resources.memory_bytes,
+            discrete: BTreeMap::new(),
+            named: BTreeMap::new(),
+            host_ports: HashSet::new(),
+        };
+        for resource in &resources.generic_resources {
+            if let Some(discrete) = &resource.discrete_resource_spec {
+                *row.discrete.entry(discrete.kind.clone()).or_default() += discrete.value;
+            }
+            if let Some(named) = &resource.named_resource_spec {
+                let names = row.named.entry(named.kind.clone()).or_default();
+                names.insert(named.value.clone());
+            }
+        }
+        row
+    }
+
+    /// Tasks of a service meant to run here.
+    pub(super) fn of_service(&self, service: Option<ServiceId>) -> usize {
+        let count = service.and_then(|service| self.by_service.get(&service));
+        count.copied().unwrap_or(0)
+    }
+
+    /// Recent failures of this service and spec here.
+    pub(super) fn failures(&self, needs: &Needs) -> usize {
+        let key = needs.service.map(|service| (service, needs.spec_version));
+        key.and_then(|key| self.failures.get(&key).copied())
+            .unwrap_or(0)
+    }
+
+    pub(super) fn has_generic(&self, wish: &GenericResource) -> bool {
+        if let Some(wish) = &wish.discrete_resource_spec {
+            let names = self.named.get(&wish.kind).map_or(0, BTreeSet::len);
+            let names = i64::try_from(names).unwrap_or(i64::MAX);
+            return wish.value
+                <= self
+                    .discrete
+                    .get(&wish.kind)
+                    .copied()
+                    .unwrap_or(0)
+                    .max(names);
+        }
+        wish.named_resource_spec.as_ref().is_none_or(|wish| {
+            let names = self.named.get(&wish.kind);
+            names.is_some_and(|names| names.contains(&wish.value))
+        })
+    }
+
+    fn add(&mut self, task: &Task) {
+        let needs = Needs::of(task);
+        self.nano_cpus -= needs.nano_cpus;
+        self.memory_bytes -= needs.memory_bytes;
+        for resource in &task.generic_resources {
+            self.take_generic(resource);
+        }
+        self.host_ports.extend(host_ports(task));
+    }
+
+    fn take_generic(&mut self, resource: &GenericResource) {
+        if let Some(discrete) = &resource.discrete_resource_spec {
+            *self.discrete.entry(discrete.kind.clone()).or_default() -= discrete.value;
+        }
+        if let Some(named) = &resource.named_resource_spec
+            && let Some(names) = self.named.get_mut(&named.kind)
+        {
+            names.remove(&named.value);
+        }
+    }
+
+    fn count(&mut self, service: Option<ServiceId>) {
+        self.tasks += 1;
+        if let Some(service) = service {
+            *self.by_service.entry(service).or_default() += 1;
+        }
+    }
+}
+
+/// All nodes, by id.
+#[derive(Debug)]
+pub(super) struct NodeTable {
+    rows: Vec<Row>,
+    by_id: HashMap<NodeId, usize>,
+}
+
+impl NodeTable {
+    pub(super) fn of(draft: &Draft) -> Self {
+        let rows: Vec<Row> = draft.nodes().map(Row::new).collect();
+        let by_id = rows.iter().enumerate();
+        let by_id = by_id.map(|(place, row)| (row.node.id, place)).collect();
+        let mut table = Self { rows, by_id };
+        for row in &mut table.rows {
+            for task in draft.tasks_on_node(row.node.id) {
+                if occupies(task) {
+                    row.add(task);
+                    if task.desired_state <= TaskState::Complete {
+                        row.count(task.service_id);
+                    }
+                }
+                let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
+                if failed
+                    && task.slot != 0
+                    && draft.now().since(task.status.timestamp) < FAULT_WINDOW
+                    && let Some(service) = task.service_id
+                {
+                    let key = (service, task.spec_version.index);
+                    *row.failures.entry(key).or_default() += 1;
+                }
+            }
+        }
+        table
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = (usize, &Row)> {
+        self.rows.iter().enumerate()
+    }
+
+    pub(super) fn row(&self, row: usize) -> &Row {
+        &self.rows[row]
+    }
+
+    pub(super) fn row_of(&self, id: NodeId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// Sets aside on `row` what one more task needs; the generic resources that it gets are
+    /// returned.
+    pub(super) fn claim(&mut self, row: usize, needs: &Needs) -> Vec<GenericResource> {
+        let row = &mut self.rows[row];
+        row.count(needs.service);
+        row.nano_cpus -= needs.nano_cpus;
+        row.memory_bytes -= needs.memory_bytes;
+        row.host_ports.extend(needs.host_ports.iter().copied());
+        let mut claimed = Vec::new();
+        for wish in &needs.generic {
+            claimed.extend(row.claim_generic(wish));
+        }
+        claimed
+    }
+}
+
+impl Row {
+    fn claim_generic(&mut self, wish: &GenericResource) -> Vec<GenericResource> {
+        let Some(discrete) = &wish.discrete_resource_spec else {
+            self.take_generic(wish);
+            return vec![wish.clone()];
+        };
+        let count = usize::try_from(discrete.value).unwrap_or(0);
+        let named = |value: &String| GenericResource {
+            named_resource_spec: Some(NamedResource {
+                kind: discrete.kind.clone(),
+                value: value.clone(),
+            }),
+            discrete_resource_spec: None,
+        };
+        let names: Vec<GenericResource> = self
+            .named
+            .get(&discrete.kind)
+            .map(|names| names.iter().take(count).map(named).collect())
+            .unwrap_or_default();
+        let claimed = if names.len() == count && count > 0 {
+            names
+        } else {
+            vec![GenericResource {
+                named_resource_spec: None,
+                discrete_resource_spec: Some(DiscreteResource {
+                    kind: discrete.kind.clone(),
+                    value: discrete.value,
+                }),
+            }]
+        };
+        for resource in &claimed {
+            self.take_generic(resource);
+        }
+        claimed
+    }
+}
