@@ -1,3 +1,11 @@
 //! Every story, one file per subject.
 
 mod bed;
+mod door;
+mod manager;
+mod mesh;
+mod names;
+mod refuse;
+mod swarm;
+mod task;
+mod update;

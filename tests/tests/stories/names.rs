@@ -1,0 +1,223 @@
+//! Names and reach: tasks of one network find each other by name on any host; strangers find nothing.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use weft_tests::{Bed, Host, Shape, eventually, story};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A network with two services: `web` (three tasks) and `probe` (a task on each host, to ask from).
+fn furnish(bed: &Bed) -> Result<Host> {
+    let n1 = bed.hosts()[0];
+    n1.docker("network create --driver overlay --attachable front")?
+        .ok()?;
+    n1.create("web", "--network front --replicas 3 weft/whoami")?;
+    n1.create(
+        "probe",
+        "--network front --mode global weft/tools sleep 100000",
+    )?;
+    Ok(n1)
+}
+
+fn addresses(host: Host, from: &str, name: &str) -> Result<BTreeSet<String>> {
+    let answer = host
+        .exec(from, &["dig", "+short", "+time=2", "+tries=1", name])?
+        .ok()?;
+    Ok(answer
+        .lines()
+        .filter(|line| !line.starts_with(';'))
+        .map(str::to_owned)
+        .collect())
+}
+
+#[test]
+fn a_service_answers_by_its_name_from_every_host() {
+    story(Shape::Swarm(3, 1), |bed| {
+        furnish(bed)?;
+        for host in bed.hosts() {
+            let place = host.name();
+            let vip = eventually(
+                PATIENCE,
+                &format!("`web` to have one address on {place}"),
+                || {
+                    let found = addresses(host, "probe", "web")?;
+                    ensure!(found.len() == 1, "web is {found:?}");
+                    Ok(found)
+                },
+            )?;
+            let tasks = eventually(
+                PATIENCE,
+                &format!("`tasks.web` to have three addresses on {place}"),
+                || {
+                    let found = addresses(host, "probe", "tasks.web")?;
+                    ensure!(found.len() == 3, "tasks.web is {found:?}");
+                    Ok(found)
+                },
+            )?;
+            ensure!(
+                vip.is_disjoint(&tasks),
+                "the service's address is a task's: {vip:?} {tasks:?}"
+            );
+            let mut served = BTreeSet::new();
+            eventually(
+                PATIENCE,
+                &format!("all tasks of web to answer on {place}"),
+                || {
+                    let body = host
+                        .exec("probe", &["curl", "-sf", "--max-time", "2", "http://web/"])?
+                        .ok()?;
+                    served.insert(weft_tests::client::read(&body)?.hostname);
+                    ensure!(served.len() == 3, "served so far: {served:?}");
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_address_has_a_name_and_strange_names_are_refused() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let n1 = furnish(bed)?;
+        let task = eventually(PATIENCE, "tasks.web", || {
+            addresses(n1, "probe", "tasks.web")?
+                .into_iter()
+                .next()
+                .context("no address")
+        })?;
+        let name = n1.exec("probe", &["dig", "+short", "-x", &task])?.ok()?;
+        ensure!(
+            name.contains("web.") && name.contains("front"),
+            "{task} is called `{name}`"
+        );
+        let by_tcp = n1.exec("probe", &["dig", "+tcp", "+short", "web"])?.ok()?;
+        ensure!(!by_tcp.is_empty(), "no answer over TCP");
+        // Nobody outside answers here, so a name that is no network's ends in a refusal or silence, never in an address.
+        let strange = n1
+            .exec(
+                "probe",
+                &["dig", "+short", "+time=1", "+tries=1", "no-such-service"],
+            )?
+            .out;
+        ensure!(
+            !strange
+                .lines()
+                .any(|line| !line.starts_with(';') && !line.is_empty()),
+            "a name nobody has is {strange}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_dnsrr_service_has_its_tasks_addresses_and_no_other() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let n1 = furnish(bed)?;
+        n1.create(
+            "ring",
+            "--network front --replicas 2 --endpoint-mode dnsrr weft/whoami",
+        )?;
+        eventually(PATIENCE, "`ring` to be its two tasks", || {
+            let found = addresses(n1, "probe", "ring")?;
+            ensure!(found.len() == 2, "ring is {found:?}");
+            ensure!(
+                found == addresses(n1, "probe", "tasks.ring")?,
+                "ring and tasks.ring differ"
+            );
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn tasks_that_share_no_network_do_not_reach_each_other() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let n1 = furnish(bed)?;
+        n1.docker("network create --driver overlay back")?.ok()?;
+        n1.create(
+            "spy",
+            "--network back --mode global weft/tools sleep 100000",
+        )?;
+        let targets = eventually(PATIENCE, "tasks.web", || {
+            addresses(n1, "probe", "tasks.web")
+        })?;
+        for host in bed.hosts() {
+            for target in &targets {
+                let url = format!("http://{target}/");
+                eventually(
+                    PATIENCE,
+                    &format!("{target} to answer its own network"),
+                    || {
+                        host.exec("probe", &["curl", "-sf", "--max-time", "2", &url])?
+                            .ok()
+                    },
+                )?;
+                ensure!(
+                    host.exec("spy", &["curl", "-s", "--max-time", "1", &url])?
+                        .status
+                        != 0,
+                    "a stranger on {} reaches {target}",
+                    host.name()
+                );
+            }
+            let found = host
+                .exec("spy", &["dig", "+short", "+time=1", "+tries=1", "web"])?
+                .out;
+            ensure!(
+                !found
+                    .lines()
+                    .any(|line| !line.starts_with(';') && !line.is_empty()),
+                "a stranger learns that web is {found}"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_subnet_of_the_users_choice_is_honoured() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let n1 = bed.hosts()[0];
+        n1.docker("network create --driver overlay --subnet 10.77.5.0/24 --ipv6 --subnet fd77:5::/64 chosen")?.ok()?;
+        n1.create(
+            "probe",
+            "--network chosen --mode global weft/tools sleep 100000",
+        )?;
+        for host in bed.hosts() {
+            let seen = host.exec("probe", &["ip", "address"])?.ok()?;
+            ensure!(
+                seen.contains(" 10.77.5."),
+                "no address of 10.77.5.0/24 on {}: {seen}",
+                host.name()
+            );
+            ensure!(
+                seen.contains(" fd77:5::"),
+                "no address of fd77:5::/64 on {}: {seen}",
+                host.name()
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_task_reaches_the_world_outside() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let n1 = furnish(bed)?;
+        for host in bed.hosts() {
+            eventually(
+                PATIENCE,
+                &format!("a task on {} to reach the world", host.name()),
+                || {
+                    host.exec("probe", &["ping", "-c1", "-W1", "198.51.100.1"])?
+                        .ok()
+                },
+            )?;
+        }
+        let _ = n1;
+        Ok(())
+    });
+}
