@@ -14,26 +14,26 @@ use crate::skb::Skb;
 use crate::tables::Maps;
 
 /// On to the next program of the chain. `TC_ACT_OK` would end it.
-const TCX_NEXT: i32 = -1;
+pub const TCX_NEXT: i32 = -1;
 const TCX_DROP: i32 = 2;
 /// Nanoseconds between two samples of one reason.
 const SAMPLE_EVERY: u64 = 100_000_000;
 
-/// Runs one hook's judgement.
+/// What a hook judges with.
 #[inline(always)]
-pub fn run(ctx: &TcContext, program: Program, judge: impl FnOnce(&mut Skb, &Maps, &mut Work) -> Verdict) -> i32 {
+pub fn begin(ctx: &TcContext) -> Option<(Skb, Maps, &'static mut Work)> {
     let raw = ctx.as_ptr().cast();
     let maps = Maps { dry: false };
-    let mut skb = Skb::new(raw, maps.config());
+    let skb = Skb::new(raw, maps.config());
     let maps = Maps { dry: skb.note() == DRY_RUN };
-    let Some(work) = WORK.get_ptr_mut(0) else { return TCX_NEXT };
-    // SAFETY: this CPU's own, and no hook runs inside another; any bits will do for what is not read before it is written.
-    let verdict = judge(&mut skb, &maps, unsafe { &mut *work });
-    finish(&skb, &maps, program, verdict)
+    let work = WORK.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own, and no hook runs inside another; nothing is read that this run did not write.
+    Some((skb, maps, unsafe { &mut *work }))
 }
 
+/// Does what was judged.
 #[inline(always)]
-fn finish(skb: &Skb, maps: &Maps, program: Program, verdict: Verdict) -> i32 {
+pub fn finish(skb: &Skb, maps: &Maps, program: Program, verdict: Verdict) -> i32 {
     // SAFETY: the redirect helpers take plain numbers; a null next hop means "by the routes".
     unsafe {
         let (done, code) = match verdict {

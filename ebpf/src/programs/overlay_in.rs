@@ -9,5 +9,7 @@ use crate::hook;
 /// See `weft_ebpf::overlay`.
 #[classifier]
 pub fn overlay_in(ctx: TcContext) -> i32 {
-    hook::run(&ctx, Program::OverlayIn, weft_ebpf::overlay::judge)
+    let Some((mut skb, maps, work)) = hook::begin(&ctx) else { return hook::TCX_NEXT };
+    let verdict = weft_ebpf::overlay::judge(&mut skb, &maps, work);
+    hook::finish(&skb, &maps, Program::OverlayIn, verdict)
 }

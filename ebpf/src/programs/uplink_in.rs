@@ -9,5 +9,7 @@ use crate::hook;
 /// See `weft_ebpf::uplink`.
 #[classifier]
 pub fn uplink_in(ctx: TcContext) -> i32 {
-    hook::run(&ctx, Program::UplinkIn, weft_ebpf::uplink::judge)
+    let Some((mut skb, maps, work)) = hook::begin(&ctx) else { return hook::TCX_NEXT };
+    let verdict = weft_ebpf::uplink::judge(&mut skb, &maps, work);
+    hook::finish(&skb, &maps, Program::UplinkIn, verdict)
 }
