@@ -100,10 +100,10 @@ impl Bed {
                 testbed(&["down"])?;
             }
             Shape::Hosts(hosts) => {
-                testbed(&["up", &hosts.to_string()])?;
+                testbed(&["up", "--as-built", &hosts.to_string()])?;
             }
             Shape::Swarm(hosts, managers) => {
-                testbed(&["up", &hosts.to_string()])?;
+                testbed(&["up", "--as-built", &hosts.to_string()])?;
                 testbed(&["swarm", "--managers", &managers.to_string()])?;
                 fs::write(marker(), wish).context("cannot write the bed's shape")?;
             }

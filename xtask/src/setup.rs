@@ -29,7 +29,7 @@ const NEEDS: [Need; 17] = [
     Need {
         what: "the docker CLI",
         is_met: || has("docker"),
-        packages: &["docker.io"],
+        packages: &[CLI],
     },
     Need {
         what: "iptables, for the engine",
@@ -79,7 +79,7 @@ const NEEDS: [Need; 17] = [
     Need {
         what: "dig",
         is_met: || has("dig"),
-        packages: &["dnsutils"],
+        packages: &["bind9-dnsutils"],
     },
     Need {
         what: "wrk",
@@ -185,13 +185,33 @@ fn lacking_for_ebpf() -> Vec<(String, Vec<String>)> {
 /// Stands for `llvm-N-dev` until the package lists have said which N the compiler is built with.
 const MATCHING_LLVM: &str = "llvm-…-dev";
 
+/// Stands for the package with the docker CLI: Debian 12 has it with the engine, later ones by itself.
+const CLI: &str = "docker-cli or docker.io";
+
+fn is_offered(package: &str) -> bool {
+    run("apt-cache policy")
+        .arg(package)
+        .read()
+        .is_ok_and(|policy| policy.contains("Candidate: ") && !policy.contains("Candidate: (none)"))
+}
+
 fn install(packages: &[String]) -> Result<()> {
     println!("installing: {}", packages.join(" "));
     let _quiet = NoServices::hold()?;
     apt("update -q")?;
     let mut names = packages.to_vec();
-    if let Some(place) = names.iter().position(|name| name == MATCHING_LLVM) {
-        names[place] = matching_llvm()?;
+    for name in &mut names {
+        match name.as_str() {
+            MATCHING_LLVM => *name = matching_llvm()?,
+            CLI => {
+                *name = if is_offered("docker-cli") {
+                    "docker-cli".into()
+                } else {
+                    "docker.io".into()
+                }
+            }
+            _ => {}
+        }
     }
     run("apt-get install -q -y --no-install-recommends")
         .args(&names)

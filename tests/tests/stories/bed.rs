@@ -25,7 +25,7 @@ fn nothing_is_left(before: &Census) -> Result<()> {
 fn a_bed_that_was_taken_down_leaves_nothing_behind() {
     story(Shape::Nothing, |_| {
         let before = Census::take()?;
-        testbed(&["up", "2"])?;
+        testbed(&["up", "--as-built", "2"])?;
         let during = Census::take()?;
         for namespace in ["weft-n1", "weft-n2", "weft-client", "weft-switch"] {
             ensure!(
@@ -55,7 +55,7 @@ fn a_bed_whose_making_was_killed_is_still_taken_down_whole() {
         ] {
             let sign = weft_tests::bed::root().join(moment);
             let mut up = Command::new(xtask()?)
-                .args(["testbed", "up", "--bare", "2"])
+                .args(["testbed", "up", "--as-built", "--bare", "2"])
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()

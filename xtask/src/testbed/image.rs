@@ -73,9 +73,8 @@ pub(crate) const REDIS: Recipe = Recipe {
     command: &["redis-server"],
 };
 
-/// Makes the archive unless one from the same programs is there; answers its path.
+/// Makes the archive unless one from the same programs is there; answers its path. Our static programs must be built.
 pub(crate) fn archive(recipe: &Recipe) -> Result<PathBuf> {
-    build::static_programs()?;
     let stem = recipe.name.replace(['/', ':'], "-");
     let (file, stamp) = (
         images().join(format!("{stem}.tar")),

@@ -31,6 +31,9 @@ pub(crate) enum Verb {
         /// Engines only: no agent, so nothing of weft is needed
         #[arg(long)]
         bare: bool,
+        /// Run what is built already instead of building first
+        #[arg(long)]
+        as_built: bool,
     },
     /// Form a swarm of all hosts through the docker CLI; host 1 is the first manager
     Swarm {
@@ -94,14 +97,21 @@ pub(crate) fn act(verb: Verb) -> Result<()> {
         );
     }
     match verb {
-        Verb::Up { hosts, bare } => up::up(
+        Verb::Up {
             hosts,
-            if bare {
+            bare,
+            as_built,
+        } => {
+            let depth = if bare {
                 up::Depth::Engines
             } else {
                 up::Depth::Agents
-            },
-        ),
+            };
+            if !as_built {
+                up::prepare(depth)?;
+            }
+            up::up(hosts, depth)
+        }
         Verb::Swarm { managers } => swarm::form(managers),
         Verb::Status => status::print(),
         Verb::Shell { host, command } => shell(&host, &command),

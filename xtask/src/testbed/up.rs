@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::plan::{CLIENT, Host, OWNER, Station};
 use super::{down, host, image, plan, wire};
 use crate::run::run;
-use crate::{build, place};
+use crate::{build, place, setup};
 
 /// How much of a host is started.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,12 +19,18 @@ pub(crate) enum Depth {
     Agents,
 }
 
-/// Brings a bed of `count` hosts up, taking an older one away first.
+/// Has everything there that a bed of this depth stands on.
+pub(crate) fn prepare(depth: Depth) -> Result<()> {
+    setup::setup()?;
+    match depth {
+        Depth::Engines => build::static_programs(),
+        Depth::Agents => build::all(),
+    }
+}
+
+/// Brings a bed of `count` hosts up, taking an older one away first. What it runs must have been built.
 pub(crate) fn up(count: u8, depth: Depth) -> Result<()> {
     let begun = Instant::now();
-    if depth == Depth::Agents && !place::agent().is_file() {
-        build::agent()?;
-    }
     let archives = image::BASE
         .iter()
         .map(image::archive)
