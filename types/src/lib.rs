@@ -17,6 +17,7 @@ pub mod service;
 pub mod task;
 pub mod task_state;
 pub mod timestamp;
+pub mod validate;
 
 use std::collections::BTreeMap;
 

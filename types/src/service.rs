@@ -94,6 +94,7 @@ pub struct UpdateConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub monitor: Option<i64>,
     /// Share of tasks, 0 to 1, that may fail.
+    #[serde(serialize_with = "as_go_float")]
     pub max_failure_ratio: f64,
     /// `stop-first` (default) or `start-first`.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -366,6 +367,15 @@ impl ServiceSpec {
 
 pub(crate) fn is_zero(number: &i64) -> bool {
     *number == 0
+}
+
+/// Go writes whole floats without a fraction.
+fn as_go_float<S: serde::Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if *number == 0.0 || *number == 1.0 {
+        serializer.serialize_u64(u64::from(*number == 1.0))
+    } else {
+        serializer.serialize_f64(*number)
+    }
 }
 
 fn is_zero_port(port: &u16) -> bool {

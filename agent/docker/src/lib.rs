@@ -1,1 +1,46 @@
 //! The front door: Docker Engine API, passed through or answered.
+//!
+//! One unix socket per node. What Docker's swarm mode would answer is answered here, from the
+//! manager in this process ([`weft_proto::ControlApi`]) and the node ([`NodeControl`]); everything
+//! else goes to the container engine below byte for byte, hijacked streams included, in bounded
+//! memory and without limits of time or size.
+//!
+//! ```text
+//! server   accept, one task per connection
+//! door     version prefix, then route: ours, merged, or passed
+//! engine   the way down: one connection per request
+//! swarm nodes services tasks secrets networks logs events info      one file per kind of object
+//! view     what objects look like in Docker's JSON
+//! ```
+
+pub mod address;
+mod body;
+mod door;
+mod engine;
+mod events;
+mod filter;
+mod info;
+mod logs;
+mod names;
+mod networks;
+mod node;
+mod nodes;
+mod query;
+mod reply;
+mod route;
+mod secrets;
+mod server;
+mod services;
+mod spec;
+mod swarm;
+mod tasks;
+mod version;
+mod view;
+mod words;
+
+pub use engine::Engine;
+pub use node::{
+    AttachRequest, DetachRequest, InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl,
+    NotManager,
+};
+pub use server::{DoorConfig, DoorError, serve};

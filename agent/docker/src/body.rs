@@ -1,0 +1,136 @@
+//! Bodies of requests that are answered here.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use crate::reply::{ApiError, BodyError};
+
+/// Largest body, in bytes, read whole: specs, secrets, lists of the engine. What is passed
+/// through has no limit.
+const MAX_BYTES: usize = 64 << 20;
+
+/// Reads a body whole.
+///
+/// # Errors
+/// When it breaks off or is larger than [`MAX_BYTES`].
+pub(crate) async fn collect<B>(body: B) -> Result<Bytes, ApiError>
+where
+    B: hyper::body::Body,
+    B::Error: Into<BodyError>,
+{
+    match Limited::new(body, MAX_BYTES).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::bad(format!(
+            "request body is larger than {MAX_BYTES} bytes"
+        ))),
+        Err(error) => Err(ApiError::bad(format!("request body broke off: {error}"))),
+    }
+}
+
+/// The value that a request's JSON spells.
+///
+/// # Errors
+/// 400, when it spells none.
+pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(text).map_err(|error| ApiError::bad(describe(text, &error)))
+}
+
+/// Go's words for the commonest faults, serde's for the others.
+fn describe(text: &[u8], error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return if text.iter().all(u8::is_ascii_whitespace) {
+            "EOF".to_owned()
+        } else {
+            "unexpected EOF".to_owned()
+        };
+    }
+    let message = error.to_string();
+    let end = message.rfind(" at line ").unwrap_or(message.len());
+    let plain = &message[..end];
+    if plain == "expected ident"
+        && let Some(message) = broken_literal(text, error)
+    {
+        return message;
+    }
+    let expecting = match plain {
+        "key must be a string" => "looking for beginning of object key string",
+        "expected value" | "expected ident" => "looking for beginning of value",
+        "expected `:`" => "after object key",
+        "expected `,` or `}`" => "after object key:value pair",
+        "expected `,` or `]`" => "after array element",
+        "trailing characters" => "after top-level value",
+        _ => return plain.to_owned(),
+    };
+    match byte_at(text, error.line(), error.column()) {
+        Some(byte) => format!("invalid character {} {expecting}", quote(byte)),
+        None => plain.to_owned(),
+    }
+}
+
+/// Go's word for `nope` where only `null` could begin so.
+fn broken_literal(text: &[u8], error: &serde_json::Error) -> Option<String> {
+    let line = text
+        .split(|byte| *byte == b'\n')
+        .nth(error.line().checked_sub(1)?)?;
+    let at = error.column().checked_sub(1)?;
+    let found = *line.get(at)?;
+    (1..=4).find_map(|back| {
+        let start = at.checked_sub(back)?;
+        let literals = ["null", "true", "false"];
+        let literal = literals
+            .into_iter()
+            .find(|literal| literal.as_bytes().get(..back) == line.get(start..at))?;
+        let due = *literal.as_bytes().get(back)?;
+        Some(format!(
+            "invalid character {} in literal {literal} (expecting {})",
+            quote(found),
+            quote(due)
+        ))
+    })
+}
+
+fn byte_at(text: &[u8], line: usize, column: usize) -> Option<u8> {
+    let line = text
+        .split(|byte| *byte == b'\n')
+        .nth(line.checked_sub(1)?)?;
+    line.get(column.checked_sub(1)?).copied()
+}
+
+/// A byte as Go quotes it.
+fn quote(byte: u8) -> String {
+    match byte {
+        b'\'' => r"'\''".to_owned(),
+        b'\\' => r"'\\'".to_owned(),
+        0x20..=0x7e => format!("'{}'", byte as char),
+        _ => format!("'\\x{byte:02x}'"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_json_is_described_as_go_does() {
+        let refusal = |text: &str| {
+            parse::<serde_json::Value>(text.as_bytes())
+                .unwrap_err()
+                .message
+        };
+        assert_eq!(
+            refusal("{bad"),
+            "invalid character 'b' looking for beginning of object key string"
+        );
+        assert_eq!(
+            refusal("hello"),
+            "invalid character 'h' looking for beginning of value"
+        );
+        assert_eq!(refusal(""), "EOF");
+        assert_eq!(refusal("{\"a\":"), "unexpected EOF");
+        assert_eq!(
+            refusal("{} x"),
+            "invalid character 'x' after top-level value"
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! From a request to an answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header, request::Parts};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use weft_proto::{ControlApi, ControlReply, ControlRequest};
+
+use crate::{
+    body::collect,
+    engine::Engine,
+    node::NodeControl,
+    query::Query,
+    reply::{ApiError, Body, Reply},
+    route::{NetworkRoute, ObjectRoute, Route, SwarmRoute, route, split_version},
+    version::ApiVersion,
+};
+
+/// What every answer is made from.
+pub(crate) struct Door {
+    pub(crate) engine: Engine,
+    pub(crate) node: Arc<dyn NodeControl>,
+    stop: watch::Receiver<()>,
+}
+
+/// A request that is answered here, its path taken apart.
+pub(crate) struct Asked {
+    /// As it came, except for its body; for what goes on to the engine after all.
+    pub(crate) parts: Parts,
+    /// Version of its path, or the newest spoken.
+    pub(crate) version: ApiVersion,
+    pub(crate) query: Query,
+    pub(crate) body: Bytes,
+}
+
+impl Asked {
+    /// Path and query as they came.
+    pub(crate) fn target(&self) -> &str {
+        let target = self.parts.uri.path_and_query();
+        target.map_or("/", |target| target.as_str())
+    }
+
+    /// The text of a header; empty when there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let value = self.parts.headers.get(name);
+        value.and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+}
+
+impl Door {
+    pub(crate) fn new(
+        engine: Engine,
+        node: Arc<dyn NodeControl>,
+        stop: watch::Receiver<()>,
+    ) -> Self {
+        Self { engine, node, stop }
+    }
+
+    /// Closed when the door closes.
+    pub(crate) fn stop(&self) -> watch::Receiver<()> {
+        self.stop.clone()
+    }
+
+    /// Answers a request; refusals are answers.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let target = (request.method().clone(), request.uri().path().to_owned());
+        match self.reply(request).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                tracing::debug!(method = %target.0, path = target.1, status = %refusal.status, message = refusal.message, "refused");
+                self.with_headers(refusal.response()).await
+            }
+        }
+    }
+
+    async fn reply(&self, request: Request<Incoming>) -> Reply {
+        let (version, path) = split_version(request.uri().path());
+        if let Some(version) = version {
+            self.engine.span().await.check(version)?;
+        }
+        let route = route(request.method(), path);
+        match route {
+            Route::Engine => return self.engine.pass(request, self.stop()).await,
+            Route::Nowhere => return Err(ApiError::no_page()),
+            Route::Ping => return self.ping(request).await,
+            _ => {}
+        }
+        let version = match version {
+            Some(version) => version,
+            None => self.engine.span().await.newest,
+        };
+        let (parts, body) = request.into_parts();
+        let asked = Asked {
+            query: Query::parse(parts.uri.query().unwrap_or("")),
+            body: collect(body).await?,
+            version,
+            parts,
+        };
+        let answer = self.own(route, asked).await?;
+        Ok(self.with_headers(answer).await)
+    }
+
+    async fn own(&self, route: Route, asked: Asked) -> Reply {
+        match route {
+            Route::Info => self.info(&asked).await,
+            Route::Version => self.version(&asked).await,
+            Route::Events => self.events(asked).await,
+            Route::Swarm(route) => match route {
+                SwarmRoute::Inspect => self.inspect_swarm().await,
+                SwarmRoute::Init => self.init(&asked).await,
+                SwarmRoute::Join => self.join(&asked).await,
+                SwarmRoute::Leave => self.leave(&asked).await,
+                SwarmRoute::Update => self.update_swarm(&asked).await,
+                SwarmRoute::UnlockKey => self.unlock_key().await,
+                SwarmRoute::Unlock => self.unlock(&asked).await,
+            },
+            Route::Nodes(route) => match route {
+                ObjectRoute::List => self.list_nodes(&asked).await,
+                ObjectRoute::Inspect(id) => self.inspect_node(id).await,
+                ObjectRoute::Update(id) => self.update_node(id, &asked).await,
+                ObjectRoute::Remove(id) => self.remove_node(id, &asked).await,
+                ObjectRoute::Create | ObjectRoute::Logs(_) => Err(ApiError::no_page()),
+            },
+            Route::Services(route) => match route {
+                ObjectRoute::List => self.list_services(&asked).await,
+                ObjectRoute::Create => self.create_service(&asked).await,
+                ObjectRoute::Inspect(id) => self.inspect_service(id, &asked).await,
+                ObjectRoute::Update(id) => self.update_service(id, &asked).await,
+                ObjectRoute::Remove(id) => self.remove_service(id).await,
+                ObjectRoute::Logs(id) => self.service_logs(id, &asked).await,
+            },
+            Route::Tasks(route) => match route {
+                ObjectRoute::List => self.list_tasks(&asked).await,
+                ObjectRoute::Inspect(id) => self.inspect_task(id).await,
+                ObjectRoute::Logs(id) => self.task_logs(id, &asked).await,
+                ObjectRoute::Create | ObjectRoute::Update(_) | ObjectRoute::Remove(_) => {
+                    Err(ApiError::no_page())
+                }
+            },
+            Route::Secrets(route) => self.secrets(route, &asked).await,
+            Route::Configs(route) => self.configs(route, &asked).await,
+            Route::Networks(route) => match route {
+                NetworkRoute::List => self.list_networks(&asked).await,
+                NetworkRoute::Create => self.create_network(asked).await,
+                NetworkRoute::Prune => self.prune_networks(asked).await,
+                NetworkRoute::Inspect(id) => self.inspect_network(id, asked).await,
+                NetworkRoute::Remove(id) => self.remove_network(id, asked).await,
+                NetworkRoute::Connect(id) => self.connect_network(id, asked).await,
+                NetworkRoute::Disconnect(id) => self.disconnect_network(id, asked).await,
+            },
+            Route::Ping | Route::Nowhere | Route::Engine => Err(ApiError::no_page()),
+        }
+    }
+
+    /// The manager here, or Docker's refusal.
+    pub(crate) async fn manager(&self) -> Result<Arc<dyn ControlApi>, ApiError> {
+        Ok(self.node.control().await?)
+    }
+
+    /// Asks the manager here.
+    pub(crate) async fn ask(&self, request: ControlRequest) -> Result<ControlReply, ApiError> {
+        let manager = self.manager().await?;
+        manager.call(request).await.map_err(ApiError::from_manager)
+    }
+
+    /// Adds what Docker says with each of its answers.
+    async fn with_headers(&self, mut response: Response<Body>) -> Response<Body> {
+        let facts = self.engine.facts(false).await;
+        let span = self.engine.span().await;
+        let release = facts.map_or_else(String::new, |facts| facts.release);
+        let headers = response.headers_mut();
+        let fields = [
+            ("Api-Version", span.newest.to_string()),
+            (header::SERVER.as_str(), format!("Docker/{release} (linux)")),
+            ("Ostype", "linux".to_owned()),
+            ("Docker-Experimental", "false".to_owned()),
+        ];
+        for (name, value) in fields {
+            if let (Ok(name), Ok(value)) = (
+                header::HeaderName::try_from(name),
+                HeaderValue::try_from(value),
+            ) {
+                headers.insert(name, value);
+            }
+        }
+        response
+    }
+}
+
+/// Takes the one kind of reply that a request can have out of [`ControlReply`].
+macro_rules! expect_reply {
+    ($reply:expr, $kind:ident) => {
+        match $reply {
+            weft_proto::ControlReply::$kind(value) => Ok(value),
+            other => Err($crate::reply::ApiError::internal(format!(
+                concat!(
+                    "the manager answered {:?} where ",
+                    stringify!($kind),
+                    " was due"
+                ),
+                std::mem::discriminant(&other)
+            ))),
+        }
+    };
+}
+
+/// Takes the only object of a list reply.
+macro_rules! expect_one {
+    ($reply:expr, $kind:ident) => {
+        $crate::door::expect_reply!($reply, $kind).and_then(|mut list| {
+            list.pop().ok_or_else(|| {
+                $crate::reply::ApiError::internal("the manager answered with no object")
+            })
+        })
+    };
+}
+pub(crate) use {expect_one, expect_reply};

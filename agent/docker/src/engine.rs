@@ -1,0 +1,274 @@
+//! The way down: the container engine's socket.
+//!
+//! One connection per request. It lives exactly as long as somebody wants its answer: a client
+//! that goes away takes the engine's half with it, which is how `events`, `logs -f` and long
+//! polls are cancelled.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    client::conn::http1,
+};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{net::UnixStream, sync::watch, task::JoinHandle};
+
+use crate::{
+    body::collect,
+    reply::{ApiError, Body, BodyError, Reply, whole},
+    version::{ApiVersion, OLDEST, Span, UNKNOWN_ENGINE},
+};
+
+/// The container engine below.
+#[derive(Debug)]
+pub struct Engine {
+    socket: PathBuf,
+    facts: Mutex<Option<Facts>>,
+}
+
+/// What is remembered of the engine.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) span: Span,
+    pub(crate) newest: ApiVersion,
+    /// Its release, such as `20.10.24`.
+    pub(crate) release: String,
+}
+
+impl Engine {
+    /// The engine whose socket is at `socket`. Nothing is asked of it yet.
+    #[must_use]
+    pub fn at(socket: impl Into<PathBuf>) -> Self {
+        Self {
+            socket: socket.into(),
+            facts: Mutex::new(None),
+        }
+    }
+
+    /// Where its socket is.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    fn away(&self, what: &dyn std::fmt::Display) -> ApiError {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!(
+                "The container engine below does not answer at unix://{}: {what}. Requests about the swarm are still served; start the engine (for example \"systemctl start docker\") and try again.",
+                self.socket.display()
+            ),
+        )
+    }
+
+    /// Sends `request` down as it stands and answers with what comes back; the connection ends
+    /// with the answer's body.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached or breaks off before it answers.
+    pub(crate) async fn send<B>(
+        &self,
+        mut request: Request<B>,
+    ) -> Result<(Response<Incoming>, Connection), ApiError>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| self.away(&error))?;
+        let (mut sender, connection) = http1::Builder::new()
+            .preserve_header_case(true)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.away(&error))?;
+        let connection = Connection(Some(tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "connection to the engine ended");
+            }
+        })));
+        *request.version_mut() = Version::HTTP_11;
+        let host = HeaderValue::from_static("docker");
+        request.headers_mut().entry(header::HOST).or_insert(host);
+        let response = sender.send_request(request).await;
+        let response = response.map_err(|error| self.away(&describe(&error)))?;
+        Ok((response, connection))
+    }
+
+    /// Passes a client's request down and the answer up: bodies streamed both ways, upgrades
+    /// spliced until both sides have ended, or `stop` is closed.
+    pub(crate) async fn pass(
+        &self,
+        mut request: Request<Incoming>,
+        mut stop: watch::Receiver<()>,
+    ) -> Reply {
+        let upgrade = hyper::upgrade::on(&mut request);
+        let (mut response, mut connection) = self.send(request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response.map(|body| connection.tie(body)));
+        }
+        connection.release();
+        let engine = hyper::upgrade::on(&mut response);
+        tokio::spawn(async move {
+            let splice = async {
+                let (client, engine) =
+                    tokio::try_join!(upgrade, engine).map_err(io::Error::other)?;
+                let (mut client, mut engine) = (TokioIo::new(client), TokioIo::new(engine));
+                tokio::io::copy_bidirectional(&mut client, &mut engine).await
+            };
+            tokio::select! {
+                end = splice => if let Err(error) = end {
+                    tracing::debug!(%error, "upgraded connection broke");
+                },
+                _ = stop.changed() => {}
+            }
+        });
+        Ok(response.map(|_| whole(Bytes::new())))
+    }
+
+    /// Sends a request whose body was read already, and streams the answer.
+    pub(crate) async fn pass_bytes(&self, parts: Parts, body: Bytes) -> Reply {
+        let mut request = Request::from_parts(parts, whole(body.clone()));
+        request.headers_mut().remove(header::TRANSFER_ENCODING);
+        request
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, body.len().into());
+        let (response, connection) = self.send(request).await?;
+        Ok(response.map(|body| connection.tie(body)))
+    }
+
+    /// The JSON that the engine answers to `GET path`, with its status.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached or its answer is no JSON.
+    pub(crate) async fn get(&self, path: &str) -> Result<(StatusCode, Value), ApiError> {
+        let request = Request::get(path)
+            .body(whole(Bytes::new()))
+            .map_err(|error| ApiError::bad(error.to_string()))?;
+        let (response, _connection) = self.send(request).await?;
+        let status = response.status();
+        let text = collect(response.into_body())
+            .await
+            .map_err(|error| self.away(&error.message))?;
+        let value = serde_json::from_slice(&text)
+            .map_err(|error| self.away(&format!("its answer is no JSON: {error}")))?;
+        Ok((status, value))
+    }
+
+    /// What is known of the engine; asked anew when nothing is, or with `fresh`.
+    pub(crate) async fn facts(&self, fresh: bool) -> Option<Facts> {
+        let known = self.lock().clone();
+        if known.is_some() && !fresh {
+            return known;
+        }
+        let Ok((_, version)) = self.get("/version").await else {
+            return known;
+        };
+        let number = |key: &str| version[key].as_str().and_then(|text| text.parse().ok());
+        let newest = number("ApiVersion").unwrap_or(UNKNOWN_ENGINE);
+        let facts = Facts {
+            span: Span::with_engine(number("MinAPIVersion").unwrap_or(OLDEST), newest),
+            newest,
+            release: version["Version"].as_str().unwrap_or_default().to_owned(),
+        };
+        *self.lock() = Some(facts.clone());
+        Some(facts)
+    }
+
+    /// The API versions spoken now.
+    pub(crate) async fn span(&self) -> Span {
+        let facts = self.facts(false).await;
+        facts.map_or(Span::with_engine(OLDEST, UNKNOWN_ENGINE), |facts| {
+            facts.span
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Facts>> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// hyper's reason with the system's beneath it.
+fn describe(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// A connection to the engine; closed when dropped.
+#[derive(Debug)]
+pub(crate) struct Connection(Option<JoinHandle<()>>);
+
+impl Connection {
+    /// Lets the connection go on by itself: it was upgraded.
+    fn release(&mut self) {
+        self.0 = None;
+    }
+
+    /// The body that ends the connection when it ends or is dropped.
+    pub(crate) fn tie(self, body: Incoming) -> Body {
+        UnsyncBoxBody::new(Tied {
+            body,
+            _connection: self,
+        })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+struct Tied {
+    body: Incoming,
+    _connection: Connection,
+}
+
+impl hyper::body::Body for Tied {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body)
+            .poll_frame(context)
+            .map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The frames of a body as they come.
+pub(crate) async fn next_bytes(body: &mut Incoming) -> Option<Result<Bytes, hyper::Error>> {
+    loop {
+        match body.frame().await? {
+            Ok(frame) => match frame.into_data() {
+                Ok(bytes) => return Some(Ok(bytes)),
+                Err(_trailers) => {}
+            },
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}

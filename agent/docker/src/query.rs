@@ -1,0 +1,107 @@
+//! Query strings.
+
+use crate::reply::ApiError;
+
+/// The parameters of a query string, decoded, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(crate) fn parse(text: &str) -> Self {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty());
+        Self(
+            pairs
+                .map(|pair| {
+                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decode_form(key), decode_form(value))
+                })
+                .collect(),
+        )
+    }
+
+    /// The first value of `key`; empty when there is none, as Go has it.
+    pub(crate) fn get(&self, key: &str) -> &str {
+        let first = self.0.iter().find(|(name, _)| name == key);
+        first.map_or("", |(_, value)| value)
+    }
+
+    /// Whether `key` says yes: anything but nothing, `0`, `no`, `false` and `none`, Docker's rule.
+    pub(crate) fn flag(&self, key: &str) -> bool {
+        let value = self.get(key).trim().to_ascii_lowercase();
+        !matches!(value.as_str(), "" | "0" | "no" | "false" | "none")
+    }
+
+    /// The object version of an update of a `kind`.
+    pub(crate) fn version(&self, kind: &str) -> Result<u64, ApiError> {
+        let text = self.get("version");
+        text.parse().map_err(|_| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let why = if digits {
+                "value out of range"
+            } else {
+                "invalid syntax"
+            };
+            ApiError::bad(format!(
+                "invalid {kind} version '{text}': strconv.ParseUint: parsing {text:?}: {why}"
+            ))
+        })
+    }
+}
+
+/// Percent-decodes a path segment. Broken escapes stay as they are; broken UTF-8 is replaced.
+pub(crate) fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let pair = bytes.get(at + 1..at + 3);
+        let hex = pair.and_then(|pair| std::str::from_utf8(pair).ok());
+        let value = hex
+            .filter(|hex| hex.bytes().all(|digit| digit.is_ascii_hexdigit()))
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (bytes[at], value) {
+            (b'%', Some(value)) => {
+                decoded.push(value);
+                at += 3;
+            }
+            (byte, _) => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+fn decode_form(text: &str) -> String {
+    decode(&text.replace('+', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_decoded() {
+        let query = Query::parse("a=1&b=x%20y+z&c&a=2&%64=%zz%4");
+        assert_eq!(query.get("a"), "1");
+        assert_eq!(query.get("b"), "x y z");
+        assert_eq!(query.get("c"), "");
+        assert_eq!(query.get("d"), "%zz%4");
+        assert!(query.flag("a") && !query.flag("c") && !query.flag("e"));
+    }
+
+    #[test]
+    fn a_bad_version_is_refused_as_docker_does() {
+        let refusal = |text: &str| Query::parse(text).version("service").unwrap_err().message;
+        assert_eq!(
+            refusal(""),
+            "invalid service version '': strconv.ParseUint: parsing \"\": invalid syntax"
+        );
+        assert_eq!(
+            refusal("version=abc"),
+            "invalid service version 'abc': strconv.ParseUint: parsing \"abc\": invalid syntax"
+        );
+        assert_eq!(Query::parse("version=7").version("x"), Ok(7));
+    }
+}

@@ -1,0 +1,195 @@
+//! Which requests are ours.
+
+use http::Method;
+
+use crate::{query::decode, version::ApiVersion};
+
+/// What a request is about. Names and ids are decoded but not looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Route {
+    Ping,
+    Info,
+    Version,
+    Events,
+    Swarm(SwarmRoute),
+    Nodes(ObjectRoute),
+    Services(ObjectRoute),
+    Tasks(ObjectRoute),
+    Secrets(ObjectRoute),
+    Configs(ObjectRoute),
+    Networks(NetworkRoute),
+    /// A path of swarm mode that Docker does not have: never passed down, so that no spelling
+    /// of it reaches the engine's own swarm mode.
+    Nowhere,
+    /// The engine's.
+    Engine,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SwarmRoute {
+    Inspect,
+    Init,
+    Join,
+    Leave,
+    Update,
+    UnlockKey,
+    Unlock,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ObjectRoute {
+    List,
+    Create,
+    Inspect(String),
+    Update(String),
+    Remove(String),
+    Logs(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NetworkRoute {
+    List,
+    Create,
+    Prune,
+    Inspect(String),
+    Remove(String),
+    Connect(String),
+    Disconnect(String),
+}
+
+/// Splits `/v1.41/rest` into version and `/rest`. Other paths have no version.
+pub(crate) fn split_version(path: &str) -> (Option<ApiVersion>, &str) {
+    let Some(rest) = path.strip_prefix("/v") else {
+        return (None, path);
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].parse() {
+        Ok(version) => (Some(version), &rest[end..]),
+        Err(()) => (None, path),
+    }
+}
+
+/// Where a request goes. `path` has no version prefix.
+pub(crate) fn route(method: &Method, path: &str) -> Route {
+    let segments: Vec<String> = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .map(decode)
+        .collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let Some((&first, rest)) = segments.split_first() else {
+        return Route::Engine;
+    };
+    let get = method == Method::GET || method == Method::HEAD;
+    let object = |wrap: fn(ObjectRoute) -> Route| object(method, rest).map_or(Route::Nowhere, wrap);
+    match (first, rest) {
+        ("_ping", []) if get => Route::Ping,
+        ("info", []) if get => Route::Info,
+        ("version", []) if get => Route::Version,
+        ("events", []) if get => Route::Events,
+        ("swarm", _) => swarm(method, rest).map_or(Route::Nowhere, Route::Swarm),
+        ("nodes", _) => object(Route::Nodes),
+        ("services", _) => object(Route::Services),
+        ("tasks", _) => object(Route::Tasks),
+        ("secrets", _) => object(Route::Secrets),
+        ("configs", _) => object(Route::Configs),
+        ("networks", _) => network(method, rest).map_or(Route::Engine, Route::Networks),
+        _ => Route::Engine,
+    }
+}
+
+fn swarm(method: &Method, rest: &[&str]) -> Option<SwarmRoute> {
+    let get = method == Method::GET || method == Method::HEAD;
+    let post = method == Method::POST;
+    match rest {
+        [] if get => Some(SwarmRoute::Inspect),
+        ["unlockkey"] if get => Some(SwarmRoute::UnlockKey),
+        ["init"] if post => Some(SwarmRoute::Init),
+        ["join"] if post => Some(SwarmRoute::Join),
+        ["leave"] if post => Some(SwarmRoute::Leave),
+        ["update"] if post => Some(SwarmRoute::Update),
+        ["unlock"] if post => Some(SwarmRoute::Unlock),
+        _ => None,
+    }
+}
+
+fn object(method: &Method, rest: &[&str]) -> Option<ObjectRoute> {
+    let get = method == Method::GET || method == Method::HEAD;
+    let post = method == Method::POST;
+    match rest {
+        [] if get => Some(ObjectRoute::List),
+        ["create"] if post => Some(ObjectRoute::Create),
+        [id] if get => Some(ObjectRoute::Inspect((*id).to_owned())),
+        [id] if method == Method::DELETE => Some(ObjectRoute::Remove((*id).to_owned())),
+        [id, "update"] if post => Some(ObjectRoute::Update((*id).to_owned())),
+        [id, "logs"] if get => Some(ObjectRoute::Logs((*id).to_owned())),
+        _ => None,
+    }
+}
+
+fn network(method: &Method, rest: &[&str]) -> Option<NetworkRoute> {
+    let get = method == Method::GET || method == Method::HEAD;
+    let post = method == Method::POST;
+    match rest {
+        [] if get => Some(NetworkRoute::List),
+        ["create"] if post => Some(NetworkRoute::Create),
+        ["prune"] if post => Some(NetworkRoute::Prune),
+        [id] if get => Some(NetworkRoute::Inspect((*id).to_owned())),
+        [id] if method == Method::DELETE => Some(NetworkRoute::Remove((*id).to_owned())),
+        [id, "connect"] if post => Some(NetworkRoute::Connect((*id).to_owned())),
+        [id, "disconnect"] if post => Some(NetworkRoute::Disconnect((*id).to_owned())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_prefixes_are_split() {
+        let version = ApiVersion::new(1, 41);
+        assert_eq!(split_version("/v1.41/nodes"), (Some(version), "/nodes"));
+        assert_eq!(split_version("/v1.41"), (Some(version), ""));
+        assert_eq!(split_version("/volumes"), (None, "/volumes"));
+        assert_eq!(split_version("/nodes"), (None, "/nodes"));
+    }
+
+    #[test]
+    fn no_spelling_of_swarm_paths_reaches_the_engine() {
+        for path in [
+            "/swarm/init",
+            "//swarm//init",
+            "/%73warm/init",
+            "/swarm/init/",
+        ] {
+            assert_eq!(
+                route(&Method::POST, path),
+                Route::Swarm(SwarmRoute::Init),
+                "{path}"
+            );
+        }
+        assert_eq!(route(&Method::PUT, "/swarm/init"), Route::Nowhere);
+        assert_eq!(route(&Method::POST, "/services"), Route::Nowhere);
+        assert_eq!(route(&Method::POST, "/nodes/a/b/c"), Route::Nowhere);
+    }
+
+    #[test]
+    fn the_rest_is_the_engine_s() {
+        for path in [
+            "/containers/json",
+            "/build",
+            "/networkx",
+            "/",
+            "/system/df",
+            "/session",
+        ] {
+            assert_eq!(route(&Method::GET, path), Route::Engine, "{path}");
+        }
+        assert_eq!(route(&Method::POST, "/_ping"), Route::Engine);
+        assert_eq!(
+            route(&Method::GET, "/services/a%2Fb/logs"),
+            Route::Services(ObjectRoute::Logs("a/b".into()))
+        );
+    }
+}

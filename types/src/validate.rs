@@ -1,0 +1,291 @@
+//! Whether a spec can be right at all. What depends on other objects is the manager's to check.
+//!
+//! PURE. Messages are Docker's, word for word.
+
+mod constraint;
+mod container;
+mod endpoint;
+mod image;
+mod network;
+
+pub use constraint::constraints;
+pub use image::image_reference;
+pub use network::network_spec;
+
+use crate::{
+    cluster::ClusterSpec,
+    secret::{ConfigSpec, SecretSpec},
+    service::{ServiceSpec, UpdateConfig},
+    task::{Resources, TaskSpec},
+};
+
+/// Why a spec is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Its class.
+    pub kind: RefusalKind,
+    /// For people, in Docker's words.
+    pub message: String,
+}
+
+/// Docker's classes of refusals of specs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// gRPC `InvalidArgument`, HTTP 400.
+    Invalid,
+    /// gRPC `Unknown`, HTTP 500: Docker classifies bad constraints so.
+    Unknown,
+    /// gRPC `Unimplemented`, HTTP 501.
+    Unimplemented,
+}
+
+impl Refusal {
+    fn invalid(message: impl Into<String>) -> Self {
+        Self {
+            kind: RefusalKind::Invalid,
+            message: message.into(),
+        }
+    }
+
+    fn unknown(message: impl Into<String>) -> Self {
+        Self {
+            kind: RefusalKind::Unknown,
+            message: message.into(),
+        }
+    }
+
+    fn unimplemented(message: impl Into<String>) -> Self {
+        Self {
+            kind: RefusalKind::Unimplemented,
+            message: message.into(),
+        }
+    }
+}
+
+/// Largest secret, in bytes, exclusive.
+pub const MAX_SECRET_BYTES: usize = 512_000;
+
+/// Largest config, in bytes, exclusive.
+pub const MAX_CONFIG_BYTES: usize = 1_024_000;
+
+/// Least memory that a task can be given, in bytes.
+const MIN_MEMORY_BYTES: i64 = 4 << 20;
+
+/// Least CPU that a task can be given, in billionths.
+const MIN_NANO_CPUS: i64 = 1_000_000;
+
+/// Whether a service spec can be right.
+///
+/// # Errors
+/// Docker's refusal when it cannot.
+pub fn service_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
+    name(&spec.name)?;
+    task_spec(&spec.task_template)?;
+    let mode = &spec.mode;
+    let job = mode.replicated_job.is_some() || mode.global_job.is_some();
+    if job && spec.update_config.is_some() {
+        return Err(Refusal::invalid(
+            "job-mode services cannot have an update config",
+        ));
+    }
+    if let Some(mode) = &mode.replicated_job
+        && mode.max_concurrent == Some(0)
+    {
+        return Err(Refusal::invalid(
+            "Maximum concurrent jobs must be at least 1",
+        ));
+    }
+    for config in [&spec.update_config, &spec.rollback_config]
+        .into_iter()
+        .flatten()
+    {
+        update_config(config)?;
+    }
+    endpoint::endpoint_spec(spec)
+}
+
+/// Whether a name can name a service or network: a DNS label of at most 63 characters.
+///
+/// # Errors
+/// Docker's refusal when it cannot.
+pub fn name(name: &str) -> Result<(), Refusal> {
+    if name.is_empty() {
+        return Err(Refusal::invalid("meta: name must be provided"));
+    }
+    let ends = [name.as_bytes().first(), name.as_bytes().last()];
+    let ends_well = ends
+        .iter()
+        .flatten()
+        .all(|byte| byte.is_ascii_alphanumeric());
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if !ends_well || !name.bytes().all(fits) {
+        return Err(Refusal::invalid(
+            "name must be valid as a DNS name component",
+        ));
+    }
+    if name.len() > 63 {
+        return Err(Refusal::invalid("name must be 63 characters or fewer"));
+    }
+    Ok(())
+}
+
+fn task_spec(spec: &TaskSpec) -> Result<(), Refusal> {
+    if let Some(resources) = &spec.resources {
+        for amount in [&resources.limits, &resources.reservations]
+            .into_iter()
+            .flatten()
+        {
+            check_amount(amount)?;
+        }
+    }
+    if let Some(policy) = &spec.restart_policy {
+        let not_negative = |field: &str, value: Option<i64>| match value {
+            Some(value) if value < 0 => Err(Refusal::invalid(format!(
+                "TaskSpec: restart-{field} cannot be negative"
+            ))),
+            _ => Ok(()),
+        };
+        not_negative("delay", policy.delay)?;
+        not_negative("window", policy.window)?;
+    }
+    if let Some(placement) = &spec.placement {
+        constraints(placement.constraints.as_deref().unwrap_or_default())?;
+    }
+    let Some(container) = &spec.container_spec else {
+        return Err(Refusal::invalid("ContainerSpec: missing in service spec"));
+    };
+    container::container_spec(container)
+}
+
+fn check_amount(amount: &Resources) -> Result<(), Refusal> {
+    if amount.nano_cpus != 0 && amount.nano_cpus < MIN_NANO_CPUS {
+        return Err(Refusal::invalid(format!(
+            "invalid cpu value {}: Must be at least 0.001",
+            amount.nano_cpus as f64 / 1e9
+        )));
+    }
+    if amount.memory_bytes != 0 && amount.memory_bytes < MIN_MEMORY_BYTES {
+        return Err(Refusal::invalid(format!(
+            "invalid memory value {}: Must be at least 4MiB",
+            amount.memory_bytes
+        )));
+    }
+    if amount.pids < 0 {
+        return Err(Refusal::invalid(format!(
+            "invalid pids limit {}: cannot be negative",
+            amount.pids
+        )));
+    }
+    Ok(())
+}
+
+fn update_config(config: &UpdateConfig) -> Result<(), Refusal> {
+    if config.delay < 0 {
+        return Err(Refusal::invalid(
+            "TaskSpec: update-delay cannot be negative",
+        ));
+    }
+    if config.monitor.is_some_and(|monitor| monitor < 0) {
+        return Err(Refusal::invalid(
+            "TaskSpec: update-monitor cannot be negative",
+        ));
+    }
+    if !(0.0..=1.0).contains(&config.max_failure_ratio) {
+        return Err(Refusal::invalid(
+            "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a secret spec can be right.
+///
+/// # Errors
+/// Docker's refusal when it cannot.
+pub fn secret_spec(spec: &SecretSpec) -> Result<(), Refusal> {
+    object_name(&spec.name)?;
+    if spec
+        .driver
+        .as_ref()
+        .is_some_and(|driver| !driver.name.is_empty())
+    {
+        if !spec.data.is_empty() {
+            return Err(Refusal::invalid(
+                "secret data must be empty when using an external secret driver",
+            ));
+        }
+        return Err(Refusal::unimplemented(
+            "external secret drivers are not supported",
+        ));
+    }
+    size("secret", spec.data.0.len(), MAX_SECRET_BYTES)
+}
+
+/// Whether a config spec can be right.
+///
+/// # Errors
+/// Docker's refusal when it cannot.
+pub fn config_spec(spec: &ConfigSpec) -> Result<(), Refusal> {
+    object_name(&spec.name)?;
+    size("config", spec.data.0.len(), MAX_CONFIG_BYTES)
+}
+
+fn size(kind: &str, bytes: usize, limit: usize) -> Result<(), Refusal> {
+    if bytes == 0 || bytes >= limit {
+        return Err(Refusal::invalid(format!(
+            "{kind} data must be larger than 0 and less than {limit} bytes"
+        )));
+    }
+    Ok(())
+}
+
+/// Names of secrets and configs.
+fn object_name(name: &str) -> Result<(), Refusal> {
+    if name.is_empty() {
+        return Err(Refusal::invalid("name must be provided"));
+    }
+    let ends = [name.as_bytes().first(), name.as_bytes().last()];
+    let ends_well = ends
+        .iter()
+        .flatten()
+        .all(|byte| byte.is_ascii_alphanumeric());
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.len() > 64 || !ends_well || !name.bytes().all(fits) {
+        return Err(Refusal::invalid(
+            "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and end character must be [a-zA-Z0-9]",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a cluster spec can be right.
+///
+/// # Errors
+/// Docker's refusal when it cannot.
+pub fn cluster_spec(spec: &ClusterSpec) -> Result<(), Refusal> {
+    let expiry = spec.ca_config.node_cert_expiry;
+    if expiry != 0 && expiry < 3_600_000_000_000 {
+        return Err(Refusal::invalid(
+            "minimum certificate expiry time is: 1h0m0s",
+        ));
+    }
+    let period = spec.dispatcher.heartbeat_period;
+    if period < 0 {
+        return Err(Refusal::invalid(
+            "heartbeat time period cannot be a negative duration",
+        ));
+    }
+    if period != 0 && period < 1_000_000 {
+        return Err(Refusal::invalid(
+            "heartbeat time period cannot be below 1ms",
+        ));
+    }
+    if spec.raft.election_tick < 0 || spec.raft.heartbeat_tick < 0 {
+        return Err(Refusal::invalid("raft ticks cannot be negative"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

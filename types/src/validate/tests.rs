@@ -1,0 +1,191 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn service(json: &str) -> Result<(), Refusal> {
+    service_spec(&serde_json::from_str(json).unwrap())
+}
+
+fn refusal(name: &str, template: &str, more: &str) -> String {
+    let json = format!(r#"{{"Name":"{name}","TaskTemplate":{template}{more}}}"#);
+    service(&json).unwrap_err().message
+}
+
+const PLAIN: &str = r#"{"ContainerSpec":{"Image":"tool:latest"}}"#;
+
+#[test]
+fn the_smallest_service_is_right() {
+    assert_eq!(
+        service(&format!(r#"{{"Name":"e1","TaskTemplate":{PLAIN}}}"#)),
+        Ok(())
+    );
+}
+
+#[test]
+fn refusals_are_docker_s_word_for_word() {
+    let rows = [
+        (
+            "bad.name",
+            PLAIN,
+            "",
+            "name must be valid as a DNS name component",
+        ),
+        ("", PLAIN, "", "meta: name must be provided"),
+        (
+            "e",
+            r#"{"ContainerSpec":{}}"#,
+            "",
+            "ContainerSpec: image reference must be provided",
+        ),
+        (
+            "e",
+            r#"{"ContainerSpec":{"Image":"bad image"}}"#,
+            "",
+            "ContainerSpec: \"bad image\" is not a valid repository/tag",
+        ),
+        (
+            "e",
+            r#"{"ContainerSpec":{"Image":"a"},"Resources":{"Limits":{"MemoryBytes":1048576}}}"#,
+            "",
+            "invalid memory value 1048576: Must be at least 4MiB",
+        ),
+        (
+            "e",
+            r#"{"ContainerSpec":{"Image":"a"},"Resources":{"Limits":{"NanoCPUs":100000}}}"#,
+            "",
+            "invalid cpu value 0.0001: Must be at least 0.001",
+        ),
+        (
+            "e",
+            r#"{"ContainerSpec":{"Image":"a"},"RestartPolicy":{"Delay":-1000000000}}"#,
+            "",
+            "TaskSpec: restart-delay cannot be negative",
+        ),
+        (
+            "e",
+            r#"{"ContainerSpec":{"Image":"a","Mounts":[{"Target":"/a"},{"Target":"/a"}]}}"#,
+            "",
+            "ContainerSpec: duplicate mount point: /a",
+        ),
+        (
+            "e",
+            r#"{"ContainerSpec":{"Image":"a","Healthcheck":{"Interval":1000}}}"#,
+            "",
+            "ContainerSpec: Interval in HealthConfig cannot be less than 1ms",
+        ),
+        (
+            "e",
+            r#"{"ContainerSpec":{"Image":"a"},"Placement":{"Constraints":["node.role=worker"]}}"#,
+            "",
+            "constraint expected one operator from ==, !=",
+        ),
+        (
+            "e",
+            PLAIN,
+            r#","UpdateConfig":{"MaxFailureRatio":2}"#,
+            "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1",
+        ),
+        (
+            "e",
+            PLAIN,
+            r#","EndpointSpec":{"Mode":"dnsrr","Ports":[{"TargetPort":80,"PublishedPort":90}]}"#,
+            "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
+        ),
+        (
+            "e",
+            PLAIN,
+            r#","EndpointSpec":{"Ports":[{"TargetPort":80,"PublishedPort":81},{"TargetPort":82,"PublishedPort":81}]}"#,
+            "EndpointSpec: duplicate published ports provided",
+        ),
+    ];
+    for (name, template, more, words) in rows {
+        assert_eq!(refusal(name, template, more), words);
+    }
+    let long = "x".repeat(64);
+    assert_eq!(
+        refusal(&long, PLAIN, ""),
+        "name must be 63 characters or fewer"
+    );
+}
+
+#[test]
+fn the_same_port_may_be_published_per_protocol() {
+    let ports = r#"{"Ports":[{"Protocol":"tcp","TargetPort":53,"PublishedPort":53},{"Protocol":"udp","TargetPort":53,"PublishedPort":53},{"TargetPort":80},{"TargetPort":81}]}"#;
+    let json = format!(r#"{{"Name":"dns","TaskTemplate":{PLAIN},"EndpointSpec":{ports}}}"#);
+    assert_eq!(service(&json), Ok(()));
+}
+
+#[test]
+fn images_are_told_from_other_text() {
+    let good = [
+        "busybox",
+        "busybox:1.36",
+        "library/busybox:latest",
+        "127.0.0.1:5000/web:v1",
+        "[::1]:5000/web",
+        "localhost/a/b/c",
+        "registry.example.org:443/a__b/c--d.e:T_1.2-3",
+        "a@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    ];
+    for image in good {
+        assert!(image_reference(image), "{image}");
+    }
+    let bad = [
+        "",
+        "bad image",
+        "Busybox",
+        "a:",
+        "a:-x",
+        "/a",
+        "a/",
+        "a//b",
+        "a@b",
+        "a..b",
+        "-a",
+        "a:b:c",
+        "host:x/a",
+    ];
+    for image in bad {
+        assert!(!image_reference(image), "{image}");
+    }
+}
+
+#[test]
+fn secrets_have_names_and_sizes() {
+    let spec = |name: &str, bytes: usize| SecretSpec {
+        name: name.into(),
+        data: crate::secret::Base64(vec![0; bytes]),
+        ..SecretSpec::default()
+    };
+    assert_eq!(secret_spec(&spec("a.b-c_d", 511_999)), Ok(()));
+    assert_eq!(
+        secret_spec(&spec("ok", 512_000)).unwrap_err().message,
+        "secret data must be larger than 0 and less than 512000 bytes"
+    );
+    assert_eq!(
+        config_spec(&spec("ok", 1_024_000)).unwrap_err().message,
+        "config data must be larger than 0 and less than 1024000 bytes"
+    );
+    assert!(
+        secret_spec(&spec("bad/name", 1))
+            .unwrap_err()
+            .message
+            .starts_with("invalid name, only 64 [a-zA-Z0-9-_.] characters allowed")
+    );
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_a_client_writes_makes_it_panic(
+        name in "\\PC{0,70}", image in "\\PC{0,90}", constraint in "\\PC{0,40}",
+    ) {
+        let _ = super::name(&name);
+        let _ = image_reference(&image);
+        let _ = constraints(&[constraint]);
+    }
+
+    #[test]
+    fn dns_labels_are_names(name in "[a-zA-Z0-9]([a-zA-Z0-9_-]{0,60}[a-zA-Z0-9])?") {
+        prop_assert_eq!(super::name(&name), Ok(()));
+    }
+}
