@@ -4,6 +4,7 @@ pub mod allocator;
 pub mod ca;
 pub mod raft;
 pub mod store;
+pub mod dispatcher;
 pub mod orchestrator;
 pub mod scheduler;
 pub mod settle;

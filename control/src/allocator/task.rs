@@ -131,6 +131,8 @@ fn wished(
         if configs.is_empty() {
             configs = service.spec.attachments().to_vec();
         }
+        // A port of the node alone needs a leg to arrive at as well.
+        let needs_leg = configs.is_empty() && !service.spec.ports().is_empty();
         if publishes {
             let ports = service.endpoint.ports.iter();
             if service.endpoint.ports.len() < service.spec.ports().len()
@@ -141,6 +143,8 @@ fn wished(
             {
                 return Err(AttachError::NotReady(service.allocation_error.clone()));
             }
+        }
+        if publishes || needs_leg {
             let ingress = draft
                 .ingress_network()
                 .ok_or_else(|| AttachError::NotReady("there is no ingress network".to_owned()))?;

@@ -42,7 +42,7 @@ impl Store {
     /// # Errors
     /// When the bytes are not a snapshot or contradict themselves.
     pub fn restore(bytes: &[u8]) -> Result<Self, RestoreError> {
-        let body: Body<Vec<Object>> = rmp_serde::from_slice(bytes)?;
+        let body: Body<Vec<Object>> = weft_proto::codec::decode(bytes)?;
         if body.form != FORM {
             return Err(RestoreError::Form(body.form));
         }
@@ -66,7 +66,7 @@ impl View {
     /// # Errors
     /// When an object cannot be encoded, which no object of the store should cause.
     pub fn snapshot(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
-        rmp_serde::to_vec_named(&Body {
+        weft_proto::codec::encode(&Body {
             form: FORM,
             index: self.index,
             memory: self.ledger.memory(),

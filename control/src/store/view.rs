@@ -40,6 +40,7 @@ pub struct View {
     tasks_by_node: OrdSet<(NodeId, TaskId)>,
     tasks_by_network: OrdSet<(NetworkId, TaskId)>,
     tasks_waiting: OrdSet<(ServiceId, u64, TaskId)>,
+    tasks_leaving: OrdSet<TaskId>,
     pub(super) ledger: Ledger,
 }
 
@@ -197,6 +198,13 @@ impl View {
             .filter_map(|(_, _, task)| self.tasks.get(task))
     }
 
+    /// The tasks that are to stop and have not been withdrawn from the network yet.
+    pub fn tasks_leaving(&self) -> impl Iterator<Item = &Arc<Task>> + '_ {
+        self.tasks_leaving
+            .iter()
+            .filter_map(|task| self.tasks.get(task))
+    }
+
     /// The service of this name, letter case aside.
     #[must_use]
     pub fn service_named(&self, name: &str) -> Option<&Arc<Service>> {
@@ -287,6 +295,7 @@ impl View {
                     self.tasks_by_slot.remove(&(service, task.slot, task.id));
                 }
                 self.tasks_waiting.remove(&waiting_row(task));
+                self.tasks_leaving.remove(&task.id);
                 if let Some(node) = task.node_id {
                     self.tasks_by_node.remove(&(node, task.id));
                 }
@@ -320,6 +329,9 @@ impl View {
                 if let Some(service) = task.service_id {
                     self.tasks_by_slot.insert((service, task.slot, task.id));
                 }
+                if is_leaving(task) {
+                    self.tasks_leaving.insert(task.id);
+                }
                 if task.status.state < TaskState::Assigned {
                     self.tasks_waiting.insert(waiting_row(task));
                 }
@@ -334,6 +346,12 @@ impl View {
         }
         clash
     }
+}
+
+fn is_leaving(task: &Task) -> bool {
+    task.desired_state > TaskState::Complete
+        && (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+        && !task.withdrawn
 }
 
 fn waiting_row(task: &Task) -> (ServiceId, u64, TaskId) {

@@ -1,0 +1,18 @@
+//! What each node must run and know, and what nodes say back.
+//!
+//! PURE. Sessions, timers and numbering are the runtime's; here is only what they decide.
+
+mod assignment;
+mod netstate;
+mod registration;
+mod status;
+mod withdrawal;
+
+pub use assignment::assignments;
+pub use netstate::project;
+pub use registration::{
+    HEARTBEATS_MISSED, HEARTBEATS_MISSED_UNKNOWN, Registration, addresses, describe, down,
+    heartbeat_period, register, unknown,
+};
+pub use status::status;
+pub use withdrawal::{Acks, withdraw};

@@ -1,0 +1,285 @@
+//! What a node must know of the network: a projection of the store.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use weft_types::{
+    NetworkId, NodeId, TaskState,
+    netstate::{EndpointPhase, NetEndpoint, NetNetwork, NetNode, NetService, NetState},
+    network::Network,
+    node::{Node, NodeState},
+    service::{EndpointMode, PublishMode, Service},
+    task::Task,
+};
+
+use super::assignment;
+use crate::store::View;
+
+/// The UDP port of VXLAN when the cluster names none.
+const DEFAULT_DATA_PATH_PORT: u16 = 4789;
+
+/// What `node` must know: the networks that its tasks are on and the ingress network, everybody on
+/// them, all nodes, and the services that have a name there or publish a port.
+///
+/// The revision is left 0: the runtime numbers what it sends.
+#[must_use]
+pub fn project(view: &View, node: NodeId) -> NetState {
+    let cluster = view.cluster();
+    let port = cluster.map_or(0, |cluster| cluster.data_path_port);
+    let mut state = NetState {
+        revision: 0,
+        ring_seed: cluster.map_or(0, |cluster| cluster.ring_seed),
+        data_path_port: if port == 0 {
+            DEFAULT_DATA_PATH_PORT
+        } else {
+            port
+        },
+        nodes: view
+            .nodes()
+            .filter_map(|node| Some((node.id, net_node(node)?)))
+            .collect(),
+        ..NetState::default()
+    };
+    for network in part_in(view, node) {
+        let Some(network) = view.network(network) else {
+            continue;
+        };
+        if let Some(known) = net_network(network) {
+            state.networks.insert(network.id, known);
+            endpoints(view, network.id, &mut state);
+        }
+    }
+    for service in view.services() {
+        if let Some(known) = net_service(service, &state.networks) {
+            state.services.insert(service.id, known);
+        }
+    }
+    state
+}
+
+/// The networks that a node takes part in.
+fn part_in(view: &View, node: NodeId) -> BTreeSet<NetworkId> {
+    let mut networks: BTreeSet<NetworkId> = view
+        .ingress_network()
+        .map(|network| network.id)
+        .into_iter()
+        .collect();
+    for task in view.tasks_on_node(node) {
+        if assignment::holds_network(task) {
+            let attachments = task.networks_attachments.iter();
+            networks.extend(attachments.map(|attachment| attachment.network_id));
+        }
+    }
+    networks
+}
+
+fn net_node(node: &Node) -> Option<NetNode> {
+    let addr = node
+        .data_path_addr
+        .or_else(|| node.status.addr.parse().ok())?;
+    if node.index == 0 {
+        return None;
+    }
+    Some(NetNode {
+        index: node.index,
+        hostname: node.description.hostname.clone(),
+        addr,
+        addresses: node.addresses.clone(),
+        alive: node.status.state != NodeState::Down,
+    })
+}
+
+fn net_network(network: &Network) -> Option<NetNetwork> {
+    let vni = network.vni?;
+    let options = network.spec.driver_configuration.options.as_ref();
+    let option = |name: &str| options.and_then(|options| options.get(name));
+    let configs = network.ipam.iter().flat_map(|ipam| &ipam.configs);
+    Some(NetNetwork {
+        name: network.spec.name.clone(),
+        vni,
+        subnets: network.subnets().collect(),
+        gateways: configs.filter_map(|config| config.gateway).collect(),
+        mtu_bytes: option("com.docker.network.driver.mtu").and_then(|mtu| mtu.parse().ok()),
+        ingress: network.spec.ingress,
+        internal: network.spec.internal,
+        encrypted: option("encrypted").is_some(),
+    })
+}
+
+fn endpoints(view: &View, network: NetworkId, state: &mut NetState) {
+    for task in view.tasks_on_network(network) {
+        let (Some(phase), Some(node)) = (phase(view, task), task.node_id) else {
+            continue;
+        };
+        for attachment in &task.networks_attachments {
+            if attachment.network_id != network || attachment.addresses.is_empty() {
+                continue;
+            }
+            state.endpoints.insert(
+                attachment.backend,
+                NetEndpoint {
+                    task: task.id,
+                    network,
+                    node,
+                    addresses: attachment.addresses.clone(),
+                    service: task.service_id,
+                    name: task.name.clone(),
+                    names: names(view, task, &attachment.aliases),
+                    phase,
+                    host_ports: host_ports(task),
+                },
+            );
+        }
+    }
+}
+
+/// Whether a task's endpoint may be chosen; `None` when nobody need know of it.
+fn phase(view: &View, task: &Task) -> Option<EndpointPhase> {
+    let observed = task.status.state;
+    if !(TaskState::Assigned..=TaskState::Running).contains(&observed) {
+        return None;
+    }
+    let stops = task.desired_state > TaskState::Complete;
+    if stops && observed < TaskState::Starting {
+        return None;
+    }
+    let node = task.node_id.and_then(|id| view.node(id))?;
+    if stops || node.status.state == NodeState::Down {
+        return Some(EndpointPhase::Draining);
+    }
+    Some(if observed == TaskState::Running {
+        EndpointPhase::Serving
+    } else {
+        EndpointPhase::Starting
+    })
+}
+
+/// Further names of one container: its host name, the short form of its container id, and for a
+/// user's own container its aliases, since no service carries them.
+fn names(view: &View, task: &Task, aliases: &[String]) -> Vec<String> {
+    let container = task.spec.container_spec.as_ref();
+    let mut names = BTreeSet::new();
+    if let Some(hostname) = container.and_then(|container| container.hostname.as_deref()) {
+        let hostname = expand(view, task, hostname);
+        names.extend((!hostname.is_empty()).then_some(hostname));
+    }
+    let status = task.status.container_status.as_ref();
+    let attached = task.spec.network_attachment_spec.as_ref();
+    let id = status
+        .map(|status| status.container_id.as_str())
+        .or(attached.map(|spec| spec.container_id.as_str()));
+    names.extend(id.and_then(|id| id.get(..12)).map(str::to_owned));
+    if task.service_id.is_none() {
+        names.extend(aliases.iter().cloned());
+    }
+    names.into_iter().collect()
+}
+
+/// A host name with the template fields that Swarm allows in it. An unknown field leaves no name:
+/// the agent refuses such a task.
+fn expand(view: &View, task: &Task, text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let Some((field, after)) = after.split_once("}}") else {
+            return String::new();
+        };
+        let node = task.node_id.and_then(|id| view.node(id));
+        let slot = match (task.slot, task.node_id) {
+            (0, Some(node)) => node.to_string(),
+            (slot, _) => slot.to_string(),
+        };
+        let value = match field.trim() {
+            ".Service.ID" => task
+                .service_id
+                .map_or_else(String::new, |id| id.to_string()),
+            ".Service.Name" => task.service_name.clone(),
+            ".Node.ID" => task.node_id.map_or_else(String::new, |id| id.to_string()),
+            ".Node.Hostname" => {
+                node.map_or_else(String::new, |node| node.description.hostname.clone())
+            }
+            ".Task.ID" => task.id.to_string(),
+            ".Task.Name" => task.name.clone(),
+            ".Task.Slot" => slot,
+            _ => return String::new(),
+        };
+        out.push_str(before);
+        out.push_str(&value);
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+fn host_ports(task: &Task) -> Vec<weft_types::service::PortConfig> {
+    let reported = &task.status.port_status.ports;
+    let ports = if reported.is_empty() {
+        &task.ports
+    } else {
+        reported
+    };
+    let ports = ports.iter();
+    ports
+        .filter(|port| port.publish_mode == PublishMode::Host)
+        .cloned()
+        .collect()
+}
+
+/// A service as far as it has a name on one of `networks` or publishes a port.
+fn net_service(
+    service: &Service,
+    networks: &BTreeMap<NetworkId, NetNetwork>,
+) -> Option<NetService> {
+    if service.pending_delete {
+        return None;
+    }
+    let mut vips: BTreeMap<NetworkId, Vec<IpAddr>> = BTreeMap::new();
+    for vip in &service.endpoint.virtual_ips {
+        if networks.contains_key(&vip.network_id) {
+            vips.entry(vip.network_id).or_default().push(vip.addr.ip());
+        }
+    }
+    for vips in vips.values_mut() {
+        vips.sort_unstable();
+    }
+    let mode = service.spec.endpoint_mode();
+    let mut aliases: BTreeMap<NetworkId, BTreeSet<String>> = BTreeMap::new();
+    for attachment in service.spec.attachments() {
+        let Some(network) = attachment.target.parse().ok() else {
+            continue;
+        };
+        let names = attachment.aliases.iter().flatten().cloned();
+        // A service of round-robin names has an entry even without aliases: its name stays ours
+        // while no task of it runs.
+        if networks.contains_key(&network)
+            && (mode == EndpointMode::Dnsrr || names.clone().next().is_some())
+        {
+            aliases.entry(network).or_default().extend(names);
+        }
+    }
+    let mut ports: Vec<_> = service
+        .endpoint
+        .ports
+        .iter()
+        .filter(|port| port.publish_mode == PublishMode::Ingress && port.published_port != 0)
+        .cloned()
+        .collect();
+    ports.sort_unstable();
+    if vips.is_empty() && aliases.is_empty() && ports.is_empty() {
+        return None;
+    }
+    let labels = service.spec.labels.iter();
+    Some(NetService {
+        name: service.spec.name.clone(),
+        mode,
+        vips,
+        aliases,
+        ports,
+        labels: labels
+            .filter(|(name, _)| name.starts_with("weft."))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
+    })
+}

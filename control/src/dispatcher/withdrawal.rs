@@ -1,0 +1,85 @@
+//! When a task may get its stop signal: nobody chooses it any more.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use weft_types::{NodeId, TaskId, TaskState, Timestamp, node::NodeState, task::Task};
+
+use crate::store::{Draft, Outcome, View};
+
+/// Docker's grace period when a service names none.
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+
+/// Flows that live on, such as idle keep-alive connections, hold a task up no longer than this.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What live nodes have said of the network state they hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Acks {
+    /// Per node that has a session: the index of a view whose projection its kernel holds. For a
+    /// node that acknowledged the last state sent to it, that is the last view projected for it,
+    /// whether or not that view changed anything for it.
+    pub applied: BTreeMap<NodeId, u64>,
+    /// Flows that tasks being withdrawn still have, on their own nodes; none when not named.
+    pub draining: BTreeMap<TaskId, u64>,
+}
+
+/// Sets `withdrawn` on tasks that are to stop, once every live node has acknowledged that it does
+/// not choose them and their flows have ended.
+///
+/// Bounded: nodes are waited for during the task's grace period at most, flows a part of it. A
+/// node without a session holds nobody up.
+#[must_use]
+pub fn withdraw(view: &View, now: Timestamp, acks: &Acks) -> Outcome {
+    let mut draft = Draft::new(view, now);
+    let leaving: Vec<_> = view.tasks_leaving().cloned().collect();
+    for task in leaving {
+        match due(view, now, acks, &task) {
+            Due::Now => draft.edit_task(task.id, |task| task.withdrawn = true),
+            Due::At(moment) => draft.wake_at(moment),
+        }
+    }
+    draft.outcome()
+}
+
+enum Due {
+    Now,
+    /// At the latest.
+    At(Timestamp),
+}
+
+fn due(view: &View, now: Timestamp, acks: &Acks, task: &Task) -> Due {
+    let grace = task.spec.container_spec.as_ref();
+    let grace = grace.and_then(|container| container.stop_grace_period);
+    let grace = grace
+        .and_then(|nanos| u64::try_from(nanos).ok())
+        .map_or(DEFAULT_GRACE, Duration::from_nanos);
+    let was_chosen = task.status.state == TaskState::Running
+        && task
+            .networks_attachments
+            .iter()
+            .any(|attachment| !attachment.addresses.is_empty());
+    if !was_chosen {
+        return Due::Now;
+    }
+    let is_gone = |node: &NodeId| {
+        let node = view.node(*node);
+        node.is_none_or(|node| node.status.state == NodeState::Down)
+    };
+    let decided = task.meta.version.index;
+    let mut applied = acks.applied.iter();
+    let acknowledged = applied.all(|(node, index)| *index >= decided || is_gone(node));
+    let latest = task.desired_since.after(grace);
+    if latest <= now {
+        return Due::Now;
+    }
+    if !acknowledged {
+        return Due::At(latest);
+    }
+    let drained = acks.draining.get(&task.id).is_none_or(|flows| *flows == 0);
+    let latest = task.desired_since.after(grace.min(DRAIN));
+    if drained || latest <= now {
+        Due::Now
+    } else {
+        Due::At(latest)
+    }
+}
