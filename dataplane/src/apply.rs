@@ -1,17 +1,38 @@
 //! The data plane of one node.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    fmt,
+    os::fd::AsFd as _,
+    sync::mpsc::{self, RecvTimeoutError},
+    time::{Duration, Instant},
+};
 
+use tokio::sync::oneshot;
 use weft_types::{BackendId, TaskId};
 
 use crate::{
     Config, DataplaneError, Desired, DropCount, NetnsRef, Repairs, ResolverSockets, Sandbox, SandboxSpec, Status,
+    keeper::Keeper, kernel::netns,
 };
+
+/// How often links and addresses are looked at.
+const TICK: Duration = Duration::from_secs(2);
+
+type Job = Box<dyn FnOnce(&mut Option<Keeper>) + Send>;
 
 /// The data plane of one node: a handle, cheap to clone, usable from any task. Work that blocks is
 /// done on threads of its own.
-#[derive(Debug, Clone)]
-pub struct Dataplane {}
+#[derive(Clone)]
+pub struct Dataplane {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl fmt::Debug for Dataplane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dataplane")
+    }
+}
 
 /// What the kernel holds after [`Dataplane::apply`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,30 +47,69 @@ pub struct Applied {
 
 impl Dataplane {
     /// Loads or re-adopts programs, links and maps, makes the overlay device, and begins to follow
-    /// this host's links and addresses. Call on a tokio runtime.
+    /// this host's links and addresses.
     ///
     /// # Errors
     /// When the kernel refuses a part; what was made stays pinned for the next try.
     pub async fn start(config: Config) -> Result<Self, DataplaneError> {
-        Err(DataplaneError::Refused(format!("not yet: {config:?}")))
+        let (jobs, queue) = mpsc::channel();
+        let (started, begun) = oneshot::channel();
+        let run = move || match Keeper::start(config) {
+            Ok(keeper) => {
+                // Nobody may be waiting any more; then the queue is closed too.
+                let _ = started.send(Ok(()));
+                serve(keeper, &queue);
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+            }
+        };
+        let thread = std::thread::Builder::new().name("dataplane".to_owned()).spawn(run);
+        thread.map_err(|error| DataplaneError::Refused(format!("start a thread: {error}")))?;
+        begun.await.unwrap_or_else(|_| Err(stopped()))?;
+        Ok(Self { jobs })
     }
 
-    /// Makes the kernel hold `desired`, reading back what it holds now. Calls queue; the last one
-    /// wins. Also mends what drifted, so call it again from time to time with the same desire.
+    /// Runs `work` on the keeper's thread.
+    async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Keeper) -> Result<T, DataplaneError> + Send + 'static,
+    ) -> Result<T, DataplaneError> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |keeper| {
+            let result = keeper.as_mut().map_or_else(|| Err(stopped()), work);
+            // Whoever asked may have given up.
+            let _ = answer.send(result);
+        });
+        self.jobs.send(job).map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Makes the kernel hold `desired`, reading back what it holds now. Also mends what drifted, so
+    /// call it again from time to time with the same desire.
     ///
     /// # Errors
     /// When the kernel refuses a part; the rest is applied nevertheless.
     pub async fn apply(&self, desired: Desired) -> Result<Applied, DataplaneError> {
-        Err(DataplaneError::Refused(format!("not yet: {}", desired.revision)))
+        self.ask(|keeper| keeper.apply(desired)).await
     }
 
     /// Makes a task's interfaces and returns when they are up and its programs are attached.
     /// Repeatable: a sandbox that is there is checked and mended.
     ///
     /// # Errors
-    /// When the namespace is gone or the kernel refuses; nothing is left behind then.
+    /// When the namespace is gone or the kernel refuses.
     pub async fn create_sandbox(&self, spec: SandboxSpec, netns: NetnsRef) -> Result<Sandbox, DataplaneError> {
-        Err(DataplaneError::Refused(format!("not yet: {spec:?} {netns:?}")))
+        let netns = netns::open(netns)?;
+        self.ask(move |keeper| {
+            let task = spec.task;
+            keeper.create_sandbox(&spec, netns).inspect_err(|_| {
+                if let Err(error) = keeper.remove_sandbox(task) {
+                    tracing::warn!(%error, %task, "cannot remove a half-made sandbox");
+                }
+            })
+        })
+        .await
     }
 
     /// Removes a task's interfaces and flows. Unknown tasks are fine.
@@ -57,7 +117,7 @@ impl Dataplane {
     /// # Errors
     /// When the kernel refuses.
     pub async fn remove_sandbox(&self, task: TaskId) -> Result<(), DataplaneError> {
-        Err(DataplaneError::Refused(format!("not yet: {task}")))
+        self.ask(move |keeper| keeper.remove_sandbox(task)).await
     }
 
     /// Forgets sandboxes found at start that belong to none of `tasks`. Call once after a restart,
@@ -66,7 +126,7 @@ impl Dataplane {
     /// # Errors
     /// When the kernel refuses.
     pub async fn retain_sandboxes(&self, tasks: BTreeSet<TaskId>) -> Result<(), DataplaneError> {
-        Err(DataplaneError::Refused(format!("not yet: {tasks:?}")))
+        self.ask(move |keeper| keeper.retain_sandboxes(&tasks)).await
     }
 
     /// Flows that this backend of this node holds now: a drain is over at 0.
@@ -74,7 +134,7 @@ impl Dataplane {
     /// # Errors
     /// When the table cannot be read.
     pub async fn flows(&self, backend: BackendId) -> Result<usize, DataplaneError> {
-        Err(DataplaneError::Refused(format!("not yet: {backend:?}")))
+        self.ask(move |keeper| keeper.flows(backend)).await
     }
 
     /// Every reason for which a packet was dropped, with the last sample.
@@ -82,12 +142,12 @@ impl Dataplane {
     /// # Errors
     /// When the counters cannot be read.
     pub async fn drops(&self) -> Result<Vec<DropCount>, DataplaneError> {
-        Ok(Vec::new())
+        self.ask(|keeper| keeper.drops()).await
     }
 
     /// The state at a glance.
     pub async fn status(&self) -> Status {
-        Status::default()
+        self.ask(|keeper| Ok(keeper.status())).await.unwrap_or_default()
     }
 
     /// Removes everything that was ever made here: programs, links, maps, pins, devices, routes,
@@ -96,7 +156,36 @@ impl Dataplane {
     /// # Errors
     /// When a part cannot be removed; the rest is removed nevertheless.
     pub async fn uninstall(self) -> Result<(), DataplaneError> {
-        Ok(())
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |keeper| {
+            let result = keeper.take().map_or(Ok(()), Keeper::uninstall);
+            let _ = answer.send(result);
+        });
+        self.jobs.send(job).map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+fn stopped() -> DataplaneError {
+    DataplaneError::Refused("the data plane was stopped".to_owned())
+}
+
+/// Does jobs as they come and looks around between them, until nobody can send any more.
+fn serve(keeper: Keeper, queue: &mpsc::Receiver<Job>) {
+    let mut keeper = Some(keeper);
+    let mut next = Instant::now() + TICK;
+    loop {
+        match queue.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Ok(job) => job(&mut keeper),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if Instant::now() >= next {
+            if let Some(keeper) = &mut keeper {
+                keeper.tick();
+            }
+            next = Instant::now() + TICK;
+        }
     }
 }
 
@@ -107,6 +196,9 @@ impl Sandbox {
     /// # Errors
     /// When the namespace is gone or the address is taken.
     pub async fn open_resolver(&self) -> Result<ResolverSockets, DataplaneError> {
-        Err(DataplaneError::Refused(format!("not yet: {:?}", self.netns)))
+        let sandbox = self.netns.clone();
+        let open = move || netns::within(sandbox.as_fd(), netns::open_resolver);
+        let opened = tokio::task::spawn_blocking(open).await;
+        opened.unwrap_or_else(|error| Err(DataplaneError::Refused(format!("open the resolver's sockets: {error}"))))
     }
 }

@@ -22,6 +22,8 @@ pub struct Config {
     pub egress_pool: Ipv4Network,
     /// Container MTU in bytes; `None` computes it from the data path link.
     pub mtu_bytes: Option<u16>,
+    /// Network namespace to work in; `None` is the caller's. Tests put several nodes into one process.
+    pub netns: Option<PathBuf>,
 }
 
 impl Config {
@@ -36,6 +38,7 @@ impl Config {
             uplinks: Uplinks::Auto,
             egress_pool: EGRESS_POOL,
             mtu_bytes: None,
+            netns: None,
         }
     }
 }

@@ -6,7 +6,11 @@ use std::{
 };
 
 use ipnetwork::IpNetwork;
-use weft_types::{BackendId, NodeId, netstate::NetState, service::Protocol};
+use weft_types::{
+    BackendId, NetworkId, NodeId, ServiceId,
+    netstate::{EndpointPhase, NetEndpoint, NetState},
+    service::Protocol,
+};
 
 /// What this node's network should be: the cluster's part. The node's own part (links, addresses,
 /// sandboxes) is added by [`crate::Dataplane`].
@@ -37,6 +41,8 @@ pub struct Desired {
 pub struct Node {
     /// Its underlay address.
     pub addr: IpAddr,
+    /// Its other addresses, of both families.
+    pub addresses: BTreeSet<IpAddr>,
     /// Does not answer.
     pub dead: bool,
 }
@@ -52,8 +58,6 @@ pub struct Endpoint {
     pub addresses: Vec<IpAddr>,
     /// Leaving: keeps flows, gets no new ones.
     pub draining: bool,
-    /// On an internal network.
-    pub internal: bool,
 }
 
 /// Where clients knock.
@@ -96,7 +100,164 @@ impl Desired {
     /// # Errors
     /// When the state does not list the node.
     pub fn of(state: &NetState, node: NodeId, dead: &BTreeSet<NodeId>) -> Result<Self, DesireError> {
-        let _ = dead;
-        Err(DesireError::NotAMember { revision: state.revision, node })
+        let own = state
+            .nodes
+            .get(&node)
+            .filter(|own| own.index != 0)
+            .ok_or(DesireError::NotAMember { revision: state.revision, node })?;
+        let mut desired = Self {
+            revision: state.revision,
+            ring_seed: state.ring_seed,
+            node: own.index,
+            ..Self::default()
+        };
+        for (id, peer) in &state.nodes {
+            desired.nodes.insert(
+                peer.index,
+                Node {
+                    addr: peer.addr,
+                    addresses: peer.addresses.clone(),
+                    // A node that runs this line is alive, whatever a manager believes.
+                    dead: *id != node && (!peer.alive || dead.contains(id)),
+                },
+            );
+        }
+        for network in state.networks.values() {
+            if network.ingress {
+                desired.mesh = network.vni;
+            }
+            desired.subnets.extend(network.subnets.iter().map(|subnet| (*subnet, network.vni)));
+        }
+        for (backend, endpoint) in &state.endpoints {
+            let (Some(network), Some(peer)) =
+                (state.networks.get(&endpoint.network), state.nodes.get(&endpoint.node))
+            else {
+                continue;
+            };
+            desired.endpoints.insert(
+                *backend,
+                Endpoint {
+                    net: network.vni,
+                    node: peer.index,
+                    addresses: endpoint.addresses.iter().map(IpNetwork::ip).collect(),
+                    draining: endpoint.phase == EndpointPhase::Draining,
+                },
+            );
+        }
+        desired.add_services(state);
+        desired.add_host_ports(state, node);
+        Ok(desired)
     }
+
+    fn add_services(&mut self, state: &NetState) {
+        let choosable = choosable(state, &self.nodes);
+        let ingress = state.networks.iter().find(|(_, network)| network.ingress).map(|(id, _)| *id);
+        for (service, wish) in &state.services {
+            if let Some(ingress) = ingress
+                && !wish.ports.is_empty()
+            {
+                let ring = self.ring(&choosable, *service, ingress);
+                for port in &wish.ports {
+                    let front = Frontend::Port(port.protocol, port.published_port);
+                    self.fronts.insert(front, Target { ring, port: port.target_port, host_mode: false });
+                }
+            }
+            for (network, vips) in &wish.vips {
+                let Some(vni) = state.networks.get(network).map(|network| network.vni) else {
+                    continue;
+                };
+                if vips.is_empty() {
+                    continue;
+                }
+                let ring = self.ring(&choosable, *service, *network);
+                for vip in vips {
+                    self.fronts.insert(Frontend::Vip(vni, *vip), Target { ring, port: 0, host_mode: false });
+                }
+            }
+        }
+    }
+
+    /// Ports of `mode=host`: they lead to this node's tasks alone. A port that the mesh has too stays
+    /// the mesh's.
+    fn add_host_ports(&mut self, state: &NetState, node: NodeId) {
+        let here = state.endpoints.iter().filter(|(_, endpoint)| {
+            endpoint.node == node && endpoint.phase != EndpointPhase::Draining
+        });
+        for (backend, endpoint) in here {
+            for port in &endpoint.host_ports {
+                let front = Frontend::Port(port.protocol, port.published_port);
+                if self.fronts.get(&front).is_some_and(|target| !target.host_mode) {
+                    continue;
+                }
+                let key = format!("host/{}/{}", port.protocol.as_str(), port.published_port);
+                let ring = free_number(&self.rings, hash(&key), |_| true);
+                // A task has its host ports on each of its networks: one of them is enough.
+                let target = self.fronts.entry(front).or_insert(Target {
+                    ring,
+                    port: port.target_port,
+                    host_mode: true,
+                });
+                let backends = self.rings.entry(target.ring).or_default();
+                if backends.is_empty() {
+                    backends.insert(*backend);
+                }
+            }
+        }
+    }
+
+    fn ring(
+        &mut self,
+        choosable: &BTreeMap<(ServiceId, NetworkId), BTreeSet<BackendId>>,
+        service: ServiceId,
+        network: NetworkId,
+    ) -> u32 {
+        let backends = choosable.get(&(service, network)).cloned().unwrap_or_default();
+        let key = format!("{service}/{network}");
+        let ring = free_number(&self.rings, hash(&key), |held| *held == backends);
+        self.rings.insert(ring, backends);
+        ring
+    }
+}
+
+/// Who may be chosen, by service and network: serving, and on a node that answers.
+fn choosable(
+    state: &NetState,
+    nodes: &BTreeMap<u32, Node>,
+) -> BTreeMap<(ServiceId, NetworkId), BTreeSet<BackendId>> {
+    let mut choosable: BTreeMap<_, BTreeSet<BackendId>> = BTreeMap::new();
+    for (backend, endpoint) in &state.endpoints {
+        if let Some(service) = endpoint.service
+            && is_choosable(state, nodes, endpoint)
+        {
+            choosable.entry((service, endpoint.network)).or_default().insert(*backend);
+        }
+    }
+    choosable
+}
+
+fn is_choosable(state: &NetState, nodes: &BTreeMap<u32, Node>, endpoint: &NetEndpoint) -> bool {
+    let node = state.nodes.get(&endpoint.node).and_then(|node| nodes.get(&node.index));
+    endpoint.phase == EndpointPhase::Serving && node.is_some_and(|node| !node.dead)
+}
+
+/// The first number from `start` on that is free, or taken by the very same ring: ring numbers come
+/// from names, so that a restart finds the numbers it had.
+fn free_number(
+    rings: &BTreeMap<u32, BTreeSet<BackendId>>,
+    start: u32,
+    same: impl Fn(&BTreeSet<BackendId>) -> bool,
+) -> u32 {
+    let mut number = start.max(1);
+    while rings.get(&number).is_some_and(|held| !same(held)) {
+        number = number.wrapping_add(1).max(1);
+    }
+    number
+}
+
+/// FNV-1a, folded to 32 bits.
+fn hash(text: &str) -> u32 {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash ^ (hash >> 32)) as u32
 }

@@ -9,9 +9,14 @@
 mod apply;
 mod config;
 pub mod desired;
+mod flows;
+mod interfaces;
+mod keeper;
 mod kernel;
+mod links;
 pub mod mesh;
 mod report;
+mod tables;
 pub mod sandbox;
 
 pub use apply::{Applied, Dataplane};

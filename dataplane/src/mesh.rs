@@ -1,1 +1,259 @@
 //! Rings: which backend a slot of a service names. The same on every node from the same state.
+//!
+//! Filled in rounds as Maglev does, with one change: a backend whose next slot is taken waits for the
+//! next round instead of looking further. Maglev's search makes every later choice depend on every
+//! earlier one, so that with hundreds of backends a removal moves several times its share; waiting
+//! keeps that close to the share itself. A cap on each backend's slots keeps the shares even.
+//! Nothing but the backends' ids goes in.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use weft_abi::RING_SIZES;
+use weft_types::BackendId;
+
+/// Slots of a ring, each a backend id. Shared, because a ring is swapped whole and never edited.
+pub type Slots = Arc<[u32]>;
+
+/// How long the ring before the last change is kept for flows that were chosen by it. Longer than
+/// the life of most connections' silence, short enough to forget backends that are gone for good.
+pub const YOUTH: Duration = Duration::from_secs(600);
+
+/// Number of slots for this many backends: the first size that gives each a hundred.
+#[must_use]
+pub fn size_for(backends: usize) -> u32 {
+    let wanted = backends.saturating_mul(100);
+    let fits = RING_SIZES.iter().find(|size| **size as usize >= wanted);
+    fits.or(RING_SIZES.last()).copied().unwrap_or(251)
+}
+
+/// The ring of these backends; empty when there are none.
+#[must_use]
+pub fn fill(backends: &BTreeSet<BackendId>) -> Slots {
+    if backends.is_empty() {
+        return Arc::from([]);
+    }
+    let size = size_for(backends.len());
+    let mut quota = Quota::new(size, backends.len() as u32);
+    let mut slots = vec![0_u32; size as usize];
+    let mut walks: Vec<Walk> = backends.iter().map(|backend| Walk::new(backend.0, size)).collect();
+    let mut left = size;
+    while left > 0 {
+        for walk in &mut walks {
+            let slot = walk.step();
+            if left > 0 && slots[slot] == 0 && quota.grant(&mut walk.taken) {
+                slots[slot] = walk.backend;
+                left -= 1;
+            }
+        }
+    }
+    slots.into()
+}
+
+/// How many slots a backend may take: an even share, in large rings a little more. The little more
+/// is what keeps moves few when many backends compete for the last slots.
+struct Quota {
+    share: u32,
+    extra: u32,
+}
+
+impl Quota {
+    fn new(size: u32, backends: u32) -> Self {
+        let slack_percent = match size {
+            0..=1021 => 0,
+            1022..=4093 => 1,
+            _ => 5,
+        };
+        let loose = u64::from(size) * (100 + slack_percent);
+        match slack_percent {
+            0 => Self { share: size / backends, extra: size % backends },
+            _ => Self { share: loose.div_ceil(100 * u64::from(backends)) as u32, extra: 0 },
+        }
+    }
+
+    fn grant(&mut self, taken: &mut u32) -> bool {
+        if *taken == self.share && self.extra > 0 {
+            self.extra -= 1;
+        } else if *taken >= self.share {
+            return false;
+        }
+        *taken += 1;
+        true
+    }
+}
+
+/// A backend's way through all slots: `offset + k * skip`, a permutation because the size is prime.
+struct Walk {
+    backend: u32,
+    at: u32,
+    skip: u32,
+    size: u32,
+    taken: u32,
+}
+
+impl Walk {
+    fn new(backend: u32, size: u32) -> Self {
+        let hash = mix(u64::from(backend));
+        Self {
+            backend,
+            at: ((hash >> 32) % u64::from(size)) as u32,
+            skip: ((hash & 0xffff_ffff) % u64::from(size - 1)) as u32 + 1,
+            size,
+            taken: 0,
+        }
+    }
+
+    fn step(&mut self) -> usize {
+        let slot = self.at;
+        self.at = (self.at + self.skip) % self.size;
+        slot as usize
+    }
+}
+
+/// Spreads a number over 64 bits (the finaliser of SplitMix64). Part of the ring's definition: nodes
+/// of different versions must agree on it.
+fn mix(number: u64) -> u64 {
+    let x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// The rings of a node: filled once per set of backends, with the ring before the last change while
+/// that is young.
+#[derive(Debug, Default)]
+pub struct Rings {
+    current: BTreeMap<u32, Ring>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    backends: BTreeSet<BackendId>,
+    slots: Slots,
+    before: Option<(Slots, Instant)>,
+}
+
+impl Rings {
+    /// Takes over the wish `wanted`, filling only rings whose backends changed.
+    pub fn update(&mut self, wanted: &BTreeMap<u32, BTreeSet<BackendId>>, now: Instant) {
+        self.current.retain(|ring, _| wanted.contains_key(ring));
+        for (ring, backends) in wanted {
+            match self.current.get_mut(ring) {
+                Some(known) if known.backends == *backends => {}
+                Some(known) => {
+                    let slots = std::mem::replace(&mut known.slots, fill(backends));
+                    known.backends.clone_from(backends);
+                    if !slots.is_empty() {
+                        known.before = Some((slots, now + YOUTH));
+                    }
+                }
+                None => {
+                    let ring_now = Ring { backends: backends.clone(), slots: fill(backends), before: None };
+                    self.current.insert(*ring, ring_now);
+                }
+            }
+        }
+        for ring in self.current.values_mut() {
+            ring.before.take_if(|(_, until)| *until <= now);
+        }
+    }
+
+    /// Remembers a ring that the kernel held before this process began as the one before the change,
+    /// when the wish differs from it.
+    pub fn adopt(&mut self, ring: u32, slots: &Slots, now: Instant) {
+        if let Some(known) = self.current.get_mut(&ring)
+            && known.before.is_none()
+            && known.slots != *slots
+            && !slots.is_empty()
+        {
+            known.before = Some((slots.clone(), now + YOUTH));
+        }
+    }
+
+    /// Rings in force. A service without backends has none.
+    #[must_use]
+    pub fn current(&self) -> BTreeMap<u32, Slots> {
+        let filled = self.current.iter().filter(|(_, ring)| !ring.slots.is_empty());
+        filled.map(|(id, ring)| (*id, ring.slots.clone())).collect()
+    }
+
+    /// Rings before the last change, while young.
+    #[must_use]
+    pub fn before(&self) -> BTreeMap<u32, Slots> {
+        let rings = self.current.iter();
+        rings.filter_map(|(id, ring)| ring.before.as_ref().map(|(slots, _)| (*id, slots.clone()))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ids(numbers: impl IntoIterator<Item = u32>) -> BTreeSet<BackendId> {
+        numbers.into_iter().map(BackendId).collect()
+    }
+
+    fn shares(ring: &Slots) -> BTreeMap<u32, usize> {
+        let mut shares = BTreeMap::new();
+        for slot in ring.iter() {
+            *shares.entry(*slot).or_insert(0) += 1;
+        }
+        shares
+    }
+
+    #[test]
+    fn a_service_without_backends_has_no_ring() {
+        assert!(fill(&ids([])).is_empty());
+        let mut rings = Rings::default();
+        rings.update(&BTreeMap::from([(1, ids([]))]), Instant::now());
+        assert!(rings.current().is_empty());
+    }
+
+    #[test]
+    fn the_ring_before_is_kept_while_young() {
+        let start = Instant::now();
+        let mut rings = Rings::default();
+        rings.update(&BTreeMap::from([(1, ids([1, 2]))]), start);
+        assert!(rings.before().is_empty());
+        rings.update(&BTreeMap::from([(1, ids([1]))]), start);
+        assert_eq!(rings.before().get(&1), Some(&fill(&ids([1, 2]))));
+        rings.update(&BTreeMap::from([(1, ids([1]))]), start + YOUTH);
+        assert!(rings.before().is_empty());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn shares_are_even(backends in prop::collection::btree_set(1_u32.., 1..60)) {
+            let count = backends.len() as f64;
+            let ring = fill(&ids(backends));
+            let shares = shares(&ring);
+            let most = *shares.values().max().unwrap() as f64 / ring.len() as f64;
+            let least = *shares.values().min().unwrap() as f64 / ring.len() as f64;
+            prop_assert_eq!(shares.len() as f64, count);
+            prop_assert!(most <= 1.05 / count + 0.005, "most {most}");
+            prop_assert!(most - 1.0 / count <= 0.01, "most {most}");
+            if ring.len() <= 1021 {
+                prop_assert!(1.0 / count - least <= 0.01, "least {least}");
+            }
+        }
+
+        #[test]
+        fn few_slots_move_when_one_of_n_goes(backends in prop::collection::btree_set(1_u32.., 2..60), which: prop::sample::Index) {
+            let all = ids(backends);
+            let gone = *which.get(&all.iter().collect::<Vec<_>>());
+            let mut rest = all.clone();
+            rest.remove(gone);
+            // Another size is another ring: then the ring before and the flows themselves carry over.
+            prop_assume!(size_for(all.len()) == size_for(rest.len()));
+            let (ring, other) = (fill(&all), fill(&rest));
+            let moved = ring.iter().zip(other.iter()).filter(|(a, b)| a != b).count();
+            prop_assert!(moved as f64 <= 1.5 * ring.len() as f64 / all.len() as f64 + 1.0, "{moved} of {} with {}", ring.len(), all.len());
+        }
+    }
+}

@@ -1,3 +1,10 @@
 //! The doors to the kernel: the only place with `unsafe`.
 
+pub(crate) mod bpf;
 pub(crate) mod error;
+pub(crate) mod firewall;
+pub(crate) mod map;
+pub(crate) mod netlink;
+pub(crate) mod netns;
+mod syscall;
+pub(crate) mod sysctl;

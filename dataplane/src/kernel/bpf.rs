@@ -1,0 +1,349 @@
+//! Programs, links and maps: loaded or re-adopted, pinned, attached.
+//!
+//! Under the pin directory: `maps-<layout>/` holds the maps, `links/` one link per program and
+//! target. A new version loads its programs over the same maps and puts them behind the same links;
+//! a new layout gets new maps, and the old ones go when every link has moved over.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{Ebpf, EbpfLoader, programs::Program};
+use weft_abi::{
+    Addr, Backend, Config, Counter, Endpoint, Flow, FlowKey, Front, FrontKey, LAYOUT, NetAddr, Netns, Node, NodeAddr,
+    Pick, ServiceCount, SubnetKey, Task, maps,
+};
+
+use super::{error::DataplaneError, map::Map, syscall};
+
+/// The kernel half, built by `cargo xtask build-ebpf`; build.rs says so when it is missing.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEFT_EBPF_OBJECT"));
+
+/// Where a program of ours is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Hook {
+    /// tcx ingress of a link to the world.
+    UplinkIn(u32),
+    /// tcx ingress of the overlay device.
+    OverlayIn(u32),
+    /// tcx egress of the overlay device.
+    HostOut(u32),
+    /// tcx ingress of the host side of a task's interface.
+    TaskIn(u32),
+}
+
+impl Hook {
+    const INGRESS: u32 = 46;
+    const EGRESS: u32 = 47;
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::UplinkIn(_) => "uplink_in",
+            Self::OverlayIn(_) => "overlay_in",
+            Self::HostOut(_) => "host_out",
+            Self::TaskIn(_) => "task_in",
+        }
+    }
+
+    fn ifindex(self) -> u32 {
+        match self {
+            Self::UplinkIn(index) | Self::OverlayIn(index) | Self::HostOut(index) | Self::TaskIn(index) => index,
+        }
+    }
+
+    fn attach_type(self) -> u32 {
+        if matches!(self, Self::HostOut(_)) { Self::EGRESS } else { Self::INGRESS }
+    }
+
+    fn pin_name(self) -> String {
+        format!("{}-{}", self.program(), self.ifindex())
+    }
+}
+
+/// Socket programs with the number of their attach type.
+const SOCKET_PROGRAMS: [(&str, u32); 8] = [
+    ("connect4", 10),
+    ("connect6", 11),
+    ("sendmsg4", 14),
+    ("sendmsg6", 15),
+    ("recvmsg4", 19),
+    ("recvmsg6", 20),
+    ("getpeername4", 29),
+    ("getpeername6", 30),
+];
+
+/// The maps that the user half reads or writes.
+pub(crate) struct Maps {
+    pub(crate) config: Map<u32, Config>,
+    pub(crate) front: Map<FrontKey, Front>,
+    pub(crate) rings: Map<u32, u32>,
+    pub(crate) rings_before: Map<u32, u32>,
+    pub(crate) backends: Map<u32, Backend>,
+    pub(crate) nodes: Map<u32, Node>,
+    pub(crate) node_by_addr: Map<Addr, NodeAddr>,
+    pub(crate) local_addrs: Map<Addr, u32>,
+    pub(crate) tasks: Map<NetAddr, Task>,
+    pub(crate) subnets: Map<SubnetKey, u32>,
+    pub(crate) endpoints: Map<u32, Endpoint>,
+    pub(crate) local_tasks: Map<u32, Endpoint>,
+    pub(crate) netns: Map<u64, Netns>,
+    pub(crate) services: Map<u32, ServiceCount>,
+    pub(crate) flow_new: Map<FlowKey, Flow>,
+    pub(crate) flow: Map<FlowKey, Flow>,
+    pub(crate) pick: Map<FlowKey, Pick>,
+    pub(crate) counters: Map<u32, Counter>,
+}
+
+impl Maps {
+    fn open(dir: &Path) -> Result<Self, DataplaneError> {
+        macro_rules! open {
+            ($spec:ident) => {
+                Map::open(&dir.join(maps::$spec.name), maps::$spec.name)?
+            };
+        }
+        Ok(Self {
+            config: open!(CONFIG),
+            front: open!(FRONT),
+            rings: open!(RINGS),
+            rings_before: open!(RINGS_BEFORE),
+            backends: open!(BACKENDS),
+            nodes: open!(NODES),
+            node_by_addr: open!(NODE_BY_ADDR),
+            local_addrs: open!(LOCAL_ADDRS),
+            tasks: open!(TASKS),
+            subnets: open!(SUBNETS),
+            endpoints: open!(ENDPOINTS),
+            local_tasks: open!(LOCAL_TASKS),
+            netns: open!(NETNS),
+            services: open!(SERVICES),
+            flow_new: open!(FLOW_NEW),
+            flow: open!(FLOW),
+            pick: open!(PICK),
+            counters: open!(COUNTERS),
+        })
+    }
+}
+
+/// Loaded programs and open maps.
+pub(crate) struct Programs {
+    object: Ebpf,
+    pin_dir: PathBuf,
+    maps_dir: PathBuf,
+    pub(crate) maps: Maps,
+}
+
+fn fail(operation: &'static str, object: impl Into<String>) -> impl FnOnce(&dyn std::error::Error) -> DataplaneError {
+    let object = object.into();
+    move |error| {
+        let mut cause = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            cause = format!("{cause}: {error}");
+            source = error.source();
+        }
+        DataplaneError::Bpf { operation, object, cause }
+    }
+}
+
+fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataplaneError {
+    let path = path.to_owned();
+    move |source| DataplaneError::File { operation, path, source }
+}
+
+/// Changes with anything that makes old maps unreadable: layout number, sizes, shapes.
+fn layout_name() -> String {
+    let sizes = [
+        size_of::<Config>(), size_of::<FrontKey>(), size_of::<Front>(), size_of::<Backend>(), size_of::<Node>(),
+        size_of::<NodeAddr>(), size_of::<NetAddr>(), size_of::<Task>(), size_of::<SubnetKey>(), size_of::<Endpoint>(),
+        size_of::<Netns>(), size_of::<ServiceCount>(), size_of::<FlowKey>(), size_of::<Flow>(), size_of::<Pick>(),
+        size_of::<Counter>(),
+    ];
+    let text = format!("{LAYOUT} {sizes:?} {:?}", maps::ALL);
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("maps-{LAYOUT}-{:08x}", hash as u32)
+}
+
+fn check_bpffs(pin_dir: &Path) -> Result<(), DataplaneError> {
+    fs::create_dir_all(pin_dir).map_err(file("make pin directory", pin_dir))?;
+    let kind = nix::sys::statfs::statfs(pin_dir).map_err(|errno| file("look at", pin_dir)(errno.into()))?;
+    if kind.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC {
+        return Ok(());
+    }
+    let dir = pin_dir.display();
+    Err(DataplaneError::Refused(format!(
+        "pin directory {dir} is not on a bpf file system: `mount -t bpf bpf {dir}`, or choose one below /sys/fs/bpf"
+    )))
+}
+
+impl Programs {
+    /// Loads the programs over pinned maps, making those that are missing.
+    pub(crate) fn load(pin_dir: &Path) -> Result<Self, DataplaneError> {
+        check_bpffs(pin_dir)?;
+        let maps_dir = pin_dir.join(layout_name());
+        for dir in [&maps_dir, &pin_dir.join("links")] {
+            fs::create_dir_all(dir).map_err(file("make pin directory", dir))?;
+        }
+        let mut loader = EbpfLoader::new();
+        for spec in maps::ALL {
+            loader.map_pin_path(spec.name, maps_dir.join(spec.name));
+        }
+        let mut object = loader.load(OBJECT).map_err(|error| fail("load", "weft.bpf.o")(&error))?;
+        for (name, program) in object.programs_mut() {
+            let loaded = match program {
+                Program::SchedClassifier(program) => program.load(),
+                Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSock(program) => program.load(),
+                _ => continue,
+            };
+            loaded.map_err(|error| fail("load program", name)(&error))?;
+        }
+        let maps = Maps::open(&maps_dir)?;
+        Ok(Self { object, pin_dir: pin_dir.to_owned(), maps_dir, maps })
+    }
+
+    /// Path of a pinned map, for readers of their own.
+    pub(crate) fn map_path(&self, name: &str) -> PathBuf {
+        self.maps_dir.join(name)
+    }
+
+    fn program(&self, name: &'static str) -> Result<BorrowedFd<'_>, DataplaneError> {
+        let missing = || DataplaneError::Bpf {
+            operation: "find program",
+            object: name.to_owned(),
+            cause: "the object does not have it".to_owned(),
+        };
+        let program = self.object.program(name).ok_or_else(missing)?;
+        program.fd().map(|fd| fd.as_fd()).map_err(|error| fail("use program", name)(&error))
+    }
+
+    fn link_path(&self, name: &str) -> PathBuf {
+        self.pin_dir.join("links").join(name)
+    }
+
+    /// Puts the program behind its pinned link, or makes the link. True when it was not attached.
+    fn attach_pinned(
+        &self,
+        program: &'static str,
+        pin: &str,
+        target: u32,
+        attach_type: u32,
+        expected: Option<u32>,
+    ) -> Result<bool, DataplaneError> {
+        let path = self.link_path(pin);
+        let fd = self.program(program)?;
+        if let Ok(link) = syscall::open_pin(&path) {
+            let shape = syscall::link_shape(link.as_fd()).map_err(|error| fail("look at link", pin)(&error))?;
+            let alive = shape.target != 0 && expected.is_none_or(|expected| expected == shape.target);
+            if alive && syscall::update_link(link.as_fd(), fd).is_ok() {
+                return Ok(false);
+            }
+            fs::remove_file(&path).map_err(file("unpin", &path))?;
+        }
+        let first = expected.is_some();
+        let link = syscall::create_link(fd, target, attach_type, first)
+            .map_err(|error| fail("attach program", pin)(&error))?;
+        syscall::pin(link.as_fd(), &path).map_err(file("pin link", &path))?;
+        Ok(true)
+    }
+
+    /// Attaches the program of `hook`, first in its chain. True when it was not attached.
+    pub(crate) fn attach(&self, hook: Hook) -> Result<bool, DataplaneError> {
+        let index = hook.ifindex();
+        self.attach_pinned(hook.program(), &hook.pin_name(), index, hook.attach_type(), Some(index))
+    }
+
+    /// Whether the hook's link is there and attached.
+    pub(crate) fn is_attached(&self, hook: Hook) -> bool {
+        let link = syscall::open_pin(&self.link_path(&hook.pin_name()));
+        link.and_then(|link| syscall::link_shape(link.as_fd())).is_ok_and(|shape| shape.target == hook.ifindex())
+    }
+
+    /// Detaches the program of `hook`, if it is attached.
+    pub(crate) fn detach(&self, hook: Hook) -> Result<(), DataplaneError> {
+        remove_pin(&self.link_path(&hook.pin_name()))
+    }
+
+    /// Removes links to interfaces that are in none of `hooks`. The names of those removed.
+    pub(crate) fn retain(&self, hooks: &std::collections::BTreeSet<Hook>) -> Result<Vec<String>, DataplaneError> {
+        let keep: std::collections::BTreeSet<String> = hooks.iter().map(|hook| hook.pin_name()).collect();
+        let dir = self.pin_dir.join("links");
+        let mut removed = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(file("list", &dir))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.contains('-') && !keep.contains(&name) {
+                remove_pin(&entry.path())?;
+                removed.push(name);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Attaches the socket programs at a cgroup. How many were not attached.
+    pub(crate) fn attach_sockets(&self, cgroup: &Path) -> Result<u64, DataplaneError> {
+        let dir = fs::File::open(cgroup).map_err(file("open cgroup", cgroup))?;
+        let mut made = 0;
+        for (program, attach_type) in SOCKET_PROGRAMS {
+            let target = dir.as_raw_fd() as u32;
+            made += u64::from(self.attach_pinned(program, program, target, attach_type, None)?);
+        }
+        Ok(made)
+    }
+
+    /// Removes maps of other layouts. Call when all links carry this version's programs.
+    pub(crate) fn forget_other_layouts(&self) -> Result<(), DataplaneError> {
+        for entry in fs::read_dir(&self.pin_dir).map_err(file("list", &self.pin_dir))?.flatten() {
+            let path = entry.path();
+            if path != self.maps_dir && entry.file_name().to_string_lossy().starts_with("maps-") {
+                remove_dir(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names and ids of the programs, for people.
+    pub(crate) fn ids(&self) -> BTreeMap<String, u32> {
+        let programs = self.object.programs();
+        programs.filter_map(|(name, program)| Some((name.to_owned(), program.info().ok()?.id()))).collect()
+    }
+}
+
+fn remove_pin(path: &Path) -> Result<(), DataplaneError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("unpin", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn remove_dir(path: &Path) -> Result<(), DataplaneError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("remove pins in", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes every pin below `pin_dir`: links first, so that no program outlives its maps' names.
+pub(crate) fn remove_pins(pin_dir: &Path) -> Result<(), DataplaneError> {
+    remove_dir(&pin_dir.join("links"))?;
+    let Ok(entries) = fs::read_dir(pin_dir) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with("maps-") {
+            remove_dir(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Where cgroup2 is mounted: the socket programs must stand at its root to cover every process.
+pub(crate) fn find_cgroup() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let (at, kind) = (words.nth(1)?, words.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(at))
+    })
+}

@@ -1,0 +1,157 @@
+//! Maps as bytes: read, write, walk.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use super::{error::DataplaneError, syscall};
+
+/// An open map with keys `K` and values `V`.
+#[derive(Debug)]
+pub(crate) struct Map<K, V> {
+    fd: OwnedFd,
+    name: &'static str,
+    shape: syscall::MapShape,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+/// A per-CPU map has a value for each possible CPU, each padded to eight bytes.
+fn possible_cpus() -> usize {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let last = text.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<usize>().ok());
+    last.map_or(1, |last| last + 1)
+}
+
+impl<K: aya::Pod, V: aya::Pod> Map<K, V> {
+    /// Opens the pinned map and checks that it is what this program expects.
+    pub(crate) fn open(path: &Path, name: &'static str) -> Result<Self, DataplaneError> {
+        let fail = |cause: String| DataplaneError::Bpf { operation: "open map", object: name.to_owned(), cause };
+        let fd = syscall::open_pin(path).map_err(|error| fail(format!("{}: {error}", path.display())))?;
+        let shape = syscall::map_shape(fd.as_fd()).map_err(|error| fail(error.to_string()))?;
+        let expected = (size_of::<K>() as u32, size_of::<V>() as u32);
+        if (shape.key_size, shape.value_size) != expected {
+            return Err(fail(format!(
+                "key and value are {} and {} bytes, expected {} and {}: the object and this binary differ, \
+                 run `cargo xtask build-ebpf` and build again",
+                shape.key_size, shape.value_size, expected.0, expected.1
+            )));
+        }
+        Ok(Self { fd, name, shape, types: PhantomData })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn fail(&self, operation: &'static str, error: &io::Error) -> DataplaneError {
+        let full = error.raw_os_error() == Some(libc::E2BIG);
+        let hint = if full { format!(" ({} entries are all in use)", self.shape.entries) } else { String::new() };
+        DataplaneError::Bpf { operation, object: self.name.to_owned(), cause: format!("{error}{hint}") }
+    }
+
+    /// The value of `key`.
+    pub(crate) fn get(&self, key: &K) -> Result<Option<V>, DataplaneError> {
+        let mut bytes = vec![0; size_of::<V>()];
+        let found = syscall::lookup(self.fd(), syscall::bytes(key), &mut bytes)
+            .map_err(|error| self.fail("read map", &error))?;
+        Ok(if found { syscall::value(&bytes) } else { None })
+    }
+
+    /// Writes one entry.
+    pub(crate) fn put(&self, key: &K, value: &V) -> Result<(), DataplaneError> {
+        syscall::update(self.fd(), syscall::bytes(key), syscall::bytes(value))
+            .map_err(|error| self.fail("write map", &error))
+    }
+
+    /// Removes one entry, if it is there.
+    pub(crate) fn remove(&self, key: &K) -> Result<(), DataplaneError> {
+        syscall::delete(self.fd(), syscall::bytes(key)).map_err(|error| self.fail("remove from map", &error))
+    }
+
+    /// All keys. While others write, some may be seen twice or not at all.
+    pub(crate) fn keys(&self) -> Result<Vec<K>, DataplaneError> {
+        let mut keys: Vec<K> = Vec::new();
+        let mut next = vec![0; size_of::<K>()];
+        // A key removed under our feet starts the walk again; the bound keeps that from lasting.
+        while keys.len() <= 2 * self.shape.entries as usize
+            && syscall::next_key(self.fd(), keys.last().map(syscall::bytes), &mut next)
+                .map_err(|error| self.fail("walk map", &error))?
+        {
+            keys.extend(syscall::value::<K>(&next));
+        }
+        Ok(keys)
+    }
+
+    /// All entries.
+    pub(crate) fn entries(&self) -> Result<Vec<(K, V)>, DataplaneError> {
+        let mut entries = Vec::new();
+        for key in self.keys()? {
+            if let Some(value) = self.get(&key)? {
+                entries.push((key, value));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The values of `key` on all CPUs, of a per-CPU map.
+    pub(crate) fn get_per_cpu(&self, key: &K) -> Result<Vec<V>, DataplaneError> {
+        let step = size_of::<V>().next_multiple_of(8);
+        let mut bytes = vec![0; step * possible_cpus()];
+        let found = syscall::lookup(self.fd(), syscall::bytes(key), &mut bytes)
+            .map_err(|error| self.fail("read map", &error))?;
+        let values = bytes.chunks(step).filter_map(syscall::value);
+        Ok(if found { values.collect() } else { Vec::new() })
+    }
+
+    /// Makes an all-zero entry of a per-CPU map, unless there is one.
+    pub(crate) fn put_zero_per_cpu(&self, key: &K) -> Result<(), DataplaneError> {
+        let step = size_of::<V>().next_multiple_of(8);
+        let zero = vec![0; step * possible_cpus()];
+        if self.get_per_cpu(key)?.is_empty() {
+            syscall::update(self.fd(), syscall::bytes(key), &zero)
+                .map_err(|error| self.fail("write map", &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Inner maps of different sizes may stand in one outer map only with this flag.
+const INNER_MAP: u32 = 0x1000;
+
+impl Map<u32, u32> {
+    /// Swaps in a whole ring: element 0 is the number of slots, the slots follow. Waits until no
+    /// program reads the old one.
+    pub(crate) fn put_ring(&self, ring: u32, slots: &[u32]) -> Result<(), DataplaneError> {
+        let size = slots.len() as u32;
+        let inner = syscall::create_array(4, size + 1, INNER_MAP).map_err(|error| self.fail("make ring for", &error))?;
+        for (index, value) in std::iter::once(&size).chain(slots).enumerate() {
+            syscall::update(inner.as_fd(), syscall::bytes(&(index as u32)), syscall::bytes(value))
+                .map_err(|error| self.fail("fill ring for", &error))?;
+        }
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&inner) as u32;
+        syscall::update(self.fd(), syscall::bytes(&ring), syscall::bytes(&fd))
+            .map_err(|error| self.fail("swap ring in", &error))
+    }
+
+    /// Id of the inner map of `ring`: another one means that somebody swapped it.
+    pub(crate) fn ring_id(&self, ring: u32) -> Result<Option<u32>, DataplaneError> {
+        self.get(&ring)
+    }
+
+    /// Slots of the ring behind an inner map's id.
+    pub(crate) fn ring_slots(&self, id: u32) -> Result<Vec<u32>, DataplaneError> {
+        let fail = |error: io::Error| self.fail("read ring of", &error);
+        let inner = syscall::map_by_id(id).map_err(fail)?;
+        let entries = syscall::map_shape(inner.as_fd()).map_err(fail)?.entries;
+        let mut slots = Vec::with_capacity(entries as usize);
+        let mut value = [0; 4];
+        for index in 1..entries {
+            syscall::lookup(inner.as_fd(), syscall::bytes(&index), &mut value).map_err(fail)?;
+            slots.push(u32::from_ne_bytes(value));
+        }
+        Ok(slots)
+    }
+}

@@ -1,0 +1,284 @@
+//! The rows that the programs read: desire and host put together, and the difference of two sets.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnetwork::IpNetwork;
+use weft_abi::{
+    Addr, Backend, Be16, Config, Endpoint, Front, FrontKey, NETS_PER_TASK, NetAddr, Netns, Node, NodeAddr,
+    SubnetKey, Task, backend, front, netns, node, node_addr,
+};
+
+use crate::{
+    desired::{Desired, Frontend},
+    mesh::{Rings, Slots},
+};
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $field:ident $Variant:ident: $Key:ty => $Value:ty,)*) => {
+        /// Every table that the agent writes.
+        #[derive(Debug, Clone, PartialEq, Eq, Default)]
+        pub(crate) struct Tables {
+            $($(#[$doc])* pub(crate) $field: BTreeMap<$Key, $Value>,)*
+        }
+
+        /// One row to write.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub(crate) enum Row { $($Variant($Key, $Value),)* }
+
+        /// One row to remove.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub(crate) enum Gone { $($Variant($Key),)* }
+
+        impl Tables {
+            /// What must be written, then what must be removed, to make `have` equal to `self`.
+            /// Tables are in an order in which no row names one that is not there yet; removal goes
+            /// the other way.
+            pub(crate) fn plan(&self, have: &Self) -> Plan {
+                let mut plan = Plan::default();
+                $(
+                    for (key, value) in &self.$field {
+                        if have.$field.get(key) != Some(value) {
+                            plan.put.push(Row::$Variant(*key, value.clone()));
+                        }
+                    }
+                    for key in have.$field.keys() {
+                        if !self.$field.contains_key(key) {
+                            plan.remove.push(Gone::$Variant(*key));
+                        }
+                    }
+                )*
+                plan.remove.reverse();
+                plan
+            }
+
+            /// What the tables hold once the row is written.
+            pub(crate) fn put(&mut self, row: Row) {
+                match row { $(Row::$Variant(key, value) => { self.$field.insert(key, value); })* }
+            }
+
+            /// What the tables hold once the row is removed.
+            pub(crate) fn remove(&mut self, gone: &Gone) {
+                match gone { $(Gone::$Variant(key) => { self.$field.remove(key); })* }
+            }
+        }
+    };
+}
+
+tables! {
+    /// Hosts by number.
+    nodes Nodes: u32 => Node,
+    /// Hosts by address.
+    node_by_addr NodeByAddr: Addr => NodeAddr,
+    /// Addresses at which published ports answer.
+    local_addrs LocalAddrs: Addr => u32,
+    /// Overlay prefixes.
+    subnets Subnets: SubnetKey => u32,
+    /// Attachments as targets.
+    backends Backends: u32 => Backend,
+    /// Local interfaces by backend.
+    local_tasks LocalTasks: u32 => Endpoint,
+    /// Local interfaces by index.
+    endpoints Endpoints: u32 => Endpoint,
+    /// Attachments by address.
+    tasks Tasks: NetAddr => Task,
+    /// Services that are counted.
+    services Services: u32 => (),
+    /// Rings before the last change.
+    rings_before RingsBefore: u32 => Slots,
+    /// Rings.
+    rings Rings: u32 => Slots,
+    /// Frontends.
+    front Front: FrontKey => Front,
+    /// Namespaces whose sockets are helped.
+    netns Netns: u64 => Netns,
+    /// The one row of the configuration; last, because without it the programs do nothing.
+    config Config: u32 => Config,
+}
+
+/// Rows to write, then rows to remove, each in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Plan {
+    pub(crate) put: Vec<Row>,
+    pub(crate) remove: Vec<Gone>,
+}
+
+impl Plan {
+    pub(crate) fn len(&self) -> usize {
+        self.put.len() + self.remove.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The host's own part: links, addresses and sandboxes as they are now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// Data path address.
+    pub(crate) underlay: IpAddr,
+    /// UDP port of VXLAN, host order.
+    pub(crate) vxlan_port: u16,
+    /// Index of the overlay device.
+    pub(crate) overlay: u32,
+    /// Index of the link with the data path address.
+    pub(crate) uplink: u32,
+    /// [`weft_abi::config`] bits.
+    pub(crate) flags: u32,
+    /// Cookie of the host's namespace.
+    pub(crate) cookie: u64,
+    /// Addresses of this host, loopback not included.
+    pub(crate) addresses: BTreeSet<IpAddr>,
+    /// Interfaces of local tasks.
+    pub(crate) interfaces: Vec<Endpoint>,
+    /// Namespaces of local tasks and the networks they are on.
+    pub(crate) namespaces: BTreeMap<u64, BTreeSet<u32>>,
+}
+
+impl Tables {
+    /// The rows for `desired` on `host`. Rings must be up to date with `desired`.
+    pub(crate) fn of(desired: &Desired, host: &Host, rings: &Rings) -> Self {
+        let mut tables = Self {
+            rings: rings.current(),
+            rings_before: rings.before(),
+            services: desired.rings.keys().map(|ring| (*ring, ())).collect(),
+            ..Self::default()
+        };
+        tables.add_nodes(desired, host);
+        tables.add_endpoints(desired, host);
+        tables.add_fronts(desired);
+        tables.add_namespaces(host);
+        tables.config.insert(
+            0,
+            Config {
+                seed: desired.ring_seed,
+                node: desired.node,
+                mesh: desired.mesh,
+                overlay: host.overlay,
+                uplink: host.uplink,
+                flags: host.flags,
+                vxlan_port: Be16::new(host.vxlan_port),
+                pad: 0,
+                underlay: host.underlay.into(),
+            },
+        );
+        tables
+    }
+
+    fn add_nodes(&mut self, desired: &Desired, host: &Host) {
+        for (index, peer) in &desired.nodes {
+            let flags = if peer.dead { node::DEAD } else { 0 };
+            let row = Node { underlay: peer.addr.into(), flags, ..Node::default() };
+            self.nodes.insert(*index, row);
+            for addr in &peer.addresses {
+                let row = NodeAddr { node: *index, flags: node_addr::HOST };
+                self.node_by_addr.insert((*addr).into(), row);
+            }
+        }
+        // After the others, so that an address told twice stays an underlay address.
+        for (index, peer) in &desired.nodes {
+            let flags = node_addr::HOST | node_addr::UNDERLAY;
+            self.node_by_addr.insert(peer.addr.into(), NodeAddr { node: *index, flags });
+        }
+        for addr in &host.addresses {
+            self.local_addrs.insert((*addr).into(), 1);
+            if is_ours_alone(*addr) {
+                let own = NodeAddr { node: desired.node, flags: node_addr::HOST };
+                let row = self.node_by_addr.entry((*addr).into()).or_insert(own);
+                // What this host sees on its own links beats what was told of it.
+                row.node = desired.node;
+            }
+        }
+    }
+
+    fn add_endpoints(&mut self, desired: &Desired, host: &Host) {
+        for (subnet, vni) in &desired.subnets {
+            self.subnets.insert(subnet_key(*subnet), *vni);
+        }
+        for interface in &host.interfaces {
+            self.endpoints.insert(interface.ifindex, *interface);
+            if interface.id != 0 {
+                self.local_tasks.insert(interface.id, *interface);
+            }
+        }
+        for (id, endpoint) in &desired.endpoints {
+            let addr_of = |v4: bool| {
+                let addr = endpoint.addresses.iter().find(|addr| addr.is_ipv4() == v4);
+                addr.map_or(Addr::ANY, |addr| Addr::from(*addr))
+            };
+            let flags = if endpoint.draining { backend::DRAINING } else { 0 };
+            self.backends.insert(
+                id.0,
+                Backend { addr4: addr_of(true), addr6: addr_of(false), node: endpoint.node, net: endpoint.net, flags },
+            );
+            let ifindex = self.local_tasks.get(&id.0).map_or(0, |interface| interface.ifindex);
+            for addr in &endpoint.addresses {
+                let key = NetAddr { net: endpoint.net, addr: (*addr).into() };
+                self.tasks.insert(key, Task { id: id.0, node: endpoint.node, ifindex });
+            }
+        }
+        // A sandbox lives on for a while after the cluster forgot its task: it keeps its address.
+        for interface in host.interfaces.iter().filter(|interface| interface.id != 0) {
+            let task = Task { id: interface.id, node: desired.node, ifindex: interface.ifindex };
+            for addr in [interface.addr4, interface.addr6] {
+                if !addr.is_any() {
+                    self.tasks.entry(NetAddr { net: interface.net, addr }).or_insert(task);
+                }
+            }
+            self.backends.entry(interface.id).or_insert(Backend {
+                addr4: interface.addr4,
+                addr6: interface.addr6,
+                node: desired.node,
+                net: interface.net,
+                flags: backend::DRAINING,
+            });
+        }
+    }
+
+    fn add_fronts(&mut self, desired: &Desired) {
+        for (frontend, target) in &desired.fronts {
+            let key = match frontend {
+                Frontend::Port(protocol, port) => FrontKey {
+                    net: 0,
+                    addr: Addr::ANY,
+                    port: Be16::new(*port),
+                    proto: protocol.number(),
+                    pad: 0,
+                },
+                Frontend::Vip(vni, vip) => FrontKey { net: *vni, addr: (*vip).into(), ..FrontKey::default() },
+            };
+            let flags = if target.host_mode { front::HOST_MODE } else { 0 };
+            let row = Front { service: target.ring, flags, port: Be16::new(target.port), ..Front::default() };
+            self.front.insert(key, row);
+        }
+    }
+
+    fn add_namespaces(&mut self, host: &Host) {
+        self.netns.insert(host.cookie, Netns { flags: netns::HOST, ..Netns::default() });
+        for (cookie, networks) in &host.namespaces {
+            let mut row = Netns::default();
+            for (slot, vni) in row.nets.iter_mut().zip(networks) {
+                *slot = *vni;
+            }
+            row.count = networks.len().min(NETS_PER_TASK) as u32;
+            self.netns.insert(*cookie, row);
+        }
+    }
+}
+
+/// Whether an address can name one host: link-local ones are on every link.
+fn is_ours_alone(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => !addr.is_link_local(),
+        IpAddr::V6(addr) => !addr.is_unicast_link_local(),
+    }
+}
+
+pub(crate) fn subnet_key(subnet: IpNetwork) -> SubnetKey {
+    let bits = u32::from(subnet.prefix());
+    SubnetKey { prefix: if subnet.is_ipv4() { 96 + bits } else { bits }, addr: subnet.network().into() }
+}
