@@ -3,7 +3,7 @@
 //! `flow_new` may evict and so cannot be filled against us; `flow` never does, and only a segment from
 //! the task itself moves a flow there.
 
-use weft_abi::{Addr, Be16, Drop, Endpoint, Flow, FlowKey, HAIRPIN4, HAIRPIN6, flow, ring_hash, tcp};
+use weft_abi::{Addr, Be16, Drop, Endpoint, Flow, FlowKey, flow, ring_hash, tcp};
 
 use crate::mesh::Ask;
 use crate::packet::Packet;
@@ -41,7 +41,12 @@ pub struct Hit {
 impl Hit {
     /// Nothing yet.
     pub const NONE: Self = Self {
-        to: Tuple { src: Addr::ANY, dst: Addr::ANY, sport: Be16::new(0), dport: Be16::new(0) },
+        to: Tuple {
+            src: Addr::ANY,
+            dst: Addr::ANY,
+            sport: Be16::new(0),
+            dport: Be16::new(0),
+        },
         backend: 0,
         ingress: 0,
         link: 0,
@@ -125,7 +130,13 @@ fn to_client(hit: &mut Hit, f: &Flow, age: Age) {
 
 /// The flow of a wire packet. Its entry is counted. False when there is none.
 #[inline(always)]
-pub fn wire<P: Packet, T: Tables>(p: &P, t: &T, ip: &Headers, key: &FlowKey, hit: &mut Hit) -> bool {
+pub fn wire<P: Packet, T: Tables>(
+    p: &P,
+    t: &T,
+    ip: &Headers,
+    key: &FlowKey,
+    hit: &mut Hit,
+) -> bool {
     let known = t.flow(Age::Established, key, |f| {
         touch(f, p, ip);
         to_task(hit, f, Age::Established);
@@ -140,7 +151,13 @@ pub fn wire<P: Packet, T: Tables>(p: &P, t: &T, ip: &Headers, key: &FlowKey, hit
 
 /// The flow of a packet that a task sends. Its entry is counted. False when there is none.
 #[inline(always)]
-pub fn reply<P: Packet, T: Tables>(p: &P, t: &T, ip: &Headers, key: &FlowKey, hit: &mut Hit) -> bool {
+pub fn reply<P: Packet, T: Tables>(
+    p: &P,
+    t: &T,
+    ip: &Headers,
+    key: &FlowKey,
+    hit: &mut Hit,
+) -> bool {
     let known = t.flow(Age::Established, key, |f| {
         touch(f, p, ip);
         to_client(hit, f, Age::Established);
@@ -165,11 +182,21 @@ pub fn reply<P: Packet, T: Tables>(p: &P, t: &T, ip: &Headers, key: &FlowKey, hi
 pub fn about<T: Tables>(t: &T, key: &FlowKey, hit: &mut Hit) -> bool {
     let wire = key.side == flow::WIRE;
     let known = t.flow(Age::Established, key, |f| {
-        if wire { to_task(hit, f, Age::Established) } else { to_client(hit, f, Age::Established) }
+        if wire {
+            to_task(hit, f, Age::Established)
+        } else {
+            to_client(hit, f, Age::Established)
+        }
     });
     known.is_some()
-        || t.flow(Age::New, key, |f| if wire { to_task(hit, f, Age::New) } else { to_client(hit, f, Age::New) })
-            .is_some()
+        || t.flow(Age::New, key, |f| {
+            if wire {
+                to_task(hit, f, Age::New)
+            } else {
+                to_client(hit, f, Age::New)
+            }
+        })
+        .is_some()
 }
 
 /// Writes the key that packets of the other direction have, from the tuple that this direction gets.
@@ -193,7 +220,13 @@ pub fn refresh<T: Tables>(t: &T, ask: &Ask, task_net: u32, notes: &mut Notes) {
         return;
     }
     let age = notes.hit.age;
-    other_side(&mut notes.back, task_net, &notes.hit.to, ask.key.proto, flow::REPLY);
+    other_side(
+        &mut notes.back,
+        task_net,
+        &notes.hit.to,
+        ask.key.proto,
+        flow::REPLY,
+    );
     let _ = t.flow(age, &ask.key, |f| {
         f.ingress = origin.ingress;
         f.link = origin.link;
@@ -207,14 +240,27 @@ pub fn refresh<T: Tables>(t: &T, ask: &Ask, task_net: u32, notes: &mut Notes) {
 /// Moves both entries of a flow to the table that never evicts. When that is full they stay: worse, but alive.
 #[inline(always)]
 pub fn promote<T: Tables>(t: &T, reply: &FlowKey, notes: &mut Notes) -> bool {
-    other_side(&mut notes.back, notes.hit.net, &notes.hit.to, reply.proto, flow::WIRE);
-    !matches!(t.promote_flow(reply), Inserted::Full) && !matches!(t.promote_flow(&notes.back), Inserted::Full)
+    other_side(
+        &mut notes.back,
+        notes.hit.net,
+        &notes.hit.to,
+        reply.proto,
+        flow::WIRE,
+    );
+    !matches!(t.promote_flow(reply), Inserted::Full)
+        && !matches!(t.promote_flow(&notes.back), Inserted::Full)
 }
 
 /// Forgets both entries of the flow that was hit.
 #[inline(always)]
 pub fn forget<T: Tables>(t: &T, key: &FlowKey, task_net: u32, notes: &mut Notes) {
-    other_side(&mut notes.back, task_net, &notes.hit.to, key.proto, flow::REPLY);
+    other_side(
+        &mut notes.back,
+        task_net,
+        &notes.hit.to,
+        key.proto,
+        flow::REPLY,
+    );
     t.end_flow(notes.hit.age, &notes.back);
     t.end_flow(notes.hit.age, key);
 }
@@ -291,17 +337,28 @@ pub fn begin<P: Packet, T: Tables>(
     new.cport = key.sport;
     new.port = key.dport;
     new.seen_port = key.sport;
-    new.task_port = if ask.front.port.is_zero() { key.dport } else { ask.front.port };
+    new.task_port = if ask.front.port.is_zero() {
+        key.dport
+    } else {
+        ask.front.port
+    };
     new.flags = ask.origin.flags;
     new.tcp = tcp_bits(ip);
     new.proto = key.proto;
     if key.src.same(&addr) {
-        // A task that reached itself: its stack would refuse a packet from its own address.
-        new.seen = if ip.v6 { Addr::v6(HAIRPIN6) } else { Addr::v4(HAIRPIN4) };
+        // A task that reached itself: its stack would refuse a packet from its own address. The address it
+        // asked for is not its own, and its answer to that leaves by the interface it came in by.
+        new.seen = key.dst;
         new.flags |= flow::HAIRPIN;
     }
     to_task(&mut notes.hit, &notes.new, Age::New);
-    other_side(&mut notes.back, task.net, &notes.hit.to, key.proto, flow::REPLY);
+    other_side(
+        &mut notes.back,
+        task.net,
+        &notes.hit.to,
+        key.proto,
+        flow::REPLY,
+    );
     let remapped = place(t, ip, key, notes)?;
     match t.begin_flow(key, &notes.new) {
         Inserted::Yes => {}
@@ -324,7 +381,15 @@ fn place<T: Tables>(t: &T, ip: &Headers, key: &FlowKey, notes: &mut Notes) -> Re
     let mut attempt = 0;
     while attempt < TRIES {
         if attempt > 0 {
-            let hash = ring_hash(attempt as u64, &key.src, key.sport, &key.dst, key.dport, key.proto, attempt);
+            let hash = ring_hash(
+                attempt as u64,
+                &key.src,
+                key.sport,
+                &key.dst,
+                key.dport,
+                key.proto,
+                attempt,
+            );
             let port = Be16::new(1024 + (hash % 64_512) as u16);
             notes.new.seen_port = port;
             notes.hit.to.sport = port;

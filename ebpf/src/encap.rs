@@ -1,6 +1,8 @@
 //! Sending a packet to another node, and handing it to a local task.
 
-use weft_abi::{Addr, Done, Drop, Endpoint, GATEWAY_MAC, Leg, Mac, NetAddr, node, node_addr, task_mac, wire_mac};
+use weft_abi::{
+    Addr, Done, Drop, Endpoint, GATEWAY_MAC, Leg, Mac, NetAddr, node, node_addr, task_mac, wire_mac,
+};
 
 use crate::packet::{Packet, Tunnel};
 use crate::tables::Tables;
@@ -12,7 +14,8 @@ pub fn store_macs<P: Packet>(p: &mut P, dst: &Mac, src: &Mac) -> bool {
     p.store::<12>(
         0,
         &[
-            dst[0], dst[1], dst[2], dst[3], dst[4], dst[5], src[0], src[1], src[2], src[3], src[4], src[5],
+            dst[0], dst[1], dst[2], dst[3], dst[4], dst[5], src[0], src[1], src[2], src[3], src[4],
+            src[5],
         ],
     )
 }
@@ -38,11 +41,16 @@ pub struct Hop {
 /// When the node is unknown, or the packet cannot be changed.
 #[inline(always)]
 pub fn outer<P: Packet, T: Tables>(p: &mut P, t: &T, hop: &Hop) -> Result<Tunnel, Drop> {
-    let Some(remote) = t.node(hop.node).map(|n| n.underlay) else { return Err(Drop::NoSuchNode) };
+    let Some(remote) = t.node(hop.node).map(|n| n.underlay) else {
+        return Err(Drop::NoSuchNode);
+    };
     if !store_macs(p, &task_mac(hop.to), &wire_mac(hop.leg, hop.said)) {
         return Err(Drop::RewriteRefused);
     }
-    Ok(Tunnel { vni: hop.vni, remote })
+    Ok(Tunnel {
+        vni: hop.vni,
+        remote,
+    })
 }
 
 /// Sends a packet to another node.

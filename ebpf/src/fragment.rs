@@ -30,7 +30,13 @@ pub fn follow<T: Tables>(t: &T, ip: &mut Headers, net: u32, frag: &mut FragKey) 
     }
     key(ip, net, frag);
     if ip.part == Part::First {
-        t.set_frag(frag, &FragPorts { sport: ip.sport, dport: ip.dport });
+        t.set_frag(
+            frag,
+            &FragPorts {
+                sport: ip.sport,
+                dport: ip.dport,
+            },
+        );
         return true;
     }
     match t.frag(frag) {

@@ -16,7 +16,9 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         return Verdict::Drop(Drop::NoConfig);
     }
     // What the other programs redirect here passes this hook too, addressed already.
-    let Some(m) = p.load::<12>(0) else { return Verdict::Drop(Drop::Malformed) };
+    let Some(m) = p.load::<12>(0) else {
+        return Verdict::Drop(Drop::Malformed);
+    };
     if Leg::of_mac([m[6], m[7], m[8], m[9], m[10], m[11]]).is_some() {
         return Verdict::Next(Done::NotOurs);
     }
@@ -34,16 +36,28 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
     if ip.dst.is_multicast() {
         return Verdict::Drop(Drop::Multicast);
     }
-    let Some(net) = t.subnet(&ip.dst) else { return Verdict::Drop(Drop::NoSuchTask) };
-    let Some(task) = t.task(&NetAddr { net, addr: ip.dst }) else { return Verdict::Drop(Drop::NoSuchTask) };
+    let Some(net) = t.subnet(&ip.dst) else {
+        return Verdict::Drop(Drop::NoSuchTask);
+    };
+    let Some(task) = t.task(&NetAddr { net, addr: ip.dst }) else {
+        return Verdict::Drop(Drop::NoSuchTask);
+    };
     if task.ifindex != 0 {
-        let Some(mac) = t.endpoint(task.ifindex).map(|e| e.mac) else { return Verdict::Drop(Drop::NoSuchTask) };
+        let Some(mac) = t.endpoint(task.ifindex).map(|e| e.mac) else {
+            return Verdict::Drop(Drop::NoSuchTask);
+        };
         if !store_macs(p, &mac, &GATEWAY_MAC) {
             return Verdict::Drop(Drop::RewriteRefused);
         }
         return Verdict::Out(task.ifindex, Done::ToTask);
     }
-    let hop = Hop { node: task.node, vni: net, leg: Leg::Host, said: 0, to: task.id };
+    let hop = Hop {
+        node: task.node,
+        vni: net,
+        leg: Leg::Host,
+        said: 0,
+        to: task.id,
+    };
     match outer(p, t, &hop) {
         Ok(tunnel) => Verdict::Encap(tunnel, Done::ToNode),
         Err(reason) => Verdict::Drop(reason),

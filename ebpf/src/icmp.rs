@@ -3,13 +3,18 @@
 use weft_abi::{Config, Done};
 
 use crate::packet::Packet;
-use crate::work::Work;
 use crate::tables::Tables;
 use crate::verdict::Verdict;
+use crate::work::Work;
 
 /// An error from the world about an answer of ours.
 #[inline(always)]
-pub fn from_world<P: Packet, T: Tables>(_p: &mut P, _t: &T, _cfg: &Config, _w: &mut Work) -> Verdict {
+pub fn from_world<P: Packet, T: Tables>(
+    _p: &mut P,
+    _t: &T,
+    _cfg: &Config,
+    _w: &mut Work,
+) -> Verdict {
     Verdict::Next(Done::NotOurs)
 }
 

@@ -3,7 +3,6 @@
 use weft_abi::{Config, Done, Drop, FlowKey, Front, Leg, backend, flow};
 
 use crate::conntrack::{self, Origin};
-use crate::work::Notes;
 use crate::encap::{Hop, hand_over, is_dead, send};
 use crate::packet::Packet;
 use crate::parse::{Headers, TCP, UDP};
@@ -11,6 +10,7 @@ use crate::service;
 use crate::tables::{Age, Tables};
 use crate::translate::translate;
 use crate::verdict::Verdict;
+use crate::work::Notes;
 
 /// A packet for a service.
 #[derive(Clone, Copy, Debug)]
@@ -61,12 +61,33 @@ pub fn serve<P: Packet, T: Tables>(
         Ok(choice) => choice,
         Err(reason) => return Verdict::Drop(reason),
     };
-    let before = if ip.proto == TCP && !ip.is_syn() { service::before(t, cfg, &ask.front, &ask.key) } else { 0 };
+    let before = if ip.proto == TCP && !ip.is_syn() {
+        service::before(t, cfg, &ask.front, &ask.key)
+    } else {
+        0
+    };
     if choice.node == cfg.node {
-        return settle(p, t, cfg, ip, ask, notes, Candidates { id: choice.id, before });
+        return settle(
+            p,
+            t,
+            cfg,
+            ip,
+            ask,
+            notes,
+            Candidates {
+                id: choice.id,
+                before,
+            },
+        );
     }
     remember(t, ask, choice.id);
-    let hop = Hop { node: choice.node, vni: ask.key.net, leg: ask.leg(false), said: before, to: choice.id };
+    let hop = Hop {
+        node: choice.node,
+        vni: ask.key.net,
+        leg: ask.leg(false),
+        said: before,
+        to: choice.id,
+    };
     send(p, t, &hop, Done::ToBackendNode)
 }
 
@@ -85,13 +106,34 @@ pub fn arrive<P: Packet, T: Tables>(
     if let Some(verdict) = along(p, t, ip, ask, notes) {
         return verdict;
     }
-    let before = if ip.proto == TCP && !ip.is_syn() { named.before } else { 0 };
-    settle(p, t, cfg, ip, ask, notes, Candidates { id: named.id, before })
+    let before = if ip.proto == TCP && !ip.is_syn() {
+        named.before
+    } else {
+        0
+    };
+    settle(
+        p,
+        t,
+        cfg,
+        ip,
+        ask,
+        notes,
+        Candidates {
+            id: named.id,
+            before,
+        },
+    )
 }
 
 /// Delivers along a flow that is known here. None when there is none, or it cannot go on.
 #[inline(always)]
-fn along<P: Packet, T: Tables>(p: &mut P, t: &T, ip: &Headers, ask: &Ask, notes: &mut Notes) -> Option<Verdict> {
+fn along<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    ip: &Headers,
+    ask: &Ask,
+    notes: &mut Notes,
+) -> Option<Verdict> {
     if !conntrack::wire(p, t, ip, &ask.key, &mut notes.hit) {
         return None;
     }
@@ -99,7 +141,8 @@ fn along<P: Packet, T: Tables>(p: &mut P, t: &T, ip: &Headers, ask: &Ask, notes:
     if ip.is_syn() && matches!(notes.hit.age, Age::New) {
         return None;
     }
-    let draining = matches!(t.backend(notes.hit.backend), Some(b) if b.flags & backend::DRAINING != 0);
+    let draining =
+        matches!(t.backend(notes.hit.backend), Some(b) if b.flags & backend::DRAINING != 0);
     let other_service = notes.hit.front != ask.front.service;
     let choose_again = (draining || other_service) && (ip.is_syn() || ip.proto == UDP);
     let Some(task) = t.local_task(notes.hit.backend) else {
@@ -136,11 +179,19 @@ fn settle<P: Packet, T: Tables>(
         if node == cfg.node {
             id = before;
         } else if !is_dead(t, node) {
-            let hop = Hop { node, vni: ask.key.net, leg: ask.leg(true), said: ask.origin.ingress, to: before };
+            let hop = Hop {
+                node,
+                vni: ask.key.net,
+                leg: ask.leg(true),
+                said: ask.origin.ingress,
+                to: before,
+            };
             return send(p, t, &hop, Done::SecondChance);
         }
     }
-    let Some(task) = t.local_task(id) else { return Verdict::Drop(Drop::NoSuchTask) };
+    let Some(task) = t.local_task(id) else {
+        return Verdict::Drop(Drop::NoSuchTask);
+    };
     if task.net != ask.key.net {
         return Verdict::Drop(Drop::WrongNetwork);
     }
@@ -155,7 +206,11 @@ fn settle<P: Packet, T: Tables>(
 
 #[inline(always)]
 fn remember<T: Tables>(t: &T, ask: &Ask, backend: u32) {
-    let new = weft_abi::Pick { backend, link: ask.origin.link, front: ask.front.service };
+    let new = weft_abi::Pick {
+        backend,
+        link: ask.origin.link,
+        front: ask.front.service,
+    };
     match t.pick(&ask.key) {
         Some(old) if old == new => {}
         _ => t.set_pick(&ask.key, &new),

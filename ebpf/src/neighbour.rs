@@ -16,7 +16,9 @@ const ADVERTISEMENT: u32 = 86;
 /// An ARP packet from a task.
 #[inline(always)]
 pub fn arp<P: Packet>(p: &mut P, own: &Endpoint) -> Verdict {
-    let Some(a) = p.load::<28>(L3) else { return Verdict::Drop(Drop::Malformed) };
+    let Some(a) = p.load::<28>(L3) else {
+        return Verdict::Drop(Drop::Malformed);
+    };
     // Ethernet, IPv4, lengths 6 and 4.
     if a[0] != 0 || a[1] != 1 || a[2] != 8 || a[3] != 0 || a[4] != 6 || a[5] != 4 || a[6] != 0 {
         return Verdict::Drop(Drop::Malformed);
@@ -30,7 +32,13 @@ pub fn arp<P: Packet>(p: &mut P, own: &Endpoint) -> Verdict {
         return Verdict::Drop(Drop::SpoofedAddress);
     }
     let mac = own.mac;
-    if a[8] != mac[0] || a[9] != mac[1] || a[10] != mac[2] || a[11] != mac[3] || a[12] != mac[4] || a[13] != mac[5] {
+    if a[8] != mac[0]
+        || a[9] != mac[1]
+        || a[10] != mac[2]
+        || a[11] != mac[3]
+        || a[12] != mac[4]
+        || a[13] != mac[5]
+    {
         return Verdict::Drop(Drop::SpoofedMac);
     }
     match a[7] {
@@ -44,8 +52,8 @@ pub fn arp<P: Packet>(p: &mut P, own: &Endpoint) -> Verdict {
     }
     let g = GATEWAY_MAC;
     let reply = [
-        0, 1, 8, 0, 6, 4, 0, 2, g[0], g[1], g[2], g[3], g[4], g[5], a[24], a[25], a[26], a[27], mac[0], mac[1], mac[2],
-        mac[3], mac[4], mac[5], a[14], a[15], a[16], a[17],
+        0, 1, 8, 0, 6, 4, 0, 2, g[0], g[1], g[2], g[3], g[4], g[5], a[24], a[25], a[26], a[27],
+        mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], a[14], a[15], a[16], a[17],
     ];
     let link = own.ifindex;
     if !store_macs(p, &mac, &g) || !p.store(L3, &reply) {
@@ -56,7 +64,12 @@ pub fn arp<P: Packet>(p: &mut P, own: &Endpoint) -> Verdict {
 
 /// A neighbour or router discovery packet from a task.
 #[inline(always)]
-pub fn discovery<P: Packet>(p: &mut P, own: &Endpoint, ip: &Headers, text: &mut [u8; 72]) -> Verdict {
+pub fn discovery<P: Packet>(
+    p: &mut P,
+    own: &Endpoint,
+    ip: &Headers,
+    text: &mut [u8; 72],
+) -> Verdict {
     let (mac, link, own_addr) = (own.mac, own.ifindex, own.addr6);
     if ip.src.is_any() {
         return Verdict::Drop(Drop::AddressProbe);
@@ -75,7 +88,9 @@ pub fn discovery<P: Packet>(p: &mut P, own: &Endpoint, ip: &Headers, text: &mut 
     if ip.l4 != L3 + 40 {
         return Verdict::Drop(Drop::Malformed);
     }
-    let Some(target) = p.load::<16>(L3 + 40 + 8) else { return Verdict::Drop(Drop::Malformed) };
+    let Some(target) = p.load::<16>(L3 + 40 + 8) else {
+        return Verdict::Drop(Drop::Malformed);
+    };
     // The host's stack asks the task through this same interface; its own address is never looked for here.
     if Addr::v6(target).same(&own_addr) {
         return Verdict::Drop(Drop::AddressProbe);
@@ -112,7 +127,8 @@ pub fn discovery<P: Packet>(p: &mut P, own: &Endpoint, ip: &Headers, text: &mut 
     text[43] = sum[1];
     // Version to hop limit.
     let fixed = [0x60, 0, 0, 0, 0, 32, ICMP6, 255];
-    let (Some(addresses), Some(message)) = (text.first_chunk::<32>(), text.last_chunk::<32>()) else {
+    let (Some(addresses), Some(message)) = (text.first_chunk::<32>(), text.last_chunk::<32>())
+    else {
         return Verdict::Drop(Drop::Malformed);
     };
     if !store_macs(p, &mac, &g)

@@ -1,6 +1,8 @@
 //! `overlay_in`: what comes in through the tunnel, after its outer header was taken off.
 
-use weft_abi::{Addr, Config, Done, Drop, FlowKey, Leg, NetAddr, Pick, flow, node_addr, task_of_mac};
+use weft_abi::{
+    Addr, Config, Done, Drop, FlowKey, Leg, NetAddr, Pick, flow, node_addr, task_of_mac,
+};
 
 use crate::conntrack::Origin;
 use crate::encap::{hand_over, sender};
@@ -31,11 +33,21 @@ struct Carried {
 /// Judges a frame that came out of the tunnel.
 #[inline(always)]
 pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
-    let Some(cfg) = t.config() else { return Verdict::Next(Done::NotOurs) };
-    let Some(tunnel) = p.tunnel() else { return Verdict::Drop(Drop::NotANode) };
-    let Some(from) = sender(t, &tunnel.remote) else { return Verdict::Drop(Drop::NotANode) };
-    let Some(m) = p.load::<12>(0) else { return Verdict::Drop(Drop::Malformed) };
-    let Some(to) = task_of_mac([m[0], m[1], m[2], m[3], m[4], m[5]]) else { return Verdict::Drop(Drop::BadLeg) };
+    let Some(cfg) = t.config() else {
+        return Verdict::Next(Done::NotOurs);
+    };
+    let Some(tunnel) = p.tunnel() else {
+        return Verdict::Drop(Drop::NotANode);
+    };
+    let Some(from) = sender(t, &tunnel.remote) else {
+        return Verdict::Drop(Drop::NotANode);
+    };
+    let Some(m) = p.load::<12>(0) else {
+        return Verdict::Drop(Drop::Malformed);
+    };
+    let Some(to) = task_of_mac([m[0], m[1], m[2], m[3], m[4], m[5]]) else {
+        return Verdict::Drop(Drop::BadLeg);
+    };
     let Some((leg, said)) = Leg::of_mac([m[6], m[7], m[8], m[9], m[10], m[11]]) else {
         return Verdict::Drop(Drop::BadLeg);
     };
@@ -45,7 +57,13 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         Err(NotParsed::Malformed) => return Verdict::Drop(Drop::Malformed),
         Err(NotParsed::TooDeep) => return Verdict::Drop(Drop::UnsupportedExtension),
     }
-    let carried = Carried { vni: tunnel.vni, from, leg, said, to };
+    let carried = Carried {
+        vni: tunnel.vni,
+        from,
+        leg,
+        said,
+        to,
+    };
     match leg {
         Leg::Mesh | Leg::MeshAgain | Leg::Vip | Leg::VipAgain => to_backend(p, t, cfg, w, &carried),
         Leg::Answer if to == 0 => to_client(p, t, cfg, w, &carried),
@@ -58,7 +76,9 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
 #[inline(always)]
 fn to_task<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work, c: &Carried) -> Verdict {
     let ip = &w.ip;
-    let Some(task) = t.local_task(c.to) else { return Verdict::Drop(Drop::NoSuchTask) };
+    let Some(task) = t.local_task(c.to) else {
+        return Verdict::Drop(Drop::NoSuchTask);
+    };
     if task.net != c.vni {
         return Verdict::Drop(Drop::WrongNetwork);
     }
@@ -76,7 +96,15 @@ fn to_task<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work, c: &Carried) ->
     if matches!(c.leg, Leg::Host) {
         note_host(t, ip, c, &mut w.notes.back);
     }
-    hand_over(p, task, if matches!(c.leg, Leg::Answer) { Done::AnswerToTask } else { Done::ToTask })
+    hand_over(
+        p,
+        task,
+        if matches!(c.leg, Leg::Answer) {
+            Done::AnswerToTask
+        } else {
+            Done::ToTask
+        },
+    )
 }
 
 #[inline(always)]
@@ -101,7 +129,11 @@ pub(crate) fn host_key(key: &mut FlowKey, net: u32, ip: &Headers, from_host: boo
 #[inline(always)]
 fn note_host<T: Tables>(t: &T, ip: &Headers, c: &Carried, key: &mut FlowKey) {
     host_key(key, c.vni, ip, true);
-    let new = Pick { backend: c.from, link: 0, front: 0 };
+    let new = Pick {
+        backend: c.from,
+        link: 0,
+        front: 0,
+    };
     match t.pick(key) {
         Some(old) if old == new => {}
         _ => t.set_pick(key, &new),
@@ -110,7 +142,13 @@ fn note_host<T: Tables>(t: &T, ip: &Headers, c: &Carried, key: &mut FlowKey) {
 
 /// From a task to this node's own stack.
 #[inline(always)]
-fn to_host<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, ip: &Headers, c: &Carried) -> Verdict {
+fn to_host<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    cfg: &Config,
+    ip: &Headers,
+    c: &Carried,
+) -> Verdict {
     if t.subnet(&ip.src) != Some(c.vni) {
         return Verdict::Drop(Drop::ForgedSource);
     }
@@ -123,7 +161,13 @@ fn to_host<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, ip: &Headers, c
 
 /// To a service's backend on this node, as the client sent it.
 #[inline(always)]
-fn to_backend<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut Work, c: &Carried) -> Verdict {
+fn to_backend<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    cfg: &Config,
+    w: &mut Work,
+    c: &Carried,
+) -> Verdict {
     let ip = &mut w.ip;
     if ip.is_icmp_error() {
         return crate::icmp::from_node(p, t, cfg, w, c.vni, c.to);
@@ -148,18 +192,33 @@ fn to_backend<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut Work
         }
         service::vip(t, c.vni, &ip.dst)
     };
-    let Some(front) = front else { return Verdict::Drop(Drop::NoFront) };
+    let Some(front) = front else {
+        return Verdict::Drop(Drop::NoFront);
+    };
     let ingress = if again { c.said } else { c.from };
     w.ask.front = front;
     service::wire_key(&mut w.ask.key, c.vni, ip);
-    w.ask.origin = Origin { ingress, link: 0, flags: if mesh { 0 } else { flow::VIP | flow::FROM_TASK } };
-    let named = Candidates { id: c.to, before: if again { 0 } else { c.said } };
+    w.ask.origin = Origin {
+        ingress,
+        link: 0,
+        flags: if mesh { 0 } else { flow::VIP | flow::FROM_TASK },
+    };
+    let named = Candidates {
+        id: c.to,
+        before: if again { 0 } else { c.said },
+    };
     arrive(p, t, cfg, &w.ip, &w.ask, &mut w.notes, named)
 }
 
 /// A backend's answer to a client that came in by this node.
 #[inline(always)]
-fn to_client<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut Work, c: &Carried) -> Verdict {
+fn to_client<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    cfg: &Config,
+    w: &mut Work,
+    c: &Carried,
+) -> Verdict {
     let ip = &mut w.ip;
     if c.vni != cfg.mesh {
         return Verdict::Drop(Drop::WrongNetwork);
@@ -193,7 +252,14 @@ fn to_client<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut Work,
 
 /// Remembers who answered, so that the next packet goes there at once; tells where the client came in, 0 if forgotten.
 #[inline(always)]
-fn learn<T: Tables>(t: &T, cfg: &Config, ip: &Headers, c: &Carried, service: u32, key: &mut FlowKey) -> u32 {
+fn learn<T: Tables>(
+    t: &T,
+    cfg: &Config,
+    ip: &Headers,
+    c: &Carried,
+    service: u32,
+    key: &mut FlowKey,
+) -> u32 {
     key.src = ip.dst;
     key.dst = ip.src;
     key.net = cfg.mesh;
@@ -207,7 +273,11 @@ fn learn<T: Tables>(t: &T, cfg: &Config, ip: &Headers, c: &Carried, service: u32
         Some(pick) => pick.link,
         None => 0,
     };
-    let new = Pick { backend: c.said, link, front: service };
+    let new = Pick {
+        backend: c.said,
+        link,
+        front: service,
+    };
     if old != Some(new) {
         t.set_pick(key, &new);
     }

@@ -130,7 +130,11 @@ impl Headers {
     #[inline(always)]
     pub fn is_echo(&self) -> bool {
         self.part == Part::Whole
-            && if self.v6 { self.proto == ICMP6 && self.flags == 128 } else { self.proto == ICMP && self.flags == 8 }
+            && if self.v6 {
+                self.proto == ICMP6 && self.flags == 128
+            } else {
+                self.proto == ICMP && self.flags == 8
+            }
     }
 }
 
@@ -140,7 +144,9 @@ impl Headers {
 /// When it is not IP, or not whole enough to be judged.
 #[inline(always)]
 pub fn parse<P: Packet>(p: &P, into: &mut Headers) -> Result<(), NotParsed> {
-    let Some(ether) = p.load::<2>(12) else { return Err(NotParsed::Malformed) };
+    let Some(ether) = p.load::<2>(12) else {
+        return Err(NotParsed::Malformed);
+    };
     match u16::from_be_bytes(ether) {
         ETH_IPV4 => ipv4(p, into, L3, true),
         ETH_IPV6 => ipv6(p, into, L3, true),
@@ -153,13 +159,24 @@ pub fn parse<P: Packet>(p: &P, into: &mut Headers) -> Result<(), NotParsed> {
 /// # Errors
 /// When too little is quoted.
 #[inline(always)]
-pub fn parse_quoted<P: Packet>(p: &P, into: &mut Headers, at: u32, v6: bool) -> Result<(), NotParsed> {
-    if v6 { ipv6(p, into, at, false) } else { ipv4(p, into, at, false) }
+pub fn parse_quoted<P: Packet>(
+    p: &P,
+    into: &mut Headers,
+    at: u32,
+    v6: bool,
+) -> Result<(), NotParsed> {
+    if v6 {
+        ipv6(p, into, at, false)
+    } else {
+        ipv4(p, into, at, false)
+    }
 }
 
 #[inline(always)]
 fn ipv4<P: Packet>(p: &P, headers: &mut Headers, l3: u32, whole: bool) -> Result<(), NotParsed> {
-    let Some(h) = p.load::<20>(l3) else { return Err(NotParsed::Malformed) };
+    let Some(h) = p.load::<20>(l3) else {
+        return Err(NotParsed::Malformed);
+    };
     let header = ((h[0] & 0x0f) as u32) << 2;
     let total = u16::from_be_bytes([h[2], h[3]]) as u32;
     // A total of 0 is what segments beyond 64 KiB carry inside this host.
@@ -193,17 +210,20 @@ fn ipv4<P: Packet>(p: &P, headers: &mut Headers, l3: u32, whole: bool) -> Result
 
 #[inline(always)]
 fn ipv6<P: Packet>(p: &P, headers: &mut Headers, l3: u32, whole: bool) -> Result<(), NotParsed> {
-    let Some(h) = p.load::<40>(l3) else { return Err(NotParsed::Malformed) };
+    let Some(h) = p.load::<40>(l3) else {
+        return Err(NotParsed::Malformed);
+    };
     if h[0] >> 4 != 6 {
         return Err(NotParsed::Malformed);
     }
     *headers = Headers {
         src: Addr::v6([
-            h[8], h[9], h[10], h[11], h[12], h[13], h[14], h[15], h[16], h[17], h[18], h[19], h[20], h[21], h[22], h[23],
+            h[8], h[9], h[10], h[11], h[12], h[13], h[14], h[15], h[16], h[17], h[18], h[19],
+            h[20], h[21], h[22], h[23],
         ]),
         dst: Addr::v6([
-            h[24], h[25], h[26], h[27], h[28], h[29], h[30], h[31], h[32], h[33], h[34], h[35], h[36], h[37], h[38],
-            h[39],
+            h[24], h[25], h[26], h[27], h[28], h[29], h[30], h[31], h[32], h[33], h[34], h[35],
+            h[36], h[37], h[38], h[39],
         ]),
         sport: Be16::default(),
         dport: Be16::default(),
@@ -223,18 +243,24 @@ fn ipv6<P: Packet>(p: &P, headers: &mut Headers, l3: u32, whole: bool) -> Result
         match headers.proto {
             // Hop-by-hop, routing, destination options.
             0 | 43 | 60 => {
-                let Some(e) = p.load::<2>(headers.l4) else { return Err(NotParsed::Malformed) };
+                let Some(e) = p.load::<2>(headers.l4) else {
+                    return Err(NotParsed::Malformed);
+                };
                 headers.proto = e[0];
                 headers.l4 += (e[1] as u32 + 1) << 3;
             }
             // Authentication: length in words of four.
             51 => {
-                let Some(e) = p.load::<2>(headers.l4) else { return Err(NotParsed::Malformed) };
+                let Some(e) = p.load::<2>(headers.l4) else {
+                    return Err(NotParsed::Malformed);
+                };
                 headers.proto = e[0];
                 headers.l4 += (e[1] as u32 + 2) << 2;
             }
             44 => {
-                let Some(e) = p.load::<8>(headers.l4) else { return Err(NotParsed::Malformed) };
+                let Some(e) = p.load::<8>(headers.l4) else {
+                    return Err(NotParsed::Malformed);
+                };
                 headers.proto = e[0];
                 headers.l4 += 8;
                 headers.id = u32::from_be_bytes([e[4], e[5], e[6], e[7]]);
@@ -262,7 +288,9 @@ fn transport<P: Packet>(p: &P, headers: &mut Headers, whole: bool) -> Result<(),
     }
     match headers.proto {
         TCP if whole => {
-            let Some(t) = p.load::<14>(headers.l4) else { return Err(NotParsed::Malformed) };
+            let Some(t) = p.load::<14>(headers.l4) else {
+                return Err(NotParsed::Malformed);
+            };
             headers.sport = Be16::from_bytes([t[0], t[1]]);
             headers.dport = Be16::from_bytes([t[2], t[3]]);
             if t[12] >> 4 < 5 {
@@ -271,12 +299,16 @@ fn transport<P: Packet>(p: &P, headers: &mut Headers, whole: bool) -> Result<(),
             headers.flags = t[13];
         }
         TCP | UDP => {
-            let Some(t) = p.load::<8>(headers.l4) else { return Err(NotParsed::Malformed) };
+            let Some(t) = p.load::<8>(headers.l4) else {
+                return Err(NotParsed::Malformed);
+            };
             headers.sport = Be16::from_bytes([t[0], t[1]]);
             headers.dport = Be16::from_bytes([t[2], t[3]]);
         }
         ICMP | ICMP6 => {
-            let Some(t) = p.load::<8>(headers.l4) else { return Err(NotParsed::Malformed) };
+            let Some(t) = p.load::<8>(headers.l4) else {
+                return Err(NotParsed::Malformed);
+            };
             headers.flags = t[0];
         }
         _ => {}

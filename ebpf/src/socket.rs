@@ -29,7 +29,12 @@ pub struct Request {
 /// # Errors
 /// When the service has no backend: the caller refuses the connection at once.
 #[inline(always)]
-pub fn lead<T: Tables>(t: &T, cfg: &Config, ns: &Netns, r: &Request) -> Result<Option<(Addr, Be16)>, Drop> {
+pub fn lead<T: Tables>(
+    t: &T,
+    cfg: &Config,
+    ns: &Netns,
+    r: &Request,
+) -> Result<Option<(Addr, Be16)>, Drop> {
     if r.proto != TCP && r.proto != UDP {
         return Ok(None);
     }
@@ -58,12 +63,18 @@ pub fn lead<T: Tables>(t: &T, cfg: &Config, ns: &Netns, r: &Request) -> Result<O
         found
     };
     let Some(front) = front else { return Ok(None) };
-    let port = if front.port.is_zero() { r.port } else { front.port };
+    let port = if front.port.is_zero() {
+        r.port
+    } else {
+        front.port
+    };
     let mut attempt = 0;
     while attempt < 4 {
         let hash = socket_hash(cfg.seed, r.cookie, &r.addr, r.port, r.proto, attempt);
         attempt += 1;
-        let Some(id) = t.ring(front.service, hash) else { break };
+        let Some(id) = t.ring(front.service, hash) else {
+            break;
+        };
         let Some(b) = t.backend(id) else { continue };
         if b.flags & (backend::DOWN | backend::DRAINING) != 0 || is_dead(t, b.node) {
             continue;

@@ -1,8 +1,8 @@
 //! The maps as the packet logic sees them. Meanings and keys are in `weft_abi`.
 
 use weft_abi::{
-    Addr, Backend, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey, NetAddr, Node, NodeAddr, Pick,
-    ServiceCount, Task,
+    Addr, Backend, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey, NetAddr,
+    Node, NodeAddr, Pick, ServiceCount, Task,
 };
 
 /// Which of the two flow tables.

@@ -19,11 +19,23 @@ const FROM_TASK: u32 = 1 << 31;
 /// Judges a frame that a task sent.
 #[inline(always)]
 pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
-    let Some(cfg) = t.config() else { return Verdict::Drop(Drop::NoConfig) };
-    let Some(own) = t.endpoint(p.ifindex()) else { return Verdict::Drop(Drop::UnknownEndpoint) };
-    let Some(m) = p.load::<12>(0) else { return Verdict::Drop(Drop::Malformed) };
+    let Some(cfg) = t.config() else {
+        return Verdict::Drop(Drop::NoConfig);
+    };
+    let Some(own) = t.endpoint(p.ifindex()) else {
+        return Verdict::Drop(Drop::UnknownEndpoint);
+    };
+    let Some(m) = p.load::<12>(0) else {
+        return Verdict::Drop(Drop::Malformed);
+    };
     let mac = own.mac;
-    if m[6] != mac[0] || m[7] != mac[1] || m[8] != mac[2] || m[9] != mac[3] || m[10] != mac[4] || m[11] != mac[5] {
+    if m[6] != mac[0]
+        || m[7] != mac[1]
+        || m[8] != mac[2]
+        || m[9] != mac[3]
+        || m[10] != mac[4]
+        || m[11] != mac[5]
+    {
         return Verdict::Drop(Drop::SpoofedMac);
     }
     match parse(p, &mut w.ip) {
@@ -71,7 +83,11 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
             }
             w.ask.front = front;
             service::wire_key(&mut w.ask.key, own.net, ip);
-            w.ask.origin = Origin { ingress: cfg.node, link: own.ifindex, flags: flow::VIP | flow::FROM_TASK };
+            w.ask.origin = Origin {
+                ingress: cfg.node,
+                link: own.ifindex,
+                flags: flow::VIP | flow::FROM_TASK,
+            };
             return serve(p, t, cfg, ip, &w.ask, &mut w.notes);
         }
     }
@@ -80,7 +96,13 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
 
 /// Un-translates and sends back what answers a flow.
 #[inline(always)]
-fn answer<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, own: &Endpoint, w: &mut Work) -> Option<Verdict> {
+fn answer<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    cfg: &Config,
+    own: &Endpoint,
+    w: &mut Work,
+) -> Option<Verdict> {
     let (ip, key, notes) = (&w.ip, &mut w.ask.key, &mut w.notes);
     service::wire_key(key, own.net, ip);
     key.side = flow::REPLY;
@@ -98,7 +120,12 @@ fn answer<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, own: &Endpoint, 
 
 /// The way back to the client of a hit; the packet already bears the client's tuple.
 #[inline(always)]
-pub(crate) fn send_back<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, hit: &Hit) -> Verdict {
+pub(crate) fn send_back<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    cfg: &Config,
+    hit: &Hit,
+) -> Verdict {
     let mut node = hit.ingress;
     if hit.flags & flow::VIP != 0 {
         // The client is a task of this network: it is where its address says, wherever it asked.
@@ -107,18 +134,32 @@ pub(crate) fn send_back<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, hi
             return Verdict::Drop(Drop::NoSuchTask);
         }
         if at == cfg.node {
-            let Some(task) = t.local_task(id) else { return Verdict::Drop(Drop::NoSuchTask) };
+            let Some(task) = t.local_task(id) else {
+                return Verdict::Drop(Drop::NoSuchTask);
+            };
             return hand_over(p, task, Done::AnswerToTask);
         }
-        let hop = Hop { node: at, vni: hit.net, leg: Leg::Answer, said: hit.backend, to: id };
+        let hop = Hop {
+            node: at,
+            vni: hit.net,
+            leg: Leg::Answer,
+            said: hit.backend,
+            to: id,
+        };
         return send(p, t, &hop, Done::AnswerToNode);
     }
     if node != cfg.node && is_dead(t, node) {
-        let Some(heir) = t.owner(&hit.to.src) else { return Verdict::Drop(Drop::DeadIngress) };
+        let Some(heir) = t.owner(&hit.to.src) else {
+            return Verdict::Drop(Drop::DeadIngress);
+        };
         node = heir;
     }
     if node == cfg.node {
-        let link = if hit.ingress == cfg.node { hit.link } else { cfg.uplink };
+        let link = if hit.ingress == cfg.node {
+            hit.link
+        } else {
+            cfg.uplink
+        };
         if let Some(task) = t.endpoint(link) {
             return hand_over(p, task, Done::AnswerToTask);
         }
@@ -127,28 +168,60 @@ pub(crate) fn send_back<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, hi
         }
         return Verdict::Neighbour(link, Done::AnswerToClient);
     }
-    let hop = Hop { node, vni: hit.net, leg: Leg::Answer, said: hit.backend, to: 0 };
+    let hop = Hop {
+        node,
+        vni: hit.net,
+        leg: Leg::Answer,
+        said: hit.backend,
+        to: 0,
+    };
     send(p, t, &hop, Done::AnswerToNode)
 }
 
 /// East-west by address.
 #[inline(always)]
-fn to_task<P: Packet, T: Tables>(p: &mut P, t: &T, own: &Endpoint, ip: &Headers) -> Option<Verdict> {
-    let task = t.task(&NetAddr { net: own.net, addr: ip.dst })?;
+fn to_task<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    own: &Endpoint,
+    ip: &Headers,
+) -> Option<Verdict> {
+    let task = t.task(&NetAddr {
+        net: own.net,
+        addr: ip.dst,
+    })?;
     if task.ifindex != 0 {
-        let Some(to) = t.endpoint(task.ifindex) else { return Some(Verdict::Drop(Drop::NoSuchTask)) };
+        let Some(to) = t.endpoint(task.ifindex) else {
+            return Some(Verdict::Drop(Drop::NoSuchTask));
+        };
         return Some(hand_over(p, to, Done::ToTask));
     }
-    let hop = Hop { node: task.node, vni: own.net, leg: Leg::Plain, said: own.id, to: task.id };
+    let hop = Hop {
+        node: task.node,
+        vni: own.net,
+        leg: Leg::Plain,
+        said: own.id,
+        to: task.id,
+    };
     Some(send(p, t, &hop, Done::ToNode))
 }
 
 /// Not on the task's own network: a host, another network, or the world.
 #[inline(always)]
-fn elsewhere<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, own: &Endpoint, w: &mut Work) -> Verdict {
+fn elsewhere<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    cfg: &Config,
+    own: &Endpoint,
+    w: &mut Work,
+) -> Verdict {
     let ip = &w.ip;
     if let Some(net) = t.subnet(&ip.dst) {
-        return Verdict::Drop(if net == own.net { Drop::NoSuchTask } else { Drop::Isolated });
+        return Verdict::Drop(if net == own.net {
+            Drop::NoSuchTask
+        } else {
+            Drop::Isolated
+        });
     }
     let internal = own.flags & endpoint::INTERNAL != 0;
     let local = t.is_local(&ip.dst);
@@ -158,7 +231,13 @@ fn elsewhere<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, own: &Endpoin
         && !local
         && let Some(asked) = t.pick(&w.notes.back)
     {
-        let hop = Hop { node: asked.backend, vni: own.net, leg: Leg::Host, said: own.id, to: 0 };
+        let hop = Hop {
+            node: asked.backend,
+            vni: own.net,
+            leg: Leg::Host,
+            said: own.id,
+            to: 0,
+        };
         return send(p, t, &hop, Done::ToNode);
     }
     if internal && !local {
@@ -171,7 +250,11 @@ fn elsewhere<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, own: &Endpoin
     {
         w.ask.front = front;
         service::wire_key(&mut w.ask.key, cfg.mesh, ip);
-        w.ask.origin = Origin { ingress: cfg.node, link: own.ifindex, flags: flow::FROM_TASK };
+        w.ask.origin = Origin {
+            ingress: cfg.node,
+            link: own.ifindex,
+            flags: flow::FROM_TASK,
+        };
         return serve(p, t, cfg, ip, &w.ask, &mut w.notes);
     }
     p.claim();

@@ -23,7 +23,11 @@ pub struct Tuple {
 /// False when the packet could not be changed; it must then be dropped, for it may be half done.
 #[inline(always)]
 pub fn translate<P: Packet>(p: &mut P, ip: &Headers, to: &Tuple) -> bool {
-    let (src_at, dst_at) = if ip.v6 { (ip.l3 + 8, ip.l3 + 24) } else { (ip.l3 + 12, ip.l3 + 16) };
+    let (src_at, dst_at) = if ip.v6 {
+        (ip.l3 + 8, ip.l3 + 24)
+    } else {
+        (ip.l3 + 12, ip.l3 + 16)
+    };
     change_addr(p, ip, src_at, &ip.src, &to.src)
         && change_addr(p, ip, dst_at, &ip.dst, &to.dst)
         && change_port(p, ip, ip.l4, ip.sport, to.sport)
@@ -72,6 +76,14 @@ fn change_port<P: Packet>(p: &mut P, ip: &Headers, at: u32, from: Be16, to: Be16
     if from == to {
         return true;
     }
-    let Some(sum) = sum_offset(ip) else { return true };
-    p.sum_transport(sum, from.raw() as u32, to.raw() as u32, Sum::Word16, ip.proto == UDP) && p.store(at, &to.bytes())
+    let Some(sum) = sum_offset(ip) else {
+        return true;
+    };
+    p.sum_transport(
+        sum,
+        from.raw() as u32,
+        to.raw() as u32,
+        Sum::Word16,
+        ip.proto == UDP,
+    ) && p.store(at, &to.bytes())
 }

@@ -22,12 +22,18 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
     if !p.is_for_host() {
         return Verdict::Next(Done::NotOurs);
     }
-    let Some(cfg) = t.config() else { return Verdict::Next(Done::NotOurs) };
+    let Some(cfg) = t.config() else {
+        return Verdict::Next(Done::NotOurs);
+    };
     if parse(p, &mut w.ip).is_err() {
         return Verdict::Next(Done::NotOurs);
     }
     let ip = &mut w.ip;
-    if ip.proto == UDP && ip.dport == cfg.vxlan_port && ip.part != Part::Later && t.is_local(&ip.dst) {
+    if ip.proto == UDP
+        && ip.dport == cfg.vxlan_port
+        && ip.part != Part::Later
+        && t.is_local(&ip.dst)
+    {
         if sender(t, &ip.src).is_none() {
             return Verdict::Drop(Drop::NotANode);
         }
@@ -47,7 +53,9 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
     }
     if ip.part == Part::Later {
         fragment::key(ip, 0, &mut w.notes.frag);
-        let Some(ports) = t.frag(&w.notes.frag) else { return Verdict::Next(Done::NotOurs) };
+        let Some(ports) = t.frag(&w.notes.frag) else {
+            return Verdict::Next(Done::NotOurs);
+        };
         fragment::fill(ip, &ports);
     }
     service_of(p, t, cfg, w)
@@ -64,10 +72,20 @@ fn service_of<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut Work
     }
     if ip.part == Part::First {
         fragment::key(ip, 0, &mut w.notes.frag);
-        t.set_frag(&w.notes.frag, &FragPorts { sport: ip.sport, dport: ip.dport });
+        t.set_frag(
+            &w.notes.frag,
+            &FragPorts {
+                sport: ip.sport,
+                dport: ip.dport,
+            },
+        );
     }
     w.ask.front = front;
     service::wire_key(&mut w.ask.key, cfg.mesh, ip);
-    w.ask.origin = Origin { ingress: cfg.node, link: p.ifindex(), flags: 0 };
+    w.ask.origin = Origin {
+        ingress: cfg.node,
+        link: p.ifindex(),
+        flags: 0,
+    };
     serve(p, t, cfg, ip, &w.ask, &mut w.notes)
 }

@@ -39,14 +39,32 @@ impl Work {
     pub const NONE: Self = Self {
         ip: Headers::NONE,
         quoted: Headers::NONE,
-        ask: Ask { front: NO_FRONT, key: NO_KEY, origin: Origin { ingress: 0, link: 0, flags: 0 } },
-        notes: Notes { back: NO_KEY, new: NO_FLOW, hit: Hit::NONE, frag: NO_FRAG },
+        ask: Ask {
+            front: NO_FRONT,
+            key: NO_KEY,
+            origin: Origin {
+                ingress: 0,
+                link: 0,
+                flags: 0,
+            },
+        },
+        notes: Notes {
+            back: NO_KEY,
+            new: NO_FLOW,
+            hit: Hit::NONE,
+            frag: NO_FRAG,
+        },
         text: [0; 72],
     };
 }
 
-const NO_FRONT: Front =
-    Front { service: 0, flags: 0, port: weft_abi::Be16::new(0), pad: 0, generation: 0 };
+const NO_FRONT: Front = Front {
+    service: 0,
+    flags: 0,
+    port: weft_abi::Be16::new(0),
+    pad: 0,
+    generation: 0,
+};
 const NO_KEY: FlowKey = FlowKey {
     src: weft_abi::Addr::ANY,
     dst: weft_abi::Addr::ANY,
@@ -57,8 +75,13 @@ const NO_KEY: FlowKey = FlowKey {
     side: 0,
     pad: [0; 2],
 };
-const NO_FRAG: FragKey =
-    FragKey { src: weft_abi::Addr::ANY, dst: weft_abi::Addr::ANY, id: 0, net: 0, proto: 0 };
+const NO_FRAG: FragKey = FragKey {
+    src: weft_abi::Addr::ANY,
+    dst: weft_abi::Addr::ANY,
+    id: 0,
+    net: 0,
+    proto: 0,
+};
 const NO_FLOW: Flow = Flow {
     client: weft_abi::Addr::ANY,
     service: weft_abi::Addr::ANY,

@@ -43,12 +43,6 @@ pub const GATEWAY4: [u8; 4] = [169, 254, 1, 1];
 /// Next hop of every task's IPv6 default route. Answered by `task_in`, owned by no interface.
 pub const GATEWAY6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
-/// Source that a task sees when it reached itself through its own service, IPv4.
-pub const HAIRPIN4: [u8; 4] = [169, 254, 1, 2];
-
-/// Source that a task sees when it reached itself through its own service, IPv6.
-pub const HAIRPIN6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
-
 /// `cb[0]` of a test run that must decide and change nothing (`weft explain`). Real packets never carry it.
 pub const DRY_RUN: u32 = 0x7765_6674;
 

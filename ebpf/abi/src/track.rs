@@ -36,7 +36,7 @@ pub struct Flow {
     pub client: Addr,
     /// The address the client asked for.
     pub service: Addr,
-    /// The client as the task sees it: the same, or the hairpin address.
+    /// The client as the task sees it: the same, or the service's address when the client is the task itself.
     pub seen: Addr,
     /// The task's address.
     pub task: Addr,
@@ -86,7 +86,7 @@ pub mod flow {
     pub const VIP: u16 = 1;
     /// The client is a task, which `link` or the network finds.
     pub const FROM_TASK: u16 = 2;
-    /// Source rewritten to the hairpin address.
+    /// The task reached itself: it sees the service's address as its client.
     pub const HAIRPIN: u16 = 4;
 }
 

@@ -25,7 +25,9 @@ pub fn begin(ctx: &TcContext) -> Option<(Skb, Maps, &'static mut Work)> {
     let raw = ctx.as_ptr().cast();
     let maps = Maps { dry: false };
     let skb = Skb::new(raw, maps.config());
-    let maps = Maps { dry: skb.note() == DRY_RUN };
+    let maps = Maps {
+        dry: skb.note() == DRY_RUN,
+    };
     let work = WORK.get_ptr_mut(0)?;
     // SAFETY: this CPU's own, and no hook runs inside another; nothing is read that this run did not write.
     Some((skb, maps, unsafe { &mut *work }))
@@ -39,17 +41,24 @@ pub fn finish(skb: &Skb, maps: &Maps, program: Program, verdict: Verdict) -> i32
         let (done, code) = match verdict {
             Verdict::Next(done) => (done, TCX_NEXT),
             Verdict::Peer(link, done) => (done, bpf_redirect_peer(link, 0) as i32),
-            Verdict::Neighbour(link, done) => (done, bpf_redirect_neigh(link, core::ptr::null_mut(), 0, 0) as i32),
+            Verdict::Neighbour(link, done) => (
+                done,
+                bpf_redirect_neigh(link, core::ptr::null_mut(), 0, 0) as i32,
+            ),
             Verdict::Out(link, done) => (done, bpf_redirect(link, 0) as i32),
             Verdict::Tunnel(tunnel, done) => {
-                let Some(cfg) = maps.config() else { return refuse(skb, maps, program, Drop::NoConfig) };
+                let Some(cfg) = maps.config() else {
+                    return refuse(skb, maps, program, Drop::NoConfig);
+                };
                 if !skb.set_tunnel(&tunnel, cfg) {
                     return refuse(skb, maps, program, Drop::TunnelRefused);
                 }
                 (done, bpf_redirect(cfg.overlay, 0) as i32)
             }
             Verdict::Encap(tunnel, done) => {
-                let Some(cfg) = maps.config() else { return refuse(skb, maps, program, Drop::NoConfig) };
+                let Some(cfg) = maps.config() else {
+                    return refuse(skb, maps, program, Drop::NoConfig);
+                };
                 if !skb.set_tunnel(&tunnel, cfg) {
                     return refuse(skb, maps, program, Drop::TunnelRefused);
                 }
@@ -83,7 +92,9 @@ fn refuse(skb: &Skb, maps: &Maps, program: Program, reason: Drop) -> i32 {
     if maps.dry || matches!(maps.config(), Some(cfg) if cfg.flags & config::QUIET != 0) {
         return TCX_DROP;
     }
-    let Some(last) = SAMPLED.get_ptr_mut(index) else { return TCX_DROP };
+    let Some(last) = SAMPLED.get_ptr_mut(index) else {
+        return TCX_DROP;
+    };
     let now = skb.now();
     // SAFETY: an element of an array; two CPUs may both take a sample, which harms nobody.
     unsafe {
@@ -97,7 +108,9 @@ fn refuse(skb: &Skb, maps: &Maps, program: Program, reason: Drop) -> i32 {
 
 #[inline(always)]
 fn sample(skb: &Skb, program: Program, reason: Drop, now: u64) {
-    let Some(mut entry) = EVENTS.reserve::<Event>(0) else { return };
+    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+        return;
+    };
     let e = entry.as_mut_ptr();
     // SAFETY: reserved memory of this size; the helper's targets lie inside it.
     unsafe {

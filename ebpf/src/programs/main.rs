@@ -1,8 +1,14 @@
 //! The programs, one hook each, in one object: `target/ebpf/weft.bpf.o`.
 #![no_std]
 #![no_main]
-#![expect(unsafe_code, reason = "helpers and map values of the kernel are raw pointers")]
-#![expect(unreachable_pub, reason = "a program is found by its symbol, not by a path")]
+#![expect(
+    unsafe_code,
+    reason = "helpers and map values of the kernel are raw pointers"
+)]
+#![expect(
+    unreachable_pub,
+    reason = "a program is found by its symbol, not by a path"
+)]
 
 mod hook;
 mod host_out;

@@ -5,8 +5,8 @@ use aya_ebpf::btf_maps::{Array as BtfArray, HashOfMaps};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use weft_abi::{
-    Addr, Backend, Config, Counter, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey, NetAddr, Netns, Node,
-    NodeAddr, Pick, ServiceCount, SockKey, SockOrigin, Task, maps,
+    Addr, Backend, Config, Counter, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey,
+    NetAddr, Netns, Node, NodeAddr, Pick, ServiceCount, SockKey, SockOrigin, Task, maps,
 };
 use weft_ebpf::work::Work;
 
@@ -21,48 +21,62 @@ pub type Ring = BtfArray<u32, 1, INNER_MAP>;
 #[map(name = "config")]
 pub static CONFIG: Array<Config> = Array::with_max_entries(maps::CONFIG.entries, 0);
 #[map(name = "front")]
-pub static FRONT: HashMap<FrontKey, Front> = HashMap::with_max_entries(maps::FRONT.entries, BPF_F_NO_PREALLOC);
+pub static FRONT: HashMap<FrontKey, Front> =
+    HashMap::with_max_entries(maps::FRONT.entries, BPF_F_NO_PREALLOC);
 #[btf_map(name = "rings")]
 pub static RINGS: HashOfMaps<u32, Ring, RINGS_MAX, 1> = HashOfMaps::new();
 #[btf_map(name = "rings_before")]
 pub static RINGS_BEFORE: HashOfMaps<u32, Ring, RINGS_BEFORE_MAX, 1> = HashOfMaps::new();
 #[map(name = "backends")]
-pub static BACKENDS: HashMap<u32, Backend> = HashMap::with_max_entries(maps::BACKENDS.entries, BPF_F_NO_PREALLOC);
+pub static BACKENDS: HashMap<u32, Backend> =
+    HashMap::with_max_entries(maps::BACKENDS.entries, BPF_F_NO_PREALLOC);
 #[map(name = "nodes")]
-pub static NODES: HashMap<u32, Node> = HashMap::with_max_entries(maps::NODES.entries, BPF_F_NO_PREALLOC);
+pub static NODES: HashMap<u32, Node> =
+    HashMap::with_max_entries(maps::NODES.entries, BPF_F_NO_PREALLOC);
 #[map(name = "node_by_addr")]
 pub static NODE_BY_ADDR: HashMap<Addr, NodeAddr> =
     HashMap::with_max_entries(maps::NODE_BY_ADDR.entries, BPF_F_NO_PREALLOC);
 #[map(name = "local_addrs")]
-pub static LOCAL_ADDRS: HashMap<Addr, u32> = HashMap::with_max_entries(maps::LOCAL_ADDRS.entries, BPF_F_NO_PREALLOC);
+pub static LOCAL_ADDRS: HashMap<Addr, u32> =
+    HashMap::with_max_entries(maps::LOCAL_ADDRS.entries, BPF_F_NO_PREALLOC);
 #[map(name = "owner")]
-pub static OWNER: HashMap<Addr, u32> = HashMap::with_max_entries(maps::OWNER.entries, BPF_F_NO_PREALLOC);
+pub static OWNER: HashMap<Addr, u32> =
+    HashMap::with_max_entries(maps::OWNER.entries, BPF_F_NO_PREALLOC);
 #[map(name = "tasks")]
-pub static TASKS: HashMap<NetAddr, Task> = HashMap::with_max_entries(maps::TASKS.entries, BPF_F_NO_PREALLOC);
+pub static TASKS: HashMap<NetAddr, Task> =
+    HashMap::with_max_entries(maps::TASKS.entries, BPF_F_NO_PREALLOC);
 #[map(name = "subnets")]
-pub static SUBNETS: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(maps::SUBNETS.entries, BPF_F_NO_PREALLOC);
+pub static SUBNETS: LpmTrie<Addr, u32> =
+    LpmTrie::with_max_entries(maps::SUBNETS.entries, BPF_F_NO_PREALLOC);
 #[map(name = "endpoints")]
-pub static ENDPOINTS: HashMap<u32, Endpoint> = HashMap::with_max_entries(maps::ENDPOINTS.entries, BPF_F_NO_PREALLOC);
+pub static ENDPOINTS: HashMap<u32, Endpoint> =
+    HashMap::with_max_entries(maps::ENDPOINTS.entries, BPF_F_NO_PREALLOC);
 #[map(name = "local_tasks")]
 pub static LOCAL_TASKS: HashMap<u32, Endpoint> =
     HashMap::with_max_entries(maps::LOCAL_TASKS.entries, BPF_F_NO_PREALLOC);
 #[map(name = "netns")]
-pub static NETNS: HashMap<u64, Netns> = HashMap::with_max_entries(maps::NETNS.entries, BPF_F_NO_PREALLOC);
+pub static NETNS: HashMap<u64, Netns> =
+    HashMap::with_max_entries(maps::NETNS.entries, BPF_F_NO_PREALLOC);
 #[map(name = "services")]
 pub static SERVICES: PerCpuHashMap<u32, ServiceCount> =
     PerCpuHashMap::with_max_entries(maps::SERVICES.entries, BPF_F_NO_PREALLOC);
 #[map(name = "flow_new")]
-pub static FLOW_NEW: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(maps::FLOW_NEW.entries, 0);
+pub static FLOW_NEW: LruHashMap<FlowKey, Flow> =
+    LruHashMap::with_max_entries(maps::FLOW_NEW.entries, 0);
 #[map(name = "flow")]
-pub static FLOW: HashMap<FlowKey, Flow> = HashMap::with_max_entries(maps::FLOW.entries, BPF_F_NO_PREALLOC);
+pub static FLOW: HashMap<FlowKey, Flow> =
+    HashMap::with_max_entries(maps::FLOW.entries, BPF_F_NO_PREALLOC);
 #[map(name = "pick")]
 pub static PICK: LruHashMap<FlowKey, Pick> = LruHashMap::with_max_entries(maps::PICK.entries, 0);
 #[map(name = "frag")]
-pub static FRAG: LruHashMap<FragKey, FragPorts> = LruHashMap::with_max_entries(maps::FRAG.entries, 0);
+pub static FRAG: LruHashMap<FragKey, FragPorts> =
+    LruHashMap::with_max_entries(maps::FRAG.entries, 0);
 #[map(name = "sk_rev")]
-pub static SK_REV: LruHashMap<SockKey, SockOrigin> = LruHashMap::with_max_entries(maps::SK_REV.entries, 0);
+pub static SK_REV: LruHashMap<SockKey, SockOrigin> =
+    LruHashMap::with_max_entries(maps::SK_REV.entries, 0);
 #[map(name = "counters")]
-pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(maps::COUNTERS.entries, 0);
+pub static COUNTERS: PerCpuArray<Counter> =
+    PerCpuArray::with_max_entries(maps::COUNTERS.entries, 0);
 #[map(name = "sampled")]
 pub static SAMPLED: Array<u64> = Array::with_max_entries(maps::SAMPLED.entries, 0);
 #[map(name = "events")]

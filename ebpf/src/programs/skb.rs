@@ -10,8 +10,9 @@ use aya_ebpf::bindings::{
     BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup as fib, bpf_tunnel_key,
 };
 use aya_ebpf::helpers::{
-    bpf_csum_diff, bpf_fib_lookup, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_change_tail,
-    bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
+    bpf_csum_diff, bpf_fib_lookup, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace,
+    bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
+    bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
 use weft_abi::{Addr, Config, config};
 use weft_ebpf::packet::{Packet, Sum, Tunnel};
@@ -68,14 +69,25 @@ impl Skb {
             // The helper wants host order here, and network order everywhere else.
             key.__bindgen_anon_1.remote_ipv4 = u32::from_be(tunnel.remote.v4_word());
             key.__bindgen_anon_3.local_ipv4 = u32::from_be(cfg.underlay.v4_word());
-            if cfg.flags & config::OUTER_CSUM != 0 { 0 } else { BPF_F_ZERO_CSUM_TX as u64 }
+            if cfg.flags & config::OUTER_CSUM != 0 {
+                0
+            } else {
+                BPF_F_ZERO_CSUM_TX as u64
+            }
         } else {
             key.__bindgen_anon_1.remote_ipv6 = tunnel.remote.words();
             key.__bindgen_anon_3.local_ipv6 = cfg.underlay.words();
             BPF_F_TUNINFO_IPV6 as u64
         };
         // SAFETY: valid context, key of the size given.
-        unsafe { bpf_skb_set_tunnel_key(self.raw, &mut key, size_of::<bpf_tunnel_key>() as u32, flags) == 0 }
+        unsafe {
+            bpf_skb_set_tunnel_key(
+                self.raw,
+                &mut key,
+                size_of::<bpf_tunnel_key>() as u32,
+                flags,
+            ) == 0
+        }
     }
 }
 
@@ -141,7 +153,11 @@ impl Packet for Skb {
             Sum::Pseudo4 => BPF_F_PSEUDO_HDR as u64 | 4,
             Sum::Pseudo6 => BPF_F_PSEUDO_HDR as u64 | self.sum6,
         };
-        let flags = if udp { flags | BPF_F_MARK_MANGLED_0 as u64 } else { flags };
+        let flags = if udp {
+            flags | BPF_F_MARK_MANGLED_0 as u64
+        } else {
+            flags
+        };
         // SAFETY: valid context.
         unsafe { bpf_l4_csum_replace(self.raw, at, from as u64, to as u64, flags) == 0 }
     }
@@ -155,8 +171,15 @@ impl Packet for Skb {
     #[inline(always)]
     fn sum<const N: usize>(bytes: &[u8; N]) -> u16 {
         // SAFETY: N bytes, only read; no first string.
-        let sum =
-            unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes.as_ptr().cast_mut().cast(), N as u32, 0) as u32 };
+        let sum = unsafe {
+            bpf_csum_diff(
+                core::ptr::null_mut(),
+                0,
+                bytes.as_ptr().cast_mut().cast(),
+                N as u32,
+                0,
+            ) as u32
+        };
         let folded = (sum & 0xffff) + (sum >> 16);
         ((folded & 0xffff) + (folded >> 16)) as u16
     }
@@ -181,11 +204,17 @@ impl Packet for Skb {
             let size = size_of::<bpf_tunnel_key>() as u32;
             if bpf_skb_get_tunnel_key(self.raw, &mut key, size, 0) == 0 {
                 let remote = Addr::from_v4_word(key.__bindgen_anon_1.remote_ipv4.to_be());
-                return Some(Tunnel { vni: key.tunnel_id, remote });
+                return Some(Tunnel {
+                    vni: key.tunnel_id,
+                    remote,
+                });
             }
             if bpf_skb_get_tunnel_key(self.raw, &mut key, size, BPF_F_TUNINFO_IPV6 as u64) == 0 {
                 let remote = Addr::from_words(key.__bindgen_anon_1.remote_ipv6);
-                return Some(Tunnel { vni: key.tunnel_id, remote });
+                return Some(Tunnel {
+                    vni: key.tunnel_id,
+                    remote,
+                });
             }
         }
         None
@@ -206,9 +235,17 @@ impl Packet for Skb {
                 params.__bindgen_anon_3.ipv6_src = src.words();
                 params.__bindgen_anon_4.ipv6_dst = dst.words();
             }
-            let answer =
-                bpf_fib_lookup(self.raw.cast(), &mut params, size_of::<fib>() as i32, BPF_FIB_LOOKUP_SKIP_NEIGH);
-            if answer == 0 { Some(params.ifindex) } else { None }
+            let answer = bpf_fib_lookup(
+                self.raw.cast(),
+                &mut params,
+                size_of::<fib>() as i32,
+                BPF_FIB_LOOKUP_SKIP_NEIGH,
+            );
+            if answer == 0 {
+                Some(params.ifindex)
+            } else {
+                None
+            }
         }
     }
 }

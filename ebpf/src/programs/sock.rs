@@ -23,7 +23,12 @@ const CONNECTION_REFUSED: i32 = -111;
 fn tell(reason: u8) {
     if let Some(counter) = COUNTERS.get_ptr_mut(counter_index(Program::Sock, reason)) {
         // SAFETY: this CPU's own element.
-        unsafe { *counter = Counter { packets: (*counter).packets + 1, bytes: 0 } };
+        unsafe {
+            *counter = Counter {
+                packets: (*counter).packets + 1,
+                bytes: 0,
+            }
+        };
     }
 }
 
@@ -93,17 +98,31 @@ fn outward(ctx: &SockAddrContext, v6: bool) -> i32 {
     let Some(cfg) = maps.config() else { return GO };
     // SAFETY: valid context.
     let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-    let Some(ns) = NETNS.get_ptr(&cookie) else { return GO };
+    let Some(ns) = NETNS.get_ptr(&cookie) else {
+        return GO;
+    };
     // SAFETY: from a lookup of this run.
     let ns = unsafe { &*ns };
     let (addr, port) = asked(raw, v6);
     // SAFETY: valid context.
     let (cookie, proto) = unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), (*raw).protocol as u8) };
-    let request = Request { cookie, bound: bound(raw, v6), addr, port, proto, v6 };
+    let request = Request {
+        cookie,
+        bound: bound(raw, v6),
+        addr,
+        port,
+        proto,
+        v6,
+    };
     match lead(&maps, cfg, ns, &request) {
         Ok(None) => GO,
         Ok(Some((to, to_port))) => {
-            let key = SockKey { cookie, addr: to, port: to_port, pad: [0; 6] };
+            let key = SockKey {
+                cookie,
+                addr: to,
+                port: to_port,
+                pad: [0; 6],
+            };
             let _ = SK_REV.insert(&key, &SockOrigin { addr, port, pad: 0 }, 0);
             change(raw, v6, &to, to_port);
             tell(Done::SocketLed as u8);
@@ -129,7 +148,12 @@ fn inward(ctx: &SockAddrContext, v6: bool) -> i32 {
     let (addr, port) = asked(raw, v6);
     // SAFETY: valid context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    let key = SockKey { cookie, addr, port, pad: [0; 6] };
+    let key = SockKey {
+        cookie,
+        addr,
+        port,
+        pad: [0; 6],
+    };
     if let Some(origin) = SK_REV.get_ptr(&key) {
         // SAFETY: from a lookup of this run.
         let origin = unsafe { *origin };

@@ -3,8 +3,8 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use weft_abi::{
-    Addr, Backend, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey, NetAddr, Node, NodeAddr, Pick,
-    ServiceCount, Task, ring_slot,
+    Addr, Backend, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey, NetAddr,
+    Node, NodeAddr, Pick, ServiceCount, Task, ring_slot,
 };
 use weft_ebpf::tables::{Age, Inserted, Tables};
 
@@ -141,7 +141,9 @@ impl Tables for Maps {
         if self.dry {
             return Inserted::Yes;
         }
-        let Some(flow) = look!(FLOW_NEW, key) else { return Inserted::Exists };
+        let Some(flow) = look!(FLOW_NEW, key) else {
+            return Inserted::Exists;
+        };
         let inserted = result(FLOW.insert(key, flow, BPF_NOEXIST as u64));
         if !matches!(inserted, Inserted::Full) {
             let _ = FLOW_NEW.remove(key);

@@ -9,7 +9,9 @@ use crate::hook;
 /// See `weft_ebpf::uplink`.
 #[classifier]
 pub fn uplink_in(ctx: TcContext) -> i32 {
-    let Some((mut skb, maps, work)) = hook::begin(&ctx) else { return hook::TCX_NEXT };
+    let Some((mut skb, maps, work)) = hook::begin(&ctx) else {
+        return hook::TCX_NEXT;
+    };
     let verdict = weft_ebpf::uplink::judge(&mut skb, &maps, work);
     hook::finish(&skb, &maps, Program::UplinkIn, verdict)
 }

@@ -1,0 +1,136 @@
+//! Packets on their real ways: programs attached, kernels' own stacks at both ends. Needs root.
+
+#[path = "walks/lab.rs"]
+mod lab;
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Result;
+use lab::{Lab, Said, ask, ask_udp};
+
+fn at(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap_or(IpAddr::from([0, 0, 0, 0])), port)
+}
+
+/// Runs every case, then tells all that failed, with what the nodes counted.
+struct Report {
+    failures: Vec<String>,
+}
+
+impl Report {
+    fn case(&mut self, name: &str, outcome: Result<Said>, good: impl FnOnce(&Said) -> bool) {
+        match outcome {
+            Ok(said) if good(&said) => {}
+            Ok(said) => self.failures.push(format!("{name}: {said:?}")),
+            Err(error) => self.failures.push(format!("{name}: {error:#}")),
+        }
+    }
+}
+
+#[test]
+fn every_walk() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let mut r = Report {
+        failures: Vec::new(),
+    };
+    let both = |s: &Said| s.name == "t1" || s.name == "t2";
+    let mut served = std::collections::BTreeSet::new();
+    for round in 0..8 {
+        for addr in ["192.0.2.11", "2001:db8::11", "192.0.2.12", "2001:db8::12"] {
+            let to = at(addr, 8000);
+            r.case(
+                &format!("client to {to}, TCP, {round}"),
+                ask(&lab.client, to),
+                |s| {
+                    served.insert(s.name.clone());
+                    both(s) && s.saw == s.me
+                },
+            );
+            r.case(
+                &format!("client to {to}, UDP, {round}"),
+                ask_udp(&lab.client, to, 1000),
+                |s| both(s) && s.saw.port() == s.me.port(),
+            );
+        }
+    }
+    if served.len() != 2 {
+        r.failures.push(format!("only {served:?} served"));
+    }
+    let t = &lab.tasks;
+    for (from, to) in [(0, 1), (1, 0), (2, 3), (3, 2)] {
+        for ip in [t[to].ip4, t[to].ip6] {
+            let name = format!("t{} to t{} at {ip}", from + 1, to + 1);
+            r.case(&name, ask(&t[from].ns, SocketAddr::new(ip, 80)), |s| {
+                s.name == format!("t{}", to + 1) && s.saw == s.me
+            });
+            r.case(
+                &format!("{name}, UDP"),
+                ask_udp(&t[from].ns, SocketAddr::new(ip, 80), 1000),
+                |s| s.saw == s.me,
+            );
+        }
+    }
+    for round in 0..4 {
+        for (from, vips) in [
+            (0, ["10.0.0.200", "fd00::200"]),
+            (2, ["10.0.1.200", "fd00:0:0:1::200"]),
+        ] {
+            for vip in vips {
+                // From two tasks of the network, so that both the near and the far backend and the hairpin are met.
+                for task in [from, from + 1] {
+                    let name = format!("t{} to VIP {vip}, {round}", task + 1);
+                    r.case(&name, ask(&t[task].ns, at(vip, 80)), |s| {
+                        let own = s.name == format!("t{}", task + 1);
+                        if own {
+                            s.saw.ip() != s.me.ip()
+                        } else {
+                            s.saw == s.me
+                        }
+                    });
+                    r.case(
+                        &format!("{name}, UDP"),
+                        ask_udp(&t[task].ns, at(vip, 80), 500),
+                        |_| true,
+                    );
+                }
+            }
+        }
+        for addr in ["192.0.2.11", "2001:db8::11", "192.0.2.12", "2001:db8::12"] {
+            for task in 0..4 {
+                let name = format!("t{} to published {addr}, {round}", task + 1);
+                r.case(&name, ask(&t[task].ns, at(addr, 8000)), both);
+            }
+        }
+    }
+    for node in &lab.nodes {
+        for task in t {
+            for ip in [task.ip4, task.ip6] {
+                let name = format!("host n{} to t{} at {ip}", node.id, task.id);
+                r.case(&name, ask(&node.ns, SocketAddr::new(ip, 80)), |s| {
+                    s.name == format!("t{}", task.id) && s.saw == s.me
+                });
+            }
+        }
+    }
+    for (from, to) in [(0, 2), (0, 3), (3, 0)] {
+        if let Ok(said) = ask(&t[from].ns, SocketAddr::new(t[to].ip4, 80)) {
+            r.failures.push(format!(
+                "t{} reached t{} of another network: {said:?}",
+                from + 1,
+                to + 1
+            ));
+        }
+    }
+    if !r.failures.is_empty() {
+        for node in &mut lab.nodes {
+            let counts = node.counts()?;
+            println!("node {}: {counts:#?}", node.id);
+        }
+        anyhow::bail!(
+            "{} walks failed:\n{}",
+            r.failures.len(),
+            r.failures.join("\n")
+        );
+    }
+    Ok(())
+}
