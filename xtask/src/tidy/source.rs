@@ -111,7 +111,7 @@ pub(super) fn check(name: &str, text: &str, faults: &mut Vec<Fault>) {
         }
     }
     if name.starts_with("agent/src/")
-        && name != "agent/src/main.rs"
+        && !name.starts_with("agent/src/bin/weft/")
         && text.contains("weft_control")
     {
         fault(None, "only the agent's main wires the manager role in; take what you need as a trait of control/proto".into());
