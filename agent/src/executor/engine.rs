@@ -1,0 +1,338 @@
+//! Containers of the Docker Engine below.
+//!
+//! A task's container has no engine network: the agent makes its interfaces once the gate runs
+//! (see `agent/gate`). Files that belong to a task lie in `<state>/containers/<task>`; secrets and
+//! configs on a tmpfs at `<state>/files`.
+
+mod body;
+mod connection;
+mod files;
+mod gate;
+mod image;
+mod logs;
+mod watch;
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bollard::{
+    Docker,
+    models::{ContainerCreateBody, ContainerInspectResponse, HealthStatusEnum},
+    query_parameters::{
+        CreateContainerOptions, InspectContainerOptions, ListContainersOptions,
+        RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
+    },
+};
+use tokio::sync::{Semaphore, mpsc};
+use weft_types::{
+    Labels, TaskId,
+    node::{EngineDescription, EnginePlugin, NodeDescription, NodeResources},
+    task::Platform,
+};
+
+use self::{connection::Connection, files::TaskFiles, image::Images};
+use super::{Change, Executor, Found, LogEntry, LogQuery, Order};
+use crate::task::{Failure, Health, Observation};
+
+pub use files::FilesError;
+
+/// Label that every task's container has.
+const TASK_LABEL: &str = "com.docker.swarm.task";
+/// Label with the task's id.
+const TASK_ID_LABEL: &str = "com.docker.swarm.task.id";
+/// Containers made or started at the same time: more only makes each slower.
+const AT_ONCE: usize = 8;
+
+/// The Docker Engine at a socket.
+#[derive(Clone)]
+pub struct Engine {
+    connection: Connection,
+    files: TaskFiles,
+    images: Images,
+    turns: Arc<Semaphore>,
+}
+
+impl Engine {
+    /// The engine at `socket`. Writes the gate into `state_dir` and mounts a tmpfs there.
+    ///
+    /// # Errors
+    /// When the state directory cannot be written.
+    pub fn new(socket: PathBuf, state_dir: PathBuf) -> Result<Self, FilesError> {
+        let connection = Connection::new(socket);
+        Ok(Self {
+            images: Images::new(connection.clone()),
+            files: TaskFiles::new(state_dir)?,
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            connection,
+        })
+    }
+
+    async fn docker(&self) -> Result<Docker, Failure> {
+        self.connection.docker().await
+    }
+
+    async fn turn(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
+    }
+
+    async fn look(&self, container: &str) -> Result<Option<ContainerInspectResponse>, Failure> {
+        let docker = self.docker().await?;
+        let inspected = docker
+            .inspect_container(container, None::<InspectContainerOptions>)
+            .await;
+        match inspected {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if connection::status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(connection::failure("inspect container", container, &error)),
+        }
+    }
+
+    async fn discard(&self, container: &str) -> Result<(), Failure> {
+        let docker = self.docker().await?;
+        let options = RemoveContainerOptions {
+            force: true,
+            v: true,
+            ..RemoveContainerOptions::default()
+        };
+        match docker.remove_container(container, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) if connection::status(&error) == Some(404) => Ok(()),
+            Err(error) => Err(connection::failure("remove container", container, &error)),
+        }
+    }
+}
+
+/// A container as Docker's inspection shows it.
+fn observation(found: &ContainerInspectResponse) -> Observation {
+    let state = found.state.clone().unwrap_or_default();
+    if state.running == Some(true) {
+        return Observation::Running {
+            pid: state.pid.unwrap_or_default(),
+            health: health(found),
+        };
+    }
+    let started = state.started_at.as_deref().unwrap_or_default();
+    if started.is_empty() || started.starts_with("0001-") {
+        return Observation::Created;
+    }
+    let error = state.error.unwrap_or_default();
+    Observation::Exited {
+        code: state.exit_code.unwrap_or_default(),
+        error: if state.oom_killed == Some(true) && error.is_empty() {
+            "OOMKilled".to_owned()
+        } else {
+            error
+        },
+    }
+}
+
+fn health(found: &ContainerInspectResponse) -> Health {
+    let health = found.state.as_ref().and_then(|state| state.health.as_ref());
+    match health.and_then(|health| health.status) {
+        None | Some(HealthStatusEnum::EMPTY | HealthStatusEnum::NONE) => Health::Unprobed,
+        Some(HealthStatusEnum::STARTING) => Health::Starting,
+        Some(HealthStatusEnum::HEALTHY) => Health::Healthy,
+        Some(HealthStatusEnum::UNHEALTHY) => Health::Unhealthy,
+    }
+}
+
+#[async_trait]
+impl Executor for Engine {
+    async fn describe(&self) -> Result<NodeDescription, Failure> {
+        let docker = self.docker().await?;
+        let info = docker.info().await;
+        let info = info.map_err(|error| connection::failure("describe", "the engine", &error))?;
+        let kinds = info.plugins.unwrap_or_default();
+        let kinds = [
+            ("Log", kinds.log),
+            ("Network", kinds.network),
+            ("Volume", kinds.volume),
+        ];
+        let mut plugins: Vec<EnginePlugin> = Vec::new();
+        for (kind, names) in kinds {
+            for name in names.unwrap_or_default() {
+                plugins.push(EnginePlugin {
+                    kind: kind.to_owned(),
+                    name,
+                });
+            }
+        }
+        // Ours, though the engine below does not know it.
+        plugins.push(EnginePlugin {
+            kind: "Network".to_owned(),
+            name: "overlay".to_owned(),
+        });
+        plugins.sort();
+        plugins.dedup();
+        let mut labels = Labels::new();
+        for label in info.labels.unwrap_or_default() {
+            let (key, value) = label.split_once('=').unwrap_or((&label, ""));
+            labels.insert(key.to_owned(), value.to_owned());
+        }
+        Ok(NodeDescription {
+            hostname: info.name.unwrap_or_default(),
+            platform: Platform {
+                architecture: info.architecture.unwrap_or_default(),
+                os: info.os_type.unwrap_or_else(|| "linux".to_owned()),
+            },
+            resources: NodeResources {
+                nano_cpus: info.ncpu.unwrap_or_default() * 1_000_000_000,
+                memory_bytes: info.mem_total.unwrap_or_default(),
+                generic_resources: Vec::new(),
+            },
+            engine: EngineDescription {
+                engine_version: info.server_version.unwrap_or_default(),
+                labels,
+                plugins,
+            },
+            ..NodeDescription::default()
+        })
+    }
+
+    async fn prepare(&self, order: Order) -> Result<String, Failure> {
+        let Some(task) = &order.task else {
+            return Err(Failure::lasting("no task to prepare a container for"));
+        };
+        let Some(spec) = &task.spec.container_spec else {
+            return Err(Failure::lasting(body::Refusal::NoContainer.to_string()));
+        };
+        if let Some(found) = self.look(&task.name).await? {
+            let id = found.id.clone().unwrap_or_default();
+            if observation(&found) == Observation::Created {
+                return Ok(id);
+            }
+            self.discard(&id).await?;
+        }
+        let image = self.images.ensure(&spec.image, &task.registry_auth).await?;
+        let _turn = self.turn().await;
+        let host_files = self.files.lay(task, spec, &order.files)?;
+        let body = body::body(task, &order.place, &image, &host_files)
+            .map_err(|refusal| Failure::lasting(refusal.to_string()))?;
+        let body: ContainerCreateBody = serde_json::from_value(body)
+            .map_err(|error| Failure::lasting(format!("invalid container spec: {error}")))?;
+        let options = CreateContainerOptions {
+            name: Some(task.name.clone()),
+            ..CreateContainerOptions::default()
+        };
+        let docker = self.docker().await?;
+        let made = docker.create_container(Some(options), body).await;
+        let made = made.map_err(|error| connection::failure("create container", &task.name, &error))?;
+        let hostname = match self.look(&made.id).await? {
+            Some(found) => found.config.and_then(|config| config.hostname),
+            None => None,
+        };
+        self.files.write_hosts(task, spec, &hostname.unwrap_or_default())?;
+        Ok(made.id)
+    }
+
+    async fn start(&self, container: &str) -> Result<i64, Failure> {
+        let _turn = self.turn().await;
+        let docker = self.docker().await?;
+        let started = docker.start_container(container, None::<StartContainerOptions>).await;
+        match started {
+            Ok(()) => {}
+            // Runs already.
+            Err(error) if connection::status(&error) == Some(304) => {}
+            Err(error) => return Err(connection::failure("start container", container, &error)),
+        }
+        match self.look(container).await?.as_ref().map(observation) {
+            Some(Observation::Running { pid, .. }) => Ok(pid),
+            Some(Observation::Exited { code, error }) => Err(Failure::lasting(format!(
+                "container ended before its network was made, status {code} {error}"
+            ))),
+            _ => Err(Failure::lasting(format!("No such container: {container}"))),
+        }
+    }
+
+    async fn await_program(&self, container: &str, pid: i64) -> Result<Health, Failure> {
+        gate::await_passed(pid).await?;
+        match self.look(container).await?.as_ref() {
+            Some(found) => Ok(health(found)),
+            None => Ok(Health::Unprobed),
+        }
+    }
+
+    async fn inspect(&self, container: &str) -> Result<Observation, Failure> {
+        let found = self.look(container).await?;
+        Ok(found.as_ref().map_or(Observation::Missing, observation))
+    }
+
+    async fn stop(&self, container: &str, grace: Duration) -> Result<i64, Failure> {
+        let seconds = i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
+        let docker = self.docker().await?;
+        // The engine answers when the container has stopped.
+        let docker = docker.with_timeout(grace + Duration::from_secs(60));
+        let options = StopContainerOptions {
+            t: Some(seconds),
+            ..StopContainerOptions::default()
+        };
+        match docker.stop_container(container, Some(options)).await {
+            Ok(()) => {}
+            Err(error) if matches!(connection::status(&error), Some(304 | 404)) => {}
+            Err(error) => return Err(connection::failure("stop container", container, &error)),
+        }
+        match self.inspect(container).await? {
+            Observation::Exited { code, .. } => Ok(code),
+            Observation::Missing | Observation::Created => Ok(0),
+            Observation::Running { .. } => {
+                Err(Failure::passing(format!("container {container} does not stop")))
+            }
+        }
+    }
+
+    async fn remove(&self, task: TaskId, container: Option<&str>) -> Result<(), Failure> {
+        if let Some(container) = container {
+            self.discard(container).await?;
+        } else {
+            // A creation that was given up half-way leaves a container whose id nobody learnt.
+            for found in self.list().await? {
+                if found.task == task {
+                    self.discard(&found.container).await?;
+                }
+            }
+        }
+        self.files.clear(task);
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<Found>, Failure> {
+        let docker = self.docker().await?;
+        let filters = HashMap::from([("label".to_owned(), vec![TASK_LABEL.to_owned()])]);
+        let options = ListContainersOptions {
+            all: true,
+            filters: Some(filters),
+            ..ListContainersOptions::default()
+        };
+        let listed = docker.list_containers(Some(options)).await;
+        let listed = listed.map_err(|error| connection::failure("list", "containers", &error))?;
+        let mut found = Vec::new();
+        for summary in listed {
+            let labels = summary.labels.unwrap_or_default();
+            let task = labels.get(TASK_ID_LABEL).and_then(|id| id.parse().ok());
+            let (Some(task), Some(container)) = (task, summary.id) else {
+                continue;
+            };
+            if let Some(inspected) = self.look(&container).await? {
+                let observation = observation(&inspected);
+                found.push(Found {
+                    task,
+                    container,
+                    observation,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn watch(&self) -> mpsc::Receiver<Change> {
+        watch::spawn(self.clone())
+    }
+
+    async fn logs(
+        &self,
+        container: &str,
+        query: LogQuery,
+    ) -> Result<mpsc::Receiver<LogEntry>, Failure> {
+        logs::open(&self.docker().await?, container, query).await
+    }
+}

@@ -1,0 +1,196 @@
+//! What a node remembers over a restart: its tasks and where they were, and the last network state.
+//!
+//! One small file per task, replaced whole by rename, so that a killed agent leaves the old or the
+//! new and never half. They are not synced to the disk: what a power cut takes is told again by a
+//! manager, and the containers are dead anyway. A file that cannot be read is skipped and named.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use weft_proto::codec::{decode, encode};
+use weft_types::{
+    NodeId, TaskId,
+    netstate::NetState,
+    task::{Task, TaskStatus},
+};
+
+/// The journal of a node.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    dir: PathBuf,
+}
+
+/// What the journal holds of a task.
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    task: Task,
+    status: TaskStatus,
+}
+
+/// The journal cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {verb} {path} of the agent's journal: {source}", path = path.display())]
+pub struct JournalError {
+    verb: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Journal {
+    /// The journal under a state directory.
+    ///
+    /// # Errors
+    /// When its directory cannot be made.
+    pub fn open(state_dir: &Path) -> Result<Self, JournalError> {
+        let dir = state_dir.join("journal");
+        let journal = Self { dir };
+        let tasks = journal.tasks();
+        fs::create_dir_all(&tasks).map_err(|source| JournalError {
+            verb: "make",
+            path: tasks,
+            source,
+        })?;
+        Ok(journal)
+    }
+
+    fn tasks(&self) -> PathBuf {
+        self.dir.join("tasks")
+    }
+
+    fn task_path(&self, task: TaskId) -> PathBuf {
+        self.tasks().join(task.as_str())
+    }
+
+    /// All tasks remembered.
+    #[must_use]
+    pub fn load_tasks(&self) -> Vec<(Task, TaskStatus)> {
+        let Ok(files) = fs::read_dir(self.tasks()) else {
+            return Vec::new();
+        };
+        let entries = files.flatten().filter_map(|file| read::<Entry>(&file.path()));
+        entries.map(|entry| (entry.task, entry.status)).collect()
+    }
+
+    /// Remembers a task.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save_task(&self, task: &Task, status: &TaskStatus) -> Result<(), JournalError> {
+        let entry = Entry {
+            task: task.clone(),
+            status: status.clone(),
+        };
+        write(&self.task_path(task.id), &entry)
+    }
+
+    /// Forgets a task.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn remove_task(&self, task: TaskId) -> Result<(), JournalError> {
+        let path = self.task_path(task);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(JournalError {
+                verb: "remove",
+                path,
+                source,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The last network state; the default when there is none.
+    #[must_use]
+    pub fn load_net(&self) -> NetState {
+        read(&self.dir.join("network")).unwrap_or_default()
+    }
+
+    /// Remembers the network state.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save_net(&self, net: &NetState) -> Result<(), JournalError> {
+        write(&self.dir.join("network"), net)
+    }
+
+    /// The managers last known, with `ip:port`.
+    #[must_use]
+    pub fn load_managers(&self) -> Vec<(Option<NodeId>, String)> {
+        read(&self.dir.join("managers")).unwrap_or_default()
+    }
+
+    /// Remembers the managers.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save_managers(&self, managers: &[(Option<NodeId>, String)]) -> Result<(), JournalError> {
+        write(&self.dir.join("managers"), &managers)
+    }
+
+    /// Forgets everything.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn wipe(&self) -> Result<(), JournalError> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(JournalError {
+                verb: "remove",
+                path: self.dir.clone(),
+                source,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "cannot read a file of the journal");
+            return None;
+        }
+    };
+    // The rest of an interrupted write.
+    if path.extension().is_some() {
+        return None;
+    }
+    match decode(&bytes) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "a file of the journal is not understood and left out");
+            None
+        }
+    }
+}
+
+/// Registry credentials are inside: readable by the owner alone.
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
+    let named = |source| JournalError {
+        verb: "write",
+        path: path.to_owned(),
+        source,
+    };
+    let bytes = encode(value).map_err(|error| named(io::Error::other(error)))?;
+    let fresh = path.with_extension("new");
+    let opened = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh);
+    opened
+        .and_then(|mut file| file.write_all(&bytes))
+        .map_err(named)?;
+    fs::rename(&fresh, path).map_err(|source| JournalError {
+        verb: "replace",
+        path: path.to_owned(),
+        source,
+    })
+}

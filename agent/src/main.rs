@@ -1,2 +1,0 @@
-//! One per node: session, worker, tasks, executor, network.
-fn main() {}

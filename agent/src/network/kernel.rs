@@ -1,0 +1,141 @@
+//! The kernel's network and the node's resolver.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::{sync::watch, time::timeout};
+use weft_dataplane::{Dataplane, Desired, NetnsRef, SandboxSpec};
+use weft_dns::{Attachment, Resolver};
+use weft_types::{NodeId, TaskId, netstate::NetState, task::Task};
+
+use super::{Wiring, asker, sandbox};
+use crate::task::Failure;
+
+/// How long a task waits for its networks to be told to this node. Less than its gate waits.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+/// The real wiring.
+pub struct Kernel {
+    node: NodeId,
+    dataplane: Dataplane,
+    resolver: Resolver,
+    state: watch::Sender<Arc<NetState>>,
+    /// Resolvers of sandboxes; dropping one closes its sockets.
+    resolvers: Mutex<BTreeMap<TaskId, Attachment>>,
+}
+
+impl Kernel {
+    /// The wiring of node `node` over a data plane that was started for it.
+    #[must_use]
+    pub fn new(node: NodeId, dataplane: Dataplane, resolver: Resolver) -> Self {
+        Self {
+            node,
+            dataplane,
+            resolver,
+            state: watch::Sender::default(),
+            resolvers: Mutex::default(),
+        }
+    }
+
+    async fn await_networks(&self, task: &Task) -> Result<SandboxSpec, Failure> {
+        let mut states = self.state.subscribe();
+        let known = async {
+            loop {
+                if let Some(spec) = sandbox(&states.borrow_and_update(), task) {
+                    return Some(spec);
+                }
+                states.changed().await.ok()?;
+            }
+        };
+        let known = timeout(PATIENCE, known).await.ok().flatten();
+        known.ok_or_else(|| {
+            Failure::lasting(format!(
+                "the networks of task {} were not told to this node within {} s",
+                task.id,
+                PATIENCE.as_secs()
+            ))
+        })
+    }
+}
+
+fn failure(verb: &str, object: impl std::fmt::Display, error: &dyn std::error::Error) -> Failure {
+    let mut reason = format!("cannot {verb} {object}: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        reason.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    Failure::passing(reason)
+}
+
+#[async_trait]
+impl Wiring for Kernel {
+    async fn apply(&self, state: &NetState) -> Result<u64, Failure> {
+        let old = self.state.send_replace(Arc::new(state.clone()));
+        // Names first: a name that leads nowhere is worse than an address without a name.
+        let zones = self.resolver.zones().updated(&old, state);
+        self.resolver.publish(zones);
+        let revision = state.revision;
+        let desired = Desired::of(state, self.node, &BTreeSet::new())
+            .map_err(|error| failure("take network revision", revision, &error))?;
+        let applied = self.dataplane.apply(desired).await;
+        let applied = applied.map_err(|error| failure("apply network revision", revision, &error))?;
+        Ok(applied.revision)
+    }
+
+    async fn connect(&self, task: &Task, pid: i64) -> Result<(), Failure> {
+        let spec = self.await_networks(task).await?;
+        let asker = asker(task, &spec);
+        let netns = NetnsRef::Pid(u32::try_from(pid).unwrap_or_default());
+        let made = self.dataplane.create_sandbox(spec, netns).await;
+        let made = made.map_err(|error| failure("make the sandbox of task", task.id, &error))?;
+        // An earlier one of the same task holds the address.
+        self.resolvers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&task.id);
+        let sockets = made.open_resolver().await;
+        let sockets = sockets.map_err(|error| failure("open the resolver of task", task.id, &error))?;
+        let attachment = self.resolver.attach_std(sockets.udp, sockets.tcp, asker);
+        let attachment =
+            attachment.map_err(|error| failure("serve the resolver of task", task.id, &error))?;
+        let mut resolvers = self.resolvers.lock().unwrap_or_else(PoisonError::into_inner);
+        resolvers.insert(task.id, attachment);
+        Ok(())
+    }
+
+    async fn retain(&self, tasks: &BTreeSet<TaskId>) {
+        {
+            let mut resolvers = self.resolvers.lock().unwrap_or_else(PoisonError::into_inner);
+            resolvers.retain(|task, _| tasks.contains(task));
+        }
+        if let Err(error) = self.dataplane.retain_sandboxes(tasks.clone()).await {
+            tracing::warn!(%error, "cannot remove the sandboxes of ended tasks; tried again at the next change");
+        }
+    }
+
+    async fn flows(&self, task: &Task) -> u64 {
+        let mut flows = 0;
+        for attachment in &task.networks_attachments {
+            match self.dataplane.flows(attachment.backend).await {
+                Ok(count) => flows += count as u64,
+                Err(error) => tracing::debug!(task = %task.id, %error, "cannot count flows"),
+            }
+        }
+        flows
+    }
+
+    async fn uninstall(&self) -> Result<(), Failure> {
+        {
+            let mut resolvers = self.resolvers.lock().unwrap_or_else(PoisonError::into_inner);
+            resolvers.clear();
+        }
+        self.resolver.publish(weft_dns::Zones::default());
+        let removed = self.dataplane.clone().uninstall().await;
+        removed.map_err(|error| failure("remove", "the data plane", &error))
+    }
+}

@@ -1,0 +1,565 @@
+//! The loop that carries out what the pure parts decide.
+//!
+//! One task owns all state and never waits for the world: engine, kernel and managers are spoken to
+//! by others, whose answers come back as [`Input`]s. Each turn takes the inputs at hand, then
+//! settles: journal first, then sandboxes, then reports.
+
+mod deed;
+mod hear;
+mod link;
+mod log;
+mod tell;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinHandle},
+    time::{Instant, sleep_until},
+};
+use weft_proto::{WIRE_VERSION, dispatcher::NodeMessage};
+use weft_types::{
+    NodeId, TaskId, Timestamp,
+    netstate::NetState,
+    node::{Node, NodeDescription, Role},
+};
+
+pub use self::link::{Dial, Grpc};
+use self::link::LinkEvent;
+use crate::{
+    deliver::Shelf,
+    executor::{Change, Executor, Found, Place},
+    journal::{Journal, JournalError},
+    network::Wiring,
+    session::Session,
+    task::{Event, Failure, Machine},
+    worker::{Outcome, Worker},
+};
+
+/// Inputs taken in one turn before settling.
+const BATCH: usize = 256;
+/// Between two tellings of the flows that tasks being withdrawn still have.
+const DRAIN_PERIOD: Duration = Duration::from_millis(200);
+
+/// What an agent is made from.
+pub struct AgentConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Where it keeps its journal.
+    pub state_dir: PathBuf,
+    /// Managers to turn to besides those of the journal.
+    pub managers: Vec<SocketAddr>,
+    /// Underlay address that carries task traffic; `None` lets the manager take the address that
+    /// the node connects from.
+    pub data_path_addr: Option<IpAddr>,
+    /// Makes containers.
+    pub executor: Arc<dyn Executor>,
+    /// Makes the network.
+    pub wiring: Arc<dyn Wiring>,
+    /// Reaches managers.
+    pub dial: Arc<dyn Dial>,
+}
+
+/// Something that the owner of the agent must act on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notice {
+    /// The node's role should be this: get a certificate for it.
+    Role(Role),
+    /// The root certificate in force, PEM.
+    TrustRoot(String),
+    /// The node was removed from the cluster; its tasks are being stopped.
+    Removed,
+}
+
+/// What others may see of a running agent.
+#[derive(Debug, Clone, Default)]
+pub struct Glance {
+    /// Whether a manager has welcomed this node and the connection stands.
+    pub is_connected: bool,
+    /// Managers known.
+    pub managers: Vec<(Option<NodeId>, SocketAddr)>,
+    /// The node's own object as last told.
+    pub node: Option<Arc<Node>>,
+    /// The network as last told.
+    pub net: Arc<NetState>,
+    /// Revision that the kernel holds.
+    pub applied_revision: u64,
+    /// Containers by task.
+    pub containers: BTreeMap<TaskId, String>,
+    /// Whether no container of a task is left.
+    pub is_empty: bool,
+}
+
+/// A running agent. Dropping it stops the loop and leaves containers and network as they are.
+pub struct Agent {
+    inputs: mpsc::Sender<Input>,
+    glance: watch::Receiver<Glance>,
+    work: JoinHandle<()>,
+}
+
+/// What the loop is told.
+pub(crate) enum Input {
+    Link(LinkEvent),
+    Deed {
+        task: TaskId,
+        number: u64,
+        event: Event,
+    },
+    Engine(Change),
+    Listed(Result<Vec<Found>, Failure>),
+    Applied(u64),
+    Described(Box<NodeDescription>),
+    Addresses(BTreeSet<IpAddr>),
+    Flows(Vec<(TaskId, u64)>),
+    LogEnded(u64),
+    /// Stop and remove every task, and tell the manager that the node leaves.
+    Leave,
+}
+
+impl Agent {
+    /// Takes up the journal and starts.
+    ///
+    /// # Errors
+    /// When the state directory cannot be written.
+    pub fn start(
+        config: AgentConfig,
+    ) -> Result<(Self, mpsc::Receiver<Notice>), JournalError> {
+        let journal = Journal::open(&config.state_dir)?;
+        let (inputs, inbox) = mpsc::channel(1024);
+        let (notices, notices_out) = mpsc::channel(16);
+        let (glance_in, glance) = watch::channel(Glance::default());
+        let runtime = Runtime::new(config, journal, inputs.clone(), notices, glance_in);
+        let work = tokio::spawn(runtime.run(inbox));
+        Ok((
+            Self {
+                inputs,
+                glance,
+                work,
+            },
+            notices_out,
+        ))
+    }
+
+    /// What can be seen now, and when it changes.
+    #[must_use]
+    pub fn glance(&self) -> watch::Receiver<Glance> {
+        self.glance.clone()
+    }
+
+    /// Stops and removes every task; [`Glance::is_empty`] tells when it is done.
+    pub async fn leave(&self) {
+        // A loop that has ended has nothing left to stop.
+        let _sent = self.inputs.send(Input::Leave).await;
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.work.abort();
+    }
+}
+
+/// All state of a running agent.
+struct Runtime {
+    config: AgentConfig,
+    journal: Journal,
+    worker: Worker,
+    session: Session,
+    shelf: Shelf,
+    place: Place,
+    clock: Clock,
+    inputs: mpsc::Sender<Input>,
+    notices: mpsc::Sender<Notice>,
+    glance: watch::Sender<Glance>,
+    /// What is being done for each task, numbered so that late answers are known.
+    deeds: HashMap<TaskId, (u64, AbortHandle)>,
+    deeds_begun: u64,
+    /// To the manager at hand.
+    outbox: Option<mpsc::Sender<NodeMessage>>,
+    link: Option<Helper>,
+    heartbeat: Option<(Duration, Instant)>,
+    drain_at: Option<Instant>,
+    net: watch::Sender<Arc<NetState>>,
+    applied: u64,
+    sandboxes: Option<BTreeSet<TaskId>>,
+    sandboxes_wished: watch::Sender<BTreeSet<TaskId>>,
+    description: Option<NodeDescription>,
+    addresses: BTreeSet<IpAddr>,
+    node: Option<Arc<Node>>,
+    logs: HashMap<u64, AbortHandle>,
+    /// A full assignment set has been seen in this life: what is not in it is nobody's.
+    knows_all: bool,
+    leaving: bool,
+    /// Long-lived work beside the loop; ends with it.
+    helpers: Vec<Helper>,
+}
+
+/// A spawned task that ends when this is dropped.
+struct Helper(AbortHandle);
+
+impl Helper {
+    fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(work).abort_handle())
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Wall time that never jumps: read once, then carried on by the monotonic clock.
+struct Clock {
+    wall: Timestamp,
+    base: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let nanos = since_epoch.unwrap_or_default().as_nanos();
+        Self {
+            wall: Timestamp(i64::try_from(nanos).unwrap_or(i64::MAX)),
+            base: Instant::now(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.wall.after(self.base.elapsed())
+    }
+
+    fn instant(&self, at: Timestamp) -> Instant {
+        self.base + at.since(self.wall)
+    }
+}
+
+impl Runtime {
+    fn new(
+        config: AgentConfig,
+        journal: Journal,
+        inputs: mpsc::Sender<Input>,
+        notices: mpsc::Sender<Notice>,
+        glance: watch::Sender<Glance>,
+    ) -> Self {
+        let mut managers: Vec<(Option<NodeId>, SocketAddr)> = journal
+            .load_managers()
+            .into_iter()
+            .filter_map(|(id, addr)| Some((id, addr.parse().ok()?)))
+            .collect();
+        for addr in &config.managers {
+            if !managers.iter().any(|(_, known)| known == addr) {
+                managers.push((None, *addr));
+            }
+        }
+        let net = journal.load_net();
+        let place = Place {
+            node: Some(config.node),
+            hostname: tell::hostname(),
+            ..Place::default()
+        };
+        Self {
+            session: Session::new(managers, net.clone()),
+            net: watch::Sender::new(Arc::new(net)),
+            worker: Worker::default(),
+            shelf: Shelf::default(),
+            place,
+            clock: Clock::start(),
+            inputs,
+            notices,
+            glance,
+            deeds: HashMap::new(),
+            deeds_begun: 0,
+            outbox: None,
+            link: None,
+            heartbeat: None,
+            drain_at: None,
+            applied: 0,
+            sandboxes: None,
+            sandboxes_wished: watch::Sender::default(),
+            description: None,
+            addresses: BTreeSet::new(),
+            node: None,
+            logs: HashMap::new(),
+            knows_all: false,
+            leaving: false,
+            helpers: Vec::new(),
+            config,
+            journal,
+        }
+    }
+
+    async fn run(mut self, mut inbox: mpsc::Receiver<Input>) {
+        let adopted = self.worker.adopt(self.journal.load_tasks(), self.clock.now());
+        self.helpers = self.helpers();
+        self.carry_out(adopted);
+        self.settle();
+        loop {
+            let wake = self.wake_at();
+            tokio::select! {
+                input = inbox.recv() => {
+                    let Some(input) = input else { return };
+                    self.take(input);
+                    for _ in 1..BATCH {
+                        let Ok(input) = inbox.try_recv() else { break };
+                        self.take(input);
+                    }
+                }
+                () = sleep_until(wake) => {}
+            }
+            self.let_time_pass();
+            self.settle();
+        }
+    }
+
+    /// Work beside the loop, for as long as it runs.
+    fn helpers(&self) -> Vec<Helper> {
+        let (executor, wiring) = (&self.config.executor, &self.config.wiring);
+        vec![
+            Helper::spawn(hear::engine(Arc::clone(executor), self.inputs.clone())),
+            Helper::spawn(tell::describe(Arc::clone(executor), self.inputs.clone())),
+            Helper::spawn(hear::keep_network(
+                Arc::clone(wiring),
+                self.net.subscribe(),
+                self.inputs.clone(),
+            )),
+            Helper::spawn(hear::keep_sandboxes(
+                Arc::clone(wiring),
+                self.sandboxes_wished.subscribe(),
+            )),
+        ]
+    }
+
+    fn wake_at(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(60);
+        let worker = self.worker.wake_at().map(|at| self.clock.instant(at));
+        let heartbeat = self.heartbeat.map(|(_, at)| at);
+        [worker, heartbeat, self.drain_at].into_iter().flatten().fold(far, Instant::min)
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Link(event) => self.take_link(event),
+            Input::Deed {
+                task,
+                number,
+                event,
+            } => {
+                if self.deeds.get(&task).is_some_and(|(held, _)| *held == number) {
+                    self.deeds.remove(&task);
+                    self.event(task, event);
+                }
+            }
+            Input::Engine(Change::Container(task, observation)) => {
+                self.event(task, Event::Observed(Ok(observation)));
+            }
+            Input::Engine(Change::Resync) => self.look_at_everything(),
+            Input::Listed(listed) => self.take_list(listed),
+            Input::Applied(revision) => self.take_applied(revision),
+            Input::Described(description) => self.take_description(*description),
+            Input::Addresses(addresses) => {
+                if addresses != self.addresses {
+                    self.addresses = addresses;
+                    self.send(NodeMessage::Addresses(self.addresses.clone()));
+                }
+            }
+            Input::Flows(draining) => {
+                let revision = self.applied;
+                self.send(NodeMessage::Applied { revision, draining });
+            }
+            Input::LogEnded(request) => {
+                self.logs.remove(&request);
+            }
+            Input::Leave => {
+                self.leaving = true;
+                self.send(NodeMessage::Leave);
+                self.forget_all_tasks();
+            }
+        }
+    }
+
+    fn event(&mut self, task: TaskId, event: Event) {
+        let outcome = self.worker.event(task, event, self.clock.now());
+        self.carry_out(outcome);
+    }
+
+    fn let_time_pass(&mut self) {
+        let outcome = self.worker.tick(self.clock.now());
+        self.carry_out(outcome);
+        let now = Instant::now();
+        if let Some((period, at)) = self.heartbeat
+            && now >= at
+        {
+            self.heartbeat = Some((period, now + period));
+            self.send(NodeMessage::Heartbeat);
+        }
+        if self.drain_at.is_some_and(|at| now >= at) {
+            self.drain_at = None;
+            self.count_flows();
+        }
+    }
+
+    fn carry_out(&mut self, outcome: Outcome) {
+        for (task, status) in outcome.reports {
+            tracing::debug!(%task, state = %status.state, err = status.err, "task seen");
+            self.session.report(task, status);
+        }
+        for (task, action) in outcome.actions {
+            self.begin(task, action);
+        }
+    }
+
+    /// Makes journal, sandboxes and manager agree with what the turn led to.
+    fn settle(&mut self) {
+        for task in self.worker.take_unsaved() {
+            let written = match self.worker.machine(&task) {
+                Some(machine) => self.journal.save_task(machine.task(), machine.status()),
+                None => self.journal.remove_task(task),
+            };
+            if let Err(error) = written {
+                tracing::error!(%task, %error, "a restart of the agent will not know this task's last state");
+            }
+        }
+        let sandboxes = self.worker.sandboxes();
+        if self.sandboxes.as_ref() != Some(&sandboxes) {
+            self.sandboxes_wished.send_replace(sandboxes.clone());
+            self.sandboxes = Some(sandboxes);
+        }
+        while let Some(report) = self.session.take_report() {
+            self.send(report);
+        }
+        if self.drain_at.is_none() && self.worker.machines().any(|(_, machine)| machine.is_withdrawing()) {
+            self.drain_at = Some(Instant::now() + DRAIN_PERIOD);
+        }
+        if self.link.is_none() && !self.leaving {
+            self.open_link();
+        }
+        self.show();
+    }
+
+    fn show(&self) {
+        let containers = self.worker.machines().filter_map(|(task, machine)| {
+            let container = machine.container()?.to_owned();
+            machine.holds_sandbox().then_some((*task, container))
+        });
+        let glance = Glance {
+            is_connected: self.session.is_up(),
+            managers: self.session.managers().to_vec(),
+            node: self.node.clone(),
+            net: self.net.borrow().clone(),
+            applied_revision: self.applied,
+            containers: containers.collect(),
+            is_empty: self.worker.machines().next().is_none(),
+        };
+        self.glance.send_replace(glance);
+    }
+
+    /// Sends to the manager at hand. What does not get through is told again: reports by the
+    /// session, the rest by the next Hello.
+    fn send(&mut self, message: NodeMessage) {
+        let Some(outbox) = &self.outbox else { return };
+        if outbox.try_send(message).is_err() {
+            tracing::warn!("the manager does not take what this node says; dialling again");
+            self.drop_link();
+        }
+    }
+
+    fn hello(&self) -> NodeMessage {
+        NodeMessage::Hello {
+            description: Box::new(self.description.clone().unwrap_or_else(|| NodeDescription {
+                hostname: self.place.hostname.clone(),
+                ..NodeDescription::default()
+            })),
+            data_path_addr: self.config.data_path_addr,
+            addresses: self.addresses.clone(),
+            applied_revision: self.applied,
+            wire_version: WIRE_VERSION,
+        }
+    }
+
+    fn look_at_everything(&mut self) {
+        let (executor, inputs) = (Arc::clone(&self.config.executor), self.inputs.clone());
+        tokio::spawn(async move {
+            let listed = executor.list().await;
+            // The loop has ended: nobody wants to know.
+            let _sent = inputs.send(Input::Listed(listed)).await;
+        });
+    }
+
+    fn take_list(&mut self, listed: Result<Vec<Found>, Failure>) {
+        let listed = match listed {
+            Ok(listed) => listed,
+            Err(failure) => {
+                tracing::warn!(%failure, "cannot look at the containers of tasks");
+                return;
+            }
+        };
+        let mut seen = BTreeSet::new();
+        for found in listed {
+            seen.insert(found.task);
+            if self.worker.machine(&found.task).is_some() {
+                self.event(found.task, Event::Observed(Ok(found.observation)));
+            } else if self.knows_all && !self.leaving {
+                tracing::info!(task = %found.task, container = found.container, "removing a container whose task is gone");
+                self.remove_stray(found);
+            }
+        }
+        let missing: Vec<TaskId> = self
+            .worker
+            .machines()
+            .filter(|(task, machine)| machine.container().is_some() && !seen.contains(task))
+            .map(|(task, _)| *task)
+            .collect();
+        for task in missing {
+            // The list may be older than the container: ask for this one.
+            self.look_at(task);
+        }
+    }
+
+    fn take_description(&mut self, description: NodeDescription) {
+        self.place.platform = description.platform.clone();
+        if self.description.as_ref() != Some(&description) {
+            self.description = Some(description.clone());
+            self.send(NodeMessage::Description(Box::new(description)));
+        }
+    }
+
+    fn count_flows(&mut self) {
+        let draining = self.worker.machines().filter(|(_, machine)| machine.is_withdrawing());
+        let draining: Vec<_> = draining.map(|(_, machine)| machine.task().clone()).collect();
+        if draining.is_empty() {
+            return;
+        }
+        let (wiring, inputs) = (Arc::clone(&self.config.wiring), self.inputs.clone());
+        tokio::spawn(async move {
+            let mut flows = Vec::new();
+            for task in &draining {
+                flows.push((task.id, wiring.flows(task).await));
+            }
+            // The loop has ended: nobody wants to know.
+            let _sent = inputs.send(Input::Flows(flows)).await;
+        });
+    }
+
+    fn forget_all_tasks(&mut self) {
+        let everything = crate::worker::Assignment {
+            complete: true,
+            ..crate::worker::Assignment::default()
+        };
+        let outcome = self.worker.assign(everything, self.clock.now());
+        self.carry_out(outcome);
+    }
+}
+
+impl Machine {
+    /// Whether it waits for others to leave it alone before it is stopped.
+    fn is_withdrawing(&self) -> bool {
+        self.is_running() && self.wants_stop()
+    }
+}

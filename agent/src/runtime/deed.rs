@@ -1,0 +1,137 @@
+//! Doing what tasks ask for.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use weft_types::TaskId;
+
+use super::{Input, Runtime};
+use crate::{
+    executor::{Executor, Found, Order},
+    network::Wiring,
+    task::{Action, Event, Failure},
+};
+
+/// How long a stop is given beyond its grace before the engine is asked again.
+const STOP_MARGIN: Duration = Duration::from_secs(90);
+
+impl Runtime {
+    /// Begins an action; whatever is being done for the task is given up.
+    pub(super) fn begin(&mut self, task: TaskId, action: Action) {
+        if let Some((_, deed)) = self.deeds.remove(&task) {
+            deed.abort();
+        }
+        let Some(machine) = self.worker.machine(&task) else {
+            return;
+        };
+        tracing::debug!(%task, ?action, "doing");
+        let container = machine.container().map(ToOwned::to_owned);
+        let spec = machine.task().clone();
+        let order = match action {
+            Action::Prepare => self.shelf.files(&spec, &self.place).map(|files| Order {
+                task: Some(Box::new(spec.clone())),
+                place: self.place.clone(),
+                files,
+            }),
+            _ => Ok(Order::default()),
+        };
+        let executor = Arc::clone(&self.config.executor);
+        let wiring = Arc::clone(&self.config.wiring);
+        let deed = async move {
+            let held = container.as_deref();
+            let id = held.ok_or_else(|| Failure::lasting("the task has no container"));
+            let event = match action {
+                Action::Abort => return None,
+                Action::Prepare => Event::Prepared(match order {
+                    Ok(order) => executor.prepare(order).await,
+                    Err(failure) => Err(failure),
+                }),
+                Action::Start => Event::Started(match id {
+                    Ok(id) => executor.start(id).await,
+                    Err(failure) => Err(failure),
+                }),
+                Action::Connect { pid } => Event::Connected(match id {
+                    Ok(id) => connect(&*executor, &*wiring, &spec, id, pid).await,
+                    Err(failure) => Err(failure),
+                }),
+                Action::Inspect => Event::Observed(match id {
+                    Ok(id) => executor.inspect(id).await,
+                    Err(failure) => Err(failure),
+                }),
+                Action::Stop { grace } => Event::Stopped(match id {
+                    Ok(id) => match tokio::time::timeout(grace + STOP_MARGIN, executor.stop(id, grace)).await {
+                        Ok(stopped) => stopped,
+                        Err(_) => Err(Failure::passing("the engine does not stop the container")),
+                    },
+                    Err(_) => Ok(0),
+                }),
+                Action::Remove => Event::Removed(executor.remove(task, held).await),
+            };
+            Some(event)
+        };
+        self.deeds_begun += 1;
+        let number = self.deeds_begun;
+        let inputs = self.inputs.clone();
+        let work = tokio::spawn(async move {
+            if let Some(event) = deed.await {
+                let input = Input::Deed {
+                    task,
+                    number,
+                    event,
+                };
+                // The loop has ended: the journal knows where to go on.
+                let _sent = inputs.send(input).await;
+            }
+        });
+        self.deeds.insert(task, (number, work.abort_handle()));
+    }
+
+    /// Asks how the container of one task is, outside its machine's steps.
+    pub(super) fn look_at(&self, task: TaskId) {
+        let Some(container) = self.worker.machine(&task).and_then(|machine| machine.container()) else {
+            return;
+        };
+        let container = container.to_owned();
+        let (executor, inputs) = (Arc::clone(&self.config.executor), self.inputs.clone());
+        tokio::spawn(async move {
+            if let Ok(observation) = executor.inspect(&container).await {
+                let change = crate::executor::Change::Container(task, observation);
+                // The loop has ended: nobody wants to know.
+                let _sent = inputs.send(Input::Engine(change)).await;
+            }
+        });
+    }
+
+    /// Removes a container that belongs to no task any more.
+    pub(super) fn remove_stray(&self, found: Found) {
+        let executor = Arc::clone(&self.config.executor);
+        tokio::spawn(async move {
+            if let Err(failure) = executor.remove(found.task, Some(&found.container)).await {
+                tracing::warn!(container = found.container, %failure, "cannot remove a container whose task is gone");
+            }
+        });
+    }
+}
+
+async fn connect(
+    executor: &dyn Executor,
+    wiring: &dyn Wiring,
+    task: &weft_types::task::Task,
+    container: &str,
+    pid: i64,
+) -> Result<crate::task::Health, Failure> {
+    let mut tries = 0;
+    loop {
+        match wiring.connect(task, pid).await {
+            Ok(()) => break,
+            // The data plane may be busy with a revision; the gate is patient.
+            Err(failure) if failure.passing && tries < 5 => {
+                tries += 1;
+                tracing::warn!(task = %task.id, %failure, tries, "cannot connect a task; trying again");
+                sleep(Duration::from_millis(200) * tries).await;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    executor.await_program(container, pid).await
+}

@@ -1,0 +1,295 @@
+//! The connection to a manager.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use weft_proto::{
+    dial,
+    dispatcher::{AssignmentSet, ManagerMessage, NodeMessage},
+    identity::Credentials,
+};
+use weft_types::netstate::NetDelta;
+
+use super::{Helper, Input, Notice, Runtime};
+use crate::{executor::Change, worker::Assignment};
+
+/// How long a manager may take to welcome a node.
+const WELCOME_LIMIT: Duration = Duration::from_secs(5);
+/// Messages to a manager that wait to be sent.
+const OUTBOX: usize = 4096;
+
+/// Opens streams to managers.
+#[async_trait]
+pub trait Dial: Send + Sync + 'static {
+    /// Opens a session at `addr` that carries `from_node`. The receiver ends with the session.
+    ///
+    /// # Errors
+    /// In words, when the manager cannot be reached or refuses.
+    async fn open(
+        &self,
+        addr: SocketAddr,
+        from_node: mpsc::Receiver<NodeMessage>,
+    ) -> Result<mpsc::Receiver<ManagerMessage>, String>;
+}
+
+/// Sessions over gRPC with mutual TLS.
+pub struct Grpc {
+    credentials: Credentials,
+}
+
+impl Grpc {
+    /// Dials with these credentials, whatever they are at the time of the dial.
+    #[must_use]
+    pub fn new(credentials: Credentials) -> Self {
+        Self { credentials }
+    }
+}
+
+#[async_trait]
+impl Dial for Grpc {
+    async fn open(
+        &self,
+        addr: SocketAddr,
+        from_node: mpsc::Receiver<NodeMessage>,
+    ) -> Result<mpsc::Receiver<ManagerMessage>, String> {
+        let channel = dial::connect(addr, &self.credentials).await;
+        let channel = channel.map_err(|error| error.to_string())?;
+        let opened = dial::dispatcher(channel)
+            .session(ReceiverStream::new(from_node))
+            .await;
+        let mut stream = opened
+            .map_err(|status| format!("manager {addr} refused the session: {}", status.message()))?
+            .into_inner();
+        let (messages, receiver) = mpsc::channel(256);
+        tokio::spawn(async move {
+            loop {
+                let message = tokio::select! {
+                    message = stream.message() => message,
+                    () = messages.closed() => return,
+                };
+                match message {
+                    Ok(Some(message)) => {
+                        if messages.send(message).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(None) => return,
+                    Err(status) => {
+                        tracing::info!(manager = %addr, reason = status.message(), "session broken");
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(receiver)
+    }
+}
+
+/// What became of a connection.
+pub(crate) enum LinkEvent {
+    Message(ManagerMessage),
+    Lost(String),
+}
+
+impl Runtime {
+    /// Dials the next manager, after the pause that is due.
+    pub(super) fn open_link(&mut self) {
+        let Some(next) = self.session.dial() else {
+            return;
+        };
+        let (outbox, from_node) = mpsc::channel(OUTBOX);
+        // The first message of every session; the channel is new and has room.
+        let _sent = outbox.try_send(self.hello());
+        self.outbox = Some(outbox);
+        let dial = Arc::clone(&self.config.dial);
+        let inputs = self.inputs.clone();
+        self.link = Some(Helper::spawn(async move {
+            sleep(next.pause).await;
+            let reason = follow(&*dial, next.addr, from_node, &inputs).await;
+            // The loop has ended: nobody wants to know.
+            let _sent = inputs.send(Input::Link(LinkEvent::Lost(reason))).await;
+        }));
+    }
+
+    pub(super) fn drop_link(&mut self) {
+        if self.session.is_up() {
+            tracing::info!("not connected to a manager; tasks and network stay as they are");
+        }
+        self.link = None;
+        self.outbox = None;
+        self.heartbeat = None;
+        self.session.lost();
+        for (_, log) in self.logs.drain() {
+            log.abort();
+        }
+    }
+
+    pub(super) fn take_link(&mut self, event: LinkEvent) {
+        // From a connection that was given up already.
+        if self.link.is_none() {
+            return;
+        }
+        match event {
+            LinkEvent::Lost(reason) => {
+                tracing::debug!(reason, "connection to the manager ended");
+                self.drop_link();
+            }
+            LinkEvent::Message(message) => self.take_message(message),
+        }
+    }
+
+    fn take_message(&mut self, message: ManagerMessage) {
+        match message {
+            ManagerMessage::Welcome {
+                session,
+                heartbeat_millis,
+            } => {
+                tracing::info!(%session, heartbeat_millis, "connected to a manager");
+                self.session.established();
+                let period = Duration::from_millis(heartbeat_millis.max(50));
+                self.heartbeat = Some((period, Instant::now() + period));
+            }
+            ManagerMessage::Node(node) => {
+                self.place.node = Some(node.id);
+                self.node = Some(Arc::new(*node));
+            }
+            ManagerMessage::Managers(managers) => self.take_managers(&managers),
+            ManagerMessage::TrustRoot(root) => self.notice(Notice::TrustRoot(root)),
+            ManagerMessage::Role(role) => self.notice(Notice::Role(role)),
+            ManagerMessage::Assignments(set) => self.take_assignments(*set),
+            ManagerMessage::NetState(delta) => self.take_net(*delta),
+            ManagerMessage::StatusStored(sequence) => self.session.stored(sequence),
+            ManagerMessage::LogRequest { request, selector } => self.serve_log(request, &selector),
+            ManagerMessage::LogCancel(request) => {
+                if let Some(log) = self.logs.remove(&request) {
+                    log.abort();
+                }
+            }
+            ManagerMessage::Redirect(lead) => {
+                tracing::debug!(?lead, "sent to another manager");
+                self.drop_link();
+                self.session.redirected(lead.as_deref());
+            }
+            ManagerMessage::Removed => {
+                tracing::warn!("this node was removed from the cluster: stopping its tasks; run `docker swarm leave` here to join again");
+                self.forget_all_tasks();
+                self.notice(Notice::Removed);
+            }
+        }
+    }
+
+    fn notice(&self, notice: Notice) {
+        if self.notices.try_send(notice).is_err() {
+            tracing::error!("the owner of the agent does not take its notices");
+        }
+    }
+
+    fn take_managers(&mut self, managers: &[(weft_types::NodeId, String)]) {
+        self.session.set_managers(managers);
+        let known: Vec<_> = self
+            .session
+            .managers()
+            .iter()
+            .map(|(id, addr)| (*id, addr.to_string()))
+            .collect();
+        if let Err(error) = self.journal.save_managers(&known) {
+            tracing::error!(%error, "a restart of the agent will not know the managers");
+        }
+    }
+
+    fn take_assignments(&mut self, set: AssignmentSet) {
+        let shelf = &mut self.shelf;
+        if set.complete {
+            shelf.secrets.clear();
+            shelf.configs.clear();
+        }
+        for secret in set.secrets {
+            shelf.secrets.insert(secret.id, secret);
+        }
+        for config in set.configs {
+            shelf.configs.insert(config.id, config);
+        }
+        for id in set.removed_secrets {
+            shelf.secrets.remove(&id);
+        }
+        for id in set.removed_configs {
+            shelf.configs.remove(&id);
+        }
+        let assignment = Assignment {
+            complete: set.complete,
+            tasks: set.tasks,
+            removed: set.removed_tasks,
+        };
+        if self.leaving {
+            return;
+        }
+        let outcome = self.worker.assign(assignment, self.clock.now());
+        self.carry_out(outcome);
+        if set.complete && !self.knows_all {
+            self.knows_all = true;
+            // Containers of tasks that nobody knows any more can be told apart from now on.
+            self.take(Input::Engine(Change::Resync));
+        }
+    }
+
+    fn take_net(&mut self, delta: NetDelta) {
+        if let Err(gap) = self.session.net_step(delta) {
+            tracing::info!(%gap, "network state out of step");
+            self.send(NodeMessage::NetStateGap);
+            return;
+        }
+        let state = self.session.net().clone();
+        if let Err(error) = self.journal.save_net(&state) {
+            tracing::error!(%error, "a restart of the agent will not know the network");
+        }
+        self.net.send_replace(Arc::new(state));
+    }
+
+    pub(super) fn take_applied(&mut self, revision: u64) {
+        let known = self.applied;
+        self.applied = revision;
+        if known != revision {
+            let draining = Vec::new();
+            self.send(NodeMessage::Applied { revision, draining });
+        }
+    }
+}
+
+async fn follow(
+    dial: &dyn Dial,
+    addr: SocketAddr,
+    from_node: mpsc::Receiver<NodeMessage>,
+    inputs: &mpsc::Sender<Input>,
+) -> String {
+    let mut messages = match timeout(WELCOME_LIMIT, dial.open(addr, from_node)).await {
+        Ok(Ok(messages)) => messages,
+        Ok(Err(reason)) => {
+            tracing::debug!(manager = %addr, reason, "cannot open a session");
+            return reason;
+        }
+        Err(_) => return format!("manager {addr} did not answer"),
+    };
+    let mut is_first = true;
+    loop {
+        let next = if is_first {
+            match timeout(WELCOME_LIMIT, messages.recv()).await {
+                Ok(next) => next,
+                Err(_) => return format!("manager {addr} did not welcome this node"),
+            }
+        } else {
+            messages.recv().await
+        };
+        is_first = false;
+        let Some(message) = next else {
+            return format!("manager {addr} ended the session");
+        };
+        if inputs.send(Input::Link(LinkEvent::Message(message))).await.is_err() {
+            return String::new();
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What the node tells of itself.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+
+use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
+use tokio::{sync::mpsc, time::sleep};
+
+use super::Input;
+use crate::executor::Executor;
+
+/// Between two looks at the engine.
+const DESCRIBE_PERIOD: Duration = Duration::from_secs(20);
+/// The same while it does not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The host's name, from its UTS namespace.
+pub(super) fn hostname() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Tells engine, resources and addresses, now and when they change.
+pub(super) async fn describe(executor: Arc<dyn Executor>, inputs: mpsc::Sender<Input>) {
+    loop {
+        if inputs.send(Input::Addresses(addresses())).await.is_err() {
+            return;
+        }
+        let pause = match executor.describe().await {
+            Ok(mut description) => {
+                // The engine may have been started under another name.
+                description.hostname = hostname();
+                let told = inputs.send(Input::Described(Box::new(description))).await;
+                if told.is_err() {
+                    return;
+                }
+                DESCRIBE_PERIOD
+            }
+            Err(failure) => {
+                tracing::warn!(%failure, "the engine does not say what it is");
+                RETRY
+            }
+        };
+        sleep(pause).await;
+    }
+}
+
+/// All global addresses of the host's interfaces, both families. Interfaces of sandboxes and
+/// bridges are the host's too: a task may reach it there.
+fn addresses() -> BTreeSet<IpAddr> {
+    let Ok(interfaces) = getifaddrs() else {
+        return BTreeSet::new();
+    };
+    let up = interfaces.filter(|interface| {
+        interface.flags.contains(InterfaceFlags::IFF_UP)
+            && !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+    });
+    let addresses = up.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    });
+    addresses.filter(|address| is_global(*address)).collect()
+}
+
+fn is_global(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
+        IpAddr::V6(v6) => {
+            !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified()
+        }
+    }
+}
