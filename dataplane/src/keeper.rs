@@ -498,7 +498,9 @@ impl Keeper {
 
     /// How many routes and neighbours were written or removed.
     fn write_routes(&mut self) -> Result<u64, DataplaneError> {
-        let interfaces = self.interfaces();
+        let mut interfaces = self.interfaces();
+        // The kernel takes no route through a link that is down.
+        interfaces.retain(|endpoint| self.surroundings.links.get(&endpoint.ifindex).is_some_and(|link| link.up));
         let ours: BTreeSet<u32> =
             self.surroundings.links.values().filter(|link| links::is_ours(&link.name)).map(|link| link.index).collect();
         let routes = links::routes(
@@ -564,7 +566,6 @@ impl Keeper {
         }
         interfaces::configure_inside(netns.as_fd(), &plan)?;
         self.look_around()?;
-        // Routes through a link exist only while it is up.
         self.write_routes()?;
         Ok(Sandbox { task: spec.task, addresses, cookie, netns })
     }

@@ -1,0 +1,371 @@
+//! A small network of namespaces: a switch, hosts with a data plane each, a client. Everything is
+//! named after this process and goes when the value is dropped.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sched::{CloneFlags, setns};
+use weft_dataplane::{Config, Dataplane, Desired, NetnsRef, Sandbox, SandboxSpec};
+use weft_types::{
+    BackendId, NetworkId, NodeId, ServiceId, TaskId,
+    netstate::{EndpointPhase, NetEndpoint, NetNetwork, NetNode, NetService, NetState},
+    service::{EndpointMode, PortConfig, Protocol, PublishMode},
+};
+
+static SERIES: AtomicU32 = AtomicU32::new(0);
+
+pub struct Lan {
+    tag: String,
+    pub dir: tempfile::TempDir,
+    namespaces: Vec<String>,
+    pub hosts: BTreeMap<u32, Dataplane>,
+    pub state: NetState,
+}
+
+pub fn run(command: &str) -> Result<String> {
+    let output = Command::new("sh").args(["-c", command]).output().context("run sh")?;
+    if !output.status.success() {
+        bail!("{command}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+pub fn host4(index: u32) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 10 + index as u8)
+}
+
+pub fn host6(index: u32) -> Ipv6Addr {
+    format!("2001:db8::{}", 10 + index).parse().unwrap()
+}
+
+pub const CLIENT4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+pub const CLIENT6: &str = "2001:db8::100";
+pub const INGRESS_VNI: u32 = 4096;
+
+pub fn ingress() -> NetworkId {
+    NetworkId::numbered(1)
+}
+
+impl Lan {
+    /// A switch, `hosts` hosts and a client, with nothing of ours on them.
+    pub fn new(hosts: u32) -> Result<Self> {
+        let tag = format!("wdp{}-{}", std::process::id(), SERIES.fetch_add(1, Ordering::Relaxed));
+        let dir = tempfile::tempdir()?;
+        let mut lan = Self { tag, dir, namespaces: Vec::new(), hosts: BTreeMap::new(), state: NetState::default() };
+        run(&format!("mount -t bpf bpf {}", lan.dir.path().display()))?;
+        let switch = lan.add_namespace("s")?;
+        run(&format!("ip -n {switch} link add br0 type bridge && ip -n {switch} link set br0 up"))?;
+        for index in 1..=hosts {
+            let name = lan.add_namespace(&format!("n{index}"))?;
+            lan.plug(&switch, &name, &format!("{}/24", host4(index)), &format!("{}/64", host6(index)))?;
+            lan.state.nodes.insert(
+                NodeId::numbered(u128::from(index)),
+                NetNode {
+                    index,
+                    hostname: format!("n{index}"),
+                    addr: host4(index).into(),
+                    addresses: BTreeSet::from([host6(index).into()]),
+                    alive: true,
+                },
+            );
+        }
+        let client = lan.add_namespace("c")?;
+        lan.plug(&switch, &client, &format!("{CLIENT4}/24"), &format!("{CLIENT6}/64"))?;
+        lan.state.revision = 1;
+        lan.state.ring_seed = 42;
+        lan.state.data_path_port = 4789;
+        lan.add_network(ingress(), INGRESS_VNI, &["10.0.0.0/24", "fd00:1::/64"], true);
+        Ok(lan)
+    }
+
+    pub fn add_namespace(&mut self, name: &str) -> Result<String> {
+        let name = format!("{}{name}", self.tag);
+        run(&format!("ip netns add {name} && ip -n {name} link set lo up"))?;
+        self.namespaces.push(name.clone());
+        Ok(name)
+    }
+
+    fn plug(&self, switch: &str, host: &str, v4: &str, v6: &str) -> Result<()> {
+        let port = host.rsplit_once('-').map_or(host, |(_, end)| end);
+        run(&format!(
+            "ip -n {switch} link add p{port} mtu 1500 type veth peer name eth0 netns {host} && \
+             ip -n {switch} link set p{port} master br0 up && \
+             ip -n {host} addr add {v4} dev eth0 && ip -n {host} addr add {v6} dev eth0 nodad && \
+             ip -n {host} link set eth0 up"
+        ))
+        .map(drop)
+    }
+
+    pub fn namespace(&self, name: &str) -> String {
+        format!("{}{name}", self.tag)
+    }
+
+    pub fn netns_path(&self, name: &str) -> PathBuf {
+        Path::new("/run/netns").join(self.namespace(name))
+    }
+
+    pub fn pin_dir(&self, index: u32) -> PathBuf {
+        self.dir.path().join(format!("n{index}"))
+    }
+
+    pub fn config(&self, index: u32) -> Config {
+        let mut config = Config::new(self.pin_dir(index), host4(index).into());
+        config.netns = Some(self.netns_path(&format!("n{index}")));
+        config
+    }
+
+    pub async fn start(&mut self, index: u32) -> Result<()> {
+        let dataplane = Dataplane::start(self.config(index)).await.with_context(|| format!("start n{index}"))?;
+        self.hosts.insert(index, dataplane);
+        Ok(())
+    }
+
+    pub async fn start_all(&mut self) -> Result<()> {
+        let indices: Vec<u32> = self.state.nodes.values().map(|node| node.index).collect();
+        for index in indices {
+            self.start(index).await?;
+        }
+        self.apply().await
+    }
+
+    /// Gives every host the state as it is now.
+    pub async fn apply(&mut self) -> Result<()> {
+        self.state.revision += 1;
+        for (index, host) in &self.hosts {
+            let desired = Desired::of(&self.state, NodeId::numbered(u128::from(*index)), &BTreeSet::new())?;
+            let applied = host.apply(desired).await.with_context(|| format!("apply on n{index}"))?;
+            assert_eq!(applied.revision, self.state.revision);
+        }
+        Ok(())
+    }
+
+    pub fn add_network(&mut self, id: NetworkId, vni: u32, subnets: &[&str], ingress: bool) {
+        self.state.networks.insert(
+            id,
+            NetNetwork {
+                name: format!("net{vni}"),
+                vni,
+                subnets: subnets.iter().map(|subnet| subnet.parse().unwrap()).collect(),
+                gateways: Vec::new(),
+                mtu_bytes: None,
+                ingress,
+                internal: false,
+                encrypted: false,
+            },
+        );
+    }
+
+    /// A service whose tasks are on the ingress network; `ports` are (protocol, published, target).
+    pub fn add_service(&mut self, number: u128, ports: &[(Protocol, u16, u16)]) -> ServiceId {
+        let id = ServiceId::numbered(number);
+        self.state.services.insert(
+            id,
+            NetService {
+                name: format!("svc{number}"),
+                mode: EndpointMode::Vip,
+                vips: BTreeMap::new(),
+                aliases: BTreeMap::new(),
+                ports: ports
+                    .iter()
+                    .map(|(protocol, published, target)| PortConfig {
+                        name: String::new(),
+                        protocol: *protocol,
+                        target_port: *target,
+                        published_port: *published,
+                        publish_mode: PublishMode::Ingress,
+                    })
+                    .collect(),
+                labels: BTreeMap::new(),
+            },
+        );
+        id
+    }
+
+    /// A task of `service` on host `node`, on the given networks, with a sandbox of its own.
+    pub async fn add_task(
+        &mut self,
+        number: u32,
+        service: Option<ServiceId>,
+        node: u32,
+        networks: &[(NetworkId, &[&str])],
+    ) -> Result<Sandbox> {
+        let task = TaskId::numbered(u128::from(number));
+        for (place, (network, addresses)) in networks.iter().enumerate() {
+            self.state.endpoints.insert(
+                BackendId(number * 10 + place as u32),
+                NetEndpoint {
+                    task,
+                    network: *network,
+                    node: NodeId::numbered(u128::from(node)),
+                    addresses: addresses.iter().map(|addr| addr.parse().unwrap()).collect(),
+                    service,
+                    name: format!("t{number}"),
+                    names: Vec::new(),
+                    phase: EndpointPhase::Serving,
+                    host_ports: Vec::new(),
+                },
+            );
+        }
+        self.add_namespace(&format!("t{number}"))?;
+        self.create_sandbox(number, node).await
+    }
+
+    pub async fn create_sandbox(&mut self, number: u32, node: u32) -> Result<Sandbox> {
+        let spec = SandboxSpec::of(&self.state, TaskId::numbered(u128::from(number)));
+        let netns = NetnsRef::Path(self.netns_path(&format!("t{number}")));
+        self.hosts[&node].create_sandbox(spec, netns).await.with_context(|| format!("create sandbox of t{number}"))
+    }
+
+    /// Runs `work` in a namespace, on a thread of its own.
+    pub fn within<T: Send + 'static>(&self, name: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let path = self.netns_path(name);
+        let thread = std::thread::spawn(move || {
+            setns(File::open(&path)?, CloneFlags::CLONE_NEWNET)?;
+            work()
+        });
+        thread.join().map_err(|_| anyhow::anyhow!("thread panicked"))?
+    }
+
+    /// TCP and UDP servers at `port` in a namespace, of both families, which answer
+    /// `<name> <client address>`.
+    pub fn serve(&self, name: &str, port: u16) -> Result<()> {
+        let label = name.to_owned();
+        self.within(name, move || {
+            let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+            let listener = TcpListener::bind(any)?;
+            let socket = UdpSocket::bind(any)?;
+            let said = label.clone();
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let Ok(mut stream) = stream else { return };
+                    let said = said.clone();
+                    std::thread::spawn(move || answer(&mut stream, &said));
+                }
+            });
+            std::thread::spawn(move || {
+                let mut bytes = [0; 2048];
+                while let Ok((_, from)) = socket.recv_from(&mut bytes) {
+                    let text = format!("{label} {}", plain(from.ip()));
+                    if socket.send_to(text.as_bytes(), from).is_err() {
+                        return;
+                    }
+                }
+            });
+            Ok(())
+        })
+    }
+
+    /// What the server at `to` says to a client in `name`, over TCP.
+    pub fn ask_tcp(&self, name: &str, to: impl Into<SocketAddr>) -> Result<String> {
+        let to = to.into();
+        self.within(name, move || ask_tcp(to)).with_context(|| format!("{name} asks {to}/tcp\n{}", self.report()))
+    }
+
+    /// The same over UDP.
+    pub fn ask_udp(&self, name: &str, to: impl Into<SocketAddr>) -> Result<String> {
+        let to = to.into();
+        self.within(name, move || ask_udp(to)).with_context(|| format!("{name} asks {to}/udp\n{}", self.report()))
+    }
+
+    /// Drop counters of all hosts, for failures.
+    pub fn report(&self) -> String {
+        let mut text = String::new();
+        for (index, host) in &self.hosts {
+            let drops = futures_block(host.drops());
+            text += &format!("n{index}: {drops:?}\n");
+        }
+        text
+    }
+}
+
+/// Waits for an answer outside of any runtime's worker.
+fn futures_block<T: Send>(future: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| {
+        let run = || tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future);
+        scope.spawn(run).join().unwrap()
+    })
+}
+
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+fn answer(stream: &mut TcpStream, label: &str) {
+    let Ok(peer) = stream.peer_addr() else { return };
+    let text = format!("{label} {}\n", plain(peer.ip()));
+    // A client may go away at any time.
+    let _ = stream.write_all(text.as_bytes());
+    let mut bytes = [0; 65536];
+    while let Ok(count @ 1..) = stream.read(&mut bytes) {
+        if stream.write_all(&bytes[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+fn plain(ip: IpAddr) -> IpAddr {
+    ip.to_canonical()
+}
+
+pub fn ask_tcp(to: SocketAddr) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut text = String::new();
+    let mut byte = [0];
+    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
+        text.push(byte[0] as char);
+    }
+    // More than one segment, both ways: offloads and MTU take part.
+    let sent: Vec<u8> = (0..200_000_u32).map(|number| (number % 251) as u8).collect();
+    let mut writer = stream.try_clone()?;
+    let copy = sent.clone();
+    let write = std::thread::spawn(move || writer.write_all(&copy));
+    let mut back = vec![0; sent.len()];
+    stream.read_exact(&mut back).context("read the echo")?;
+    write.join().map_err(|_| anyhow::anyhow!("writer panicked"))??;
+    anyhow::ensure!(back == sent, "the echo differs");
+    Ok(text)
+}
+
+pub fn ask_udp(to: SocketAddr) -> Result<String> {
+    let any: SocketAddr =
+        if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = UdpSocket::bind(any)?;
+    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    socket.connect(to)?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut bytes = [0; 2048];
+    loop {
+        socket.send(b"who?")?;
+        match socket.recv(&mut bytes) {
+            Ok(count) => return Ok(String::from_utf8_lossy(&bytes[..count]).into_owned()),
+            Err(error) if Instant::now() > deadline => return Err(error).context("no answer"),
+            Err(_) => {}
+        }
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        for host in std::mem::take(&mut self.hosts).into_values() {
+            if let Err(error) = futures_block(host.uninstall()) {
+                eprintln!("uninstall: {error}");
+            }
+        }
+        for name in &self.namespaces {
+            if let Err(error) = run(&format!("ip netns del {name}")) {
+                eprintln!("{error}");
+            }
+        }
+        if let Err(error) = run(&format!("umount {}", self.dir.path().display())) {
+            eprintln!("{error}");
+        }
+    }
+}

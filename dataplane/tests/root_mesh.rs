@@ -1,0 +1,31 @@
+//! Published ports through the loaded programs, on hosts that are namespaces. Needs root.
+
+mod lan;
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use anyhow::Result;
+use lan::{CLIENT4, CLIENT6, Lan, host4, host6, ingress};
+use weft_types::service::Protocol;
+
+fn both(index: u32, port: u16) -> [(SocketAddr, IpAddr); 2] {
+    let client6: Ipv6Addr = CLIENT6.parse().unwrap();
+    [((host4(index), port).into(), CLIENT4.into()), ((host6(index), port).into(), client6.into())]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_published_port_answers_on_every_host_and_the_task_sees_the_client() -> Result<()> {
+    let mut lan = Lan::new(3)?;
+    lan.start_all().await?;
+    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
+    lan.add_task(1, Some(web), 2, &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])]).await?;
+    lan.apply().await?;
+    lan.serve("t1", 80)?;
+    for host in [2, 1, 3] {
+        for (to, client) in both(host, 8000) {
+            assert_eq!(lan.ask_tcp("c", to)?, format!("t1 {client}"));
+            assert_eq!(lan.ask_udp("c", to)?, format!("t1 {client}"));
+        }
+    }
+    Ok(())
+}
