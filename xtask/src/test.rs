@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::run;
 use crate::testbed::{self, Verb};
-use crate::{build, ebpf, place, rights, setup};
+use crate::{build, ebpf, place, rights, setup, tidy};
 
 /// Runs everything and counts.
 ///
@@ -19,6 +19,8 @@ pub(crate) fn test() -> Result<()> {
     ebpf::build()?;
     build::gate()?;
     let mut count = Count::default();
+    println!("-- house rules");
+    count.judge(&tidy::tidy());
     println!("-- on the host, and with programs loaded");
     // One crate's failure must not hide the next one's.
     count.add("cargo test --workspace --exclude weft-tests --no-fail-fast")?;
@@ -55,6 +57,17 @@ impl Default for Count {
 }
 
 impl Count {
+    /// Counts a check of our own as one test.
+    fn judge(&mut self, outcome: &Result<()>) {
+        match outcome {
+            Ok(()) => self.passed += 1,
+            Err(error) => {
+                println!("{error:#}");
+                self.failed += 1;
+            }
+        }
+    }
+
     /// Runs a test command, shows what it says, and adds up its `test result:` lines.
     fn add(&mut self, line: &str) -> Result<()> {
         let mut command = run(line).dir(place::root()).into_command();

@@ -44,11 +44,13 @@ fn one_manager_killed_and_started_again_remembers_everything() {
         }
         n1.verb("start")?;
         eventually(PATIENCE, "everything as it was", || {
-            Ok(ensure!(
-                facts()? == before,
-                "before: {before}\nnow: {}",
-                facts()?
-            ))
+            let now = facts()?;
+            ensure!(
+                now == before,
+                "before: {before}
+now: {now}"
+            );
+            Ok(())
         })?;
         n1.converged("web")?;
         ensure!(

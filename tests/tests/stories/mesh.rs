@@ -119,7 +119,8 @@ fn a_port_comes_and_goes_with_publish_add_and_publish_rm() {
             .ok()?;
         n1.converged("web")?;
         eventually(PATIENCE, "port 8000 to be closed again", || {
-            Ok(ensure!(refused(8000), "it still answers"))
+            ensure!(refused(8000), "it still answers");
+            Ok(())
         })
     });
 }
