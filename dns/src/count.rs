@@ -43,14 +43,10 @@ counters! {
     forward_failed,
     /// Refused because too many were being forwarded.
     refused,
-    /// Packets that are no question, answered with an error.
+    /// DNS messages that are no question, answered with an error.
     malformed,
-    /// Packets that are no question and could not be answered.
-    dropped,
-    /// Answers that the socket did not take.
+    /// Answers that could not be handed to the socket.
     unsent,
-    /// TCP connections closed because the sandbox had too many.
-    connections_refused,
 }
 
 /// One running total.

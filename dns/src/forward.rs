@@ -25,7 +25,6 @@ use crate::{
 };
 
 pub use upstream::{HostSockets, Upstream};
-pub(crate) use upstream::{read_framed, write_framed};
 
 const DNS_PORT: u16 = 53;
 

@@ -7,21 +7,31 @@
 //!
 //! - [`zone`]: the names of each network, as data; [`netstate`] makes them from the network state.
 //! - [`resolve`]: the rules, and which names are never forwarded.
-//! - [`wire`]: packets to questions, answers to packets.
+//! - [`question`]: requests to questions. [`reply`]: answers to responses. The packets themselves
+//!   are `hickory-server`'s; [`wire`] is what the forwarder reads from bytes.
 //! - [`resolv_conf`]: the file that sends a container's queries here, and the host's own.
-//! - [`serve`]: the sockets of the sandboxes. [`forward`]: the sockets towards the host's resolvers.
+//! - [`serve`]: the sockets of the sandboxes, in `hickory-server`. [`forward`]: the sockets towards
+//!   the host's resolvers.
 //!
-//! The first four never touch a socket, a file, a clock or chance. The crate never opens a socket
+//! All but the last two never touch a socket, a file, a clock or chance. The crate never opens a socket
 //! in another network namespace: the agent does, and hands it in.
 
 pub mod count;
 pub mod forward;
 pub mod netstate;
+pub mod question;
+pub mod reply;
 pub mod resolv_conf;
 pub mod resolve;
 pub mod serve;
 pub mod wire;
 pub mod zone;
+
+/// What a process that serves sandboxes should add to its log filter.
+///
+/// The server writes two lines at "info" for each answer, and one at "warn" when a client does not
+/// wait for its own: a container could fill the host's log.
+pub const QUIET: [&str; 2] = ["hickory_server=error", "hickory_net=error"];
 
 pub use count::Counts;
 pub use forward::{Forwarder, Servers};

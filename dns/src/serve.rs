@@ -1,37 +1,39 @@
 //! The sockets of the sandboxes.
 //!
 //! One [`Resolver`] per process holds what all sandboxes share: the zones, the way outside, the
-//! counters. Each sandbox is an [`Attachment`]: two sleeping tasks of a few hundred bytes, no
-//! thread and no buffer of its own. What our zones answer is answered in place, packet by packet;
-//! only a forwarded query and a TCP connection cost a task while they last.
+//! counters. Each sandbox is an [`Attachment`]: a `hickory-server` on the sandbox's sockets, which
+//! is two sleeping tasks, no thread and no buffer. It reads and writes packets and connections;
+//! what a question means and what to answer is [`answer`]'s.
+//!
+//! A request costs a task while it lasts. Packets that are not DNS messages never come here: the
+//! server answers "format error", or drops them where there is nobody to answer (shorter than a
+//! head, or themselves answers).
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+mod answer;
+
+use std::{io, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use hickory_server::Server;
 use tokio::{
-    net::{TcpListener, TcpStream, UdpSocket},
-    sync::{Semaphore, watch},
-    task, time,
+    net::{TcpListener, UdpSocket},
+    sync::Semaphore,
 };
 
 use crate::{
     count::{Counters, Counts},
-    forward::{ForwardError, Forwarder, read_framed, write_framed},
-    resolve::{Answer, Asker, resolve},
-    wire::{self, Code, Malformed, Request, Transport, UDP_BYTES},
+    forward::Forwarder,
+    resolve::Asker,
     zone::Zones,
 };
+use answer::{Answering, Sandbox};
 
 /// Queries of one sandbox being forwarded at once; more are refused.
 const FORWARDS_MAX: usize = 1024;
-/// TCP connections of one sandbox at once; more are closed.
-const CONNECTIONS_MAX: usize = 256;
-/// Packets answered before other tasks get a turn.
-const BATCH: usize = 64;
 /// How long a TCP client may be silent.
 const IDLE: Duration = Duration::from_secs(10);
-/// How long to leave a socket alone that only gives errors.
-const BROKEN_PAUSE: Duration = Duration::from_millis(100);
+/// Answers waiting to be written to one TCP connection: its requests are taken one by one.
+const REPLIES_WAITING_MAX: usize = 1;
 
 /// The resolver of a node: shared by all its sandboxes.
 #[derive(Clone)]
@@ -80,19 +82,17 @@ impl Resolver {
     ///
     /// Must be called inside a tokio runtime.
     pub fn attach(&self, udp: UdpSocket, tcp: TcpListener, asker: Asker) -> Attachment {
-        let (stop, stopped) = watch::channel(());
         let sandbox = Arc::new(Sandbox {
             shared: Arc::clone(&self.shared),
             asker: ArcSwap::from_pointee(asker),
-            forwards: Arc::new(Semaphore::new(FORWARDS_MAX)),
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            stopped,
+            forwards: Semaphore::new(FORWARDS_MAX),
         });
-        sandbox.spawn(Arc::clone(&sandbox).serve_udp(Arc::new(udp)));
-        sandbox.spawn(Arc::clone(&sandbox).serve_tcp(tcp));
+        let mut server = Server::new(Answering(Arc::clone(&sandbox)));
+        server.register_socket(udp);
+        server.register_listener(tcp, IDLE, REPLIES_WAITING_MAX);
         Attachment {
             sandbox,
-            _stop: stop,
+            _server: server,
         }
     }
 
@@ -124,11 +124,12 @@ impl std::fmt::Debug for Resolver {
     }
 }
 
-/// A sandbox being served. Dropping it stops the serving and closes the sockets.
+/// A sandbox being served. Dropping it stops the serving and closes the sockets, connections and
+/// forwarded queries under way included.
 #[must_use = "dropping an attachment stops the sandbox's resolver"]
 pub struct Attachment {
     sandbox: Arc<Sandbox>,
-    _stop: watch::Sender<()>,
+    _server: Server<Answering>,
 }
 
 impl Attachment {
@@ -143,204 +144,5 @@ impl std::fmt::Debug for Attachment {
         f.debug_struct("Attachment")
             .field("asker", &self.sandbox.asker.load())
             .finish_non_exhaustive()
-    }
-}
-
-struct Sandbox {
-    shared: Arc<Shared>,
-    asker: ArcSwap<Asker>,
-    forwards: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
-    stopped: watch::Receiver<()>,
-}
-
-/// What became of a packet.
-enum Verdict {
-    Reply(Vec<u8>),
-    Forward(Box<Request>),
-    Drop,
-}
-
-impl Sandbox {
-    /// Runs `work` until it ends or the attachment is dropped.
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let mut stopped = self.stopped.clone();
-        task::spawn(async move {
-            tokio::select! {
-                _gone = stopped.changed() => {}
-                () = work => {}
-            }
-        });
-    }
-
-    async fn serve_udp(self: Arc<Self>, socket: Arc<UdpSocket>) {
-        loop {
-            if let Err(error) = socket.readable().await {
-                tracing::warn!(%error, "cannot wait for DNS packets of a sandbox");
-                time::sleep(BROKEN_PAUSE).await;
-                continue;
-            }
-            match self.drain(&socket) {
-                Ok(true) => task::yield_now().await,
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot receive DNS packets of a sandbox");
-                    time::sleep(BROKEN_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// Answers what waits on `socket`, at most a batch; says whether more may wait.
-    fn drain(self: &Arc<Self>, socket: &Arc<UdpSocket>) -> io::Result<bool> {
-        let mut packet = [0; UDP_BYTES as usize];
-        let zones = self.shared.zones.load();
-        let asker = self.asker.load();
-        for _ in 0..BATCH {
-            let (len, client) = match socket.try_recv_from(&mut packet) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                // An earlier answer met a closed port; the socket is fine.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-                Err(error) => return Err(error),
-            };
-            let packet = &packet[..len];
-            match self.judge(packet, &asker, &zones, Transport::Udp) {
-                Verdict::Reply(reply) => self.send(socket, &reply, client),
-                Verdict::Forward(request) => self.forward_udp(socket, packet, *request, client),
-                Verdict::Drop => {}
-            }
-        }
-        Ok(true)
-    }
-
-    fn forward_udp(
-        self: &Arc<Self>,
-        socket: &Arc<UdpSocket>,
-        packet: &[u8],
-        request: Request,
-        client: SocketAddr,
-    ) {
-        let Ok(slot) = Arc::clone(&self.forwards).try_acquire_owned() else {
-            self.shared.counters.refused.up();
-            return self.send(socket, &request.refuse(Code::Refused), client);
-        };
-        let (sandbox, socket, packet) = (Arc::clone(self), Arc::clone(socket), packet.to_vec());
-        self.spawn(async move {
-            let reply = sandbox.forward(&packet, &request, Transport::Udp).await;
-            if socket.send_to(&reply, client).await.is_err() {
-                sandbox.shared.counters.unsent.up();
-            }
-            drop(slot);
-        });
-    }
-
-    fn send(&self, socket: &UdpSocket, reply: &[u8], client: SocketAddr) {
-        if socket.try_send_to(reply, client).is_err() {
-            self.shared.counters.unsent.up();
-        }
-    }
-
-    async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
-        loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::debug!(%error, "cannot accept a DNS connection of a sandbox");
-                    time::sleep(BROKEN_PAUSE).await;
-                    continue;
-                }
-            };
-            let Ok(slot) = Arc::clone(&self.connections).try_acquire_owned() else {
-                self.shared.counters.connections_refused.up();
-                continue;
-            };
-            let sandbox = Arc::clone(&self);
-            self.spawn(async move {
-                // The client went away or is silent: either way the connection is over.
-                let _over = sandbox.converse(stream).await;
-                drop(slot);
-            });
-        }
-    }
-
-    async fn converse(&self, mut stream: TcpStream) -> io::Result<()> {
-        loop {
-            let packet = time::timeout(IDLE, read_framed(&mut stream)).await??;
-            let verdict = self.judge(
-                &packet,
-                &self.asker.load(),
-                &self.shared.zones.load(),
-                Transport::Tcp,
-            );
-            let reply = match verdict {
-                Verdict::Reply(reply) => reply,
-                Verdict::Drop => return Ok(()),
-                Verdict::Forward(request) => match Arc::clone(&self.forwards).try_acquire_owned() {
-                    Ok(_slot) => self.forward(&packet, &request, Transport::Tcp).await,
-                    Err(_) => {
-                        self.shared.counters.refused.up();
-                        request.refuse(Code::Refused)
-                    }
-                },
-            };
-            time::timeout(IDLE, write_framed(&mut stream, &reply)).await??;
-        }
-    }
-
-    fn judge(&self, packet: &[u8], asker: &Asker, zones: &Zones, transport: Transport) -> Verdict {
-        let counters = &self.shared.counters;
-        let request = match wire::parse(packet) {
-            Ok(request) => request,
-            Err(Malformed::Mute) => {
-                counters.dropped.up();
-                return Verdict::Drop;
-            }
-            Err(Malformed::Told(reply)) => {
-                counters.malformed.up();
-                return Verdict::Reply(reply);
-            }
-        };
-        counters.questions.up();
-        match resolve(&request.question(), asker, zones, rand::random()) {
-            Answer::Records(facts) => {
-                counters.answered.up();
-                Verdict::Reply(request.answer(&facts, transport))
-            }
-            Answer::NoData => {
-                counters.no_data.up();
-                Verdict::Reply(request.refuse(Code::NoData))
-            }
-            Answer::NxDomain => {
-                counters.no_such_name.up();
-                Verdict::Reply(request.refuse(Code::NxDomain))
-            }
-            Answer::Forward => {
-                counters.forwarded.up();
-                Verdict::Forward(Box::new(request))
-            }
-        }
-    }
-
-    async fn forward(&self, packet: &[u8], request: &Request, transport: Transport) -> Vec<u8> {
-        let servers = self.asker.load().servers.clone();
-        let counters = &self.shared.counters;
-        match self
-            .shared
-            .forwarder
-            .forward(packet, &servers, transport)
-            .await
-        {
-            Ok(reply) => reply,
-            Err(ForwardError::Busy) => {
-                counters.refused.up();
-                request.refuse(Code::Refused)
-            }
-            Err(error) => {
-                tracing::debug!(name = request.name(), %error, "cannot answer a forwarded query");
-                counters.forward_failed.up();
-                request.refuse(Code::ServFail)
-            }
-        }
     }
 }

@@ -139,7 +139,7 @@ fn the_clients_that_containers_have_understand_us() {
             assert!(
                 said.contains("status: NOERROR")
                     && said.contains("ANSWER: 0")
-                    && said.contains("udp: 4096"),
+                    && said.contains("udp: 1232"),
                 "{said}"
             );
             let said = run("dig", &["-x", "10.0.4.2"]);
@@ -151,10 +151,6 @@ fn the_clients_that_containers_have_understand_us() {
             );
         }
         let counts = resolver.counts();
-        assert_eq!(
-            (counts.malformed, counts.dropped, counts.unsent),
-            (0, 0, 0),
-            "{counts:?}"
-        );
+        assert_eq!((counts.malformed, counts.unsent), (0, 0), "{counts:?}");
     });
 }

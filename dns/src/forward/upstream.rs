@@ -72,7 +72,7 @@ async fn ask_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 /// Writes one message with its length before it (RFC 1035 §4.2.2), in one segment where it fits.
-pub(crate) async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
     let len = u16::try_from(message.len()).map_err(|_| {
         io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -86,7 +86,7 @@ pub(crate) async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> io::
 }
 
 /// Reads one message with its length before it.
-pub(crate) async fn read_framed(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+async fn read_framed(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let len = stream.read_u16().await?;
     let mut message = vec![0; usize::from(len)];
     stream.read_exact(&mut message).await?;

@@ -1,14 +1,20 @@
 //! Packets in and out, and the text of `resolv.conf`.
 
+use std::net::SocketAddr;
+
 use hickory_proto::{
     op::{Edns, Message, OpCode, Query, ResponseCode},
-    rr::{Name, RData, RecordType},
+    rr::{Name, RData, Record, RecordType},
+    serialize::binary::BinEncoder,
 };
+use hickory_server::{net::xfer::Protocol, server::Request, zone_handler::MessageResponseBuilder};
 use weft_dns::{
     Fact,
+    question::Asked,
+    reply::{Code, Reply},
     resolv_conf::{ResolvConf, searches_single_labels},
     resolve::Wanted,
-    wire::{Code, Malformed, Transport, answers, parse},
+    wire::{Transport, answers},
 };
 
 use crate::world::{ip, ips};
@@ -31,65 +37,26 @@ pub(crate) fn read(packet: &[u8]) -> Message {
     Message::from_vec(packet).expect("a DNS message")
 }
 
-fn two_hundred() -> Vec<Fact> {
-    (0..200u8)
-        .map(|last| Fact::Address(ip(&format!("10.0.4.{last}"))))
-        .collect()
+/// A request as the server hands it over.
+pub(crate) fn request(packet: &[u8]) -> Request {
+    let client = SocketAddr::from(([127, 0, 0, 1], 5353));
+    Request::from_bytes(packet.to_vec(), client, Protocol::Udp).expect("a DNS message")
 }
 
-#[test]
-fn the_answer_spells_the_name_as_it_was_asked() {
-    let request = parse(&query(7, "WeB.Net.", RecordType::A, None)).expect("a question");
-    assert_eq!(request.question().name, b"web.net");
-    let reply = read(&request.answer(&[Fact::Address(ip("10.0.4.2"))], Transport::Udp));
-    assert_eq!(reply.metadata.id, 7);
-    assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
-    assert!(
-        reply.metadata.authoritative
-            && reply.metadata.recursion_available
-            && reply.metadata.recursion_desired
-    );
-    assert_eq!(reply.answers.len(), 1);
-    assert_eq!(reply.answers[0].name.to_ascii(), "WeB.Net.");
-    assert_eq!(reply.answers[0].ttl, 5);
-    assert_eq!(reply.queries[0].name().to_ascii(), "WeB.Net.");
-    assert!(reply.edns.is_none());
-}
-
-#[test]
-fn an_answer_that_is_too_long_is_cut_and_says_so() {
-    let rows = [
-        (None, Transport::Udp, 512, true),
-        (Some(100), Transport::Udp, 512, true),
-        (Some(1232), Transport::Udp, 1232, true),
-        (Some(4096), Transport::Udp, 4096, false),
-        (Some(65_000), Transport::Udp, 4096, false),
-        (None, Transport::Tcp, 65_535, false),
-    ];
-    for (payload, transport, limit, cut) in rows {
-        let request = parse(&query(7, "tasks.web.", RecordType::A, payload)).expect("a question");
-        let packet = request.answer(&two_hundred(), transport);
-        let reply = read(&packet);
-        assert!(
-            packet.len() <= limit,
-            "{payload:?} {transport:?}: {} bytes",
-            packet.len()
-        );
-        assert_eq!(reply.metadata.truncation, cut, "{payload:?} {transport:?}");
-        if cut {
-            assert!(
-                packet.len() > limit - 28,
-                "{payload:?} {transport:?}: room for another record was left"
-            );
-        } else {
-            assert_eq!(reply.answers.len(), 200);
-        }
-        assert_eq!(
-            reply.edns.map(|edns| edns.flags().dnssec_ok),
-            payload.map(|_| true),
-            "EDNS is answered by EDNS"
-        );
-    }
+/// The packet of an answer, however long.
+pub(crate) fn packet(request: &Request, reply: &Reply) -> Vec<u8> {
+    let mut packet = Vec::new();
+    MessageResponseBuilder::new(&request.queries, reply.edns.as_ref())
+        .build(
+            reply.metadata,
+            &reply.answers,
+            &reply.authorities,
+            [],
+            &reply.additionals,
+        )
+        .destructive_emit(&mut BinEncoder::new(&mut packet))
+        .expect("a packet");
+    packet
 }
 
 #[test]
@@ -106,15 +73,15 @@ fn reverse_names_are_read_for_both_families() {
         ),
     ];
     for (name, wanted) in rows {
-        let request = parse(&query(7, name, RecordType::PTR, None)).expect("a question");
-        assert_eq!(request.question().wanted, wanted, "{name}");
+        let request = request(&query(7, name, RecordType::PTR, None));
+        let asked = Asked::of(&request).expect("a question");
+        assert_eq!(asked.question().wanted, wanted, "{name}");
     }
-    let request =
-        parse(&query(7, "3.4.0.10.in-addr.arpa.", RecordType::PTR, None)).expect("a question");
-    let reply = read(&request.answer(
-        &[Fact::Pointer("web.1.abc.net_1".to_owned())],
-        Transport::Udp,
-    ));
+    let request = request(&query(7, "3.4.0.10.in-addr.arpa.", RecordType::PTR, None));
+    let asked = Asked::of(&request).expect("a question");
+    let facts = [Fact::Pointer("web.1.abc.net_1".to_owned())];
+    let reply = Reply::facts(&request, &asked, &facts, Transport::Udp);
+    let reply = read(&packet(&request, &reply));
     let RData::PTR(pointer) = &reply.answers[0].data else {
         panic!("no PTR in {reply:?}")
     };
@@ -129,53 +96,14 @@ fn a_dot_inside_a_label_is_not_two_labels() {
         .position(|byte| *byte == b'-')
         .expect("the dash");
     packet[at] = b'.';
-    assert_ne!(parse(&packet).expect("a question").question().name, b"a.b");
-}
-
-#[test]
-fn what_is_no_question_is_refused_or_dropped() {
-    let good = query(0x1234, "web.", RecordType::A, None);
-    assert!(matches!(parse(&good[..11]), Err(Malformed::Mute)));
-    let mut reply = good.clone();
-    reply[2] |= 0x80;
-    assert!(matches!(parse(&reply), Err(Malformed::Mute)));
-
-    let told = |packet: &[u8]| match parse(packet) {
-        Err(Malformed::Told(reply)) => read(&reply),
-        other => panic!("expected to be told an error, got {other:?}"),
-    };
-    let cut = told(&good[..good.len() - 3]);
-    assert_eq!(
-        (cut.metadata.id, cut.metadata.response_code),
-        (0x1234, ResponseCode::FormErr)
-    );
-    let mut none = good.clone();
-    none[5] = 0;
-    assert_eq!(
-        told(&none[..12]).metadata.response_code,
-        ResponseCode::FormErr
-    );
-
-    let mut status = good.clone();
-    status[2] |= 2 << 3;
-    let status = told(&status);
-    assert_eq!(
-        (status.metadata.op_code, status.metadata.response_code),
-        (OpCode::Status, ResponseCode::NotImp)
-    );
-
-    let mut message = read(&query(7, "web.", RecordType::A, Some(1232)));
-    message.edns.as_mut().expect("EDNS").set_version(1);
-    let version = told(&message.to_vec().expect("a packet"));
-    assert_eq!(
-        u16::from(version.metadata.response_code),
-        u16::from(ResponseCode::BADVERS)
-    );
+    let request = request(&packet);
+    let asked = Asked::of(&request).expect("a question");
+    assert_ne!(asked.question().name, b"a.b");
 }
 
 #[test]
 fn refusals_carry_the_question_and_their_code() {
-    let request = parse(&query(7, "web.", RecordType::AAAA, Some(1232))).expect("a question");
+    let request = request(&query(7, "web.", RecordType::AAAA, Some(1232)));
     let rows = [
         (Code::NoData, ResponseCode::NoError, true),
         (Code::NxDomain, ResponseCode::NXDomain, true),
@@ -183,7 +111,7 @@ fn refusals_carry_the_question_and_their_code() {
         (Code::Refused, ResponseCode::Refused, false),
     ];
     for (code, expected, ours) in rows {
-        let reply = read(&request.refuse(code));
+        let reply = read(&packet(&request, &Reply::refusal(&request, code)));
         assert_eq!(reply.metadata.response_code, expected);
         assert_eq!(reply.metadata.authoritative, ours, "{code:?}");
         assert_eq!(
@@ -192,6 +120,46 @@ fn refusals_carry_the_question_and_their_code() {
         );
         assert!(reply.edns.is_some());
     }
+}
+
+#[test]
+fn an_answer_from_outside_is_passed_on_with_its_records_codes_and_flags() {
+    let mut outside = Message::response(9, OpCode::Query);
+    outside.metadata.authentic_data = true;
+    outside.metadata.response_code = ResponseCode::NXDomain;
+    let record = |name: &str| {
+        let data = RData::A(std::net::Ipv4Addr::LOCALHOST.into());
+        Record::from_rdata(Name::from_ascii(name).expect("a name"), 600, data)
+    };
+    outside.add_answer(record("a.example."));
+    outside.add_authority(record("b.example."));
+    outside.add_additional(record("c.example."));
+    let mut edns = Edns::new();
+    edns.set_max_payload(65_000).set_dnssec_ok(true);
+    outside.set_edns(edns);
+    let outside = outside.to_vec().expect("a packet");
+
+    for (payload, said) in [
+        (None, None),
+        (Some(1232), Some(1232)),
+        (Some(9000), Some(4096)),
+    ] {
+        let request = request(&query(7, "web.example.", RecordType::A, payload));
+        let reply = Reply::outside(&request, &outside).expect("a DNS message");
+        let reply = read(&packet(&request, &reply));
+        assert_eq!(
+            (reply.metadata.id, reply.metadata.response_code),
+            (7, ResponseCode::NXDomain)
+        );
+        assert!(reply.metadata.authentic_data);
+        assert_eq!(reply.queries[0].name().to_ascii(), "web.example.");
+        let names = [&reply.answers, &reply.authorities, &reply.additionals]
+            .map(|records| records[0].name.to_ascii());
+        assert_eq!(names, ["a.example.", "b.example.", "c.example."]);
+        assert_eq!(reply.edns.map(|edns| edns.max_payload()), said);
+    }
+    let request = request(&query(7, "web.example.", RecordType::A, None));
+    assert!(Reply::outside(&request, &outside[..20]).is_err());
 }
 
 #[test]

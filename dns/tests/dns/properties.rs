@@ -5,10 +5,14 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use hickory_proto::rr::RecordType;
+use hickory_proto::{ProtoError, rr::RecordType};
+use hickory_server::{net::xfer::Protocol, server::Request};
 use proptest::prelude::*;
 use weft_dns::{
-    Answer, Asker, ContainerNames, Fact, Mode, ServiceNames, ZoneBuilder, Zones, resolve,
+    Answer, Asker, ContainerNames, Fact, Mode, ServiceNames, ZoneBuilder, Zones,
+    question::Asked,
+    reply::{Reply, UDP_BYTES},
+    resolve,
     resolve::{Question, Wanted},
     wire::{self, Transport},
 };
@@ -18,6 +22,14 @@ use crate::{
     packet,
     world::{ask, on, sorted},
 };
+
+fn from_bytes(packet: &[u8]) -> Result<Request, ProtoError> {
+    Request::from_bytes(
+        packet.to_vec(),
+        ([127, 0, 0, 1], 5353).into(),
+        Protocol::Udp,
+    )
+}
 
 /// Four networks `net0`..; network `n` is 10.0.n.0/24, so an address tells its network.
 fn world(services: &[(u8, u8, bool, Vec<u8>)]) -> Zones {
@@ -132,19 +144,24 @@ proptest! {
             .map(|(at, letter)| if upper >> (at % 64) & 1 == 1 { letter.to_ascii_uppercase() } else { letter })
             .collect();
         let asked = |name: &str| {
-            let request = wire::parse(&packet::query(1, &format!("{name}."), RecordType::A, None)).expect("a question");
-            resolve(&request.question(), &asker, &zones, 7)
+            let request = packet::request(&packet::query(1, &format!("{name}."), RecordType::A, None));
+            let question = Asked::of(&request).expect("a question");
+            resolve(&question.question(), &asker, &zones, 7)
         };
         prop_assert_eq!(asked(&mixed), asked(&name));
     }
 
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        if let Ok(request) = wire::parse(&bytes) {
+        if let Ok(request) = from_bytes(&bytes)
+            && let Ok(asked) = Asked::of(&request)
+        {
             let facts = [Fact::Address(IpAddr::V4(Ipv4Addr::LOCALHOST)), Fact::Pointer("a..b".to_owned())];
-            black_box(request.answer(&facts, Transport::Udp));
-            black_box(resolve(&request.question(), &on(&[NetworkId::numbered(0)]), &world(&[]), 0));
+            black_box(Reply::facts(&request, &asked, &facts, Transport::Udp));
+            black_box(resolve(&asked.question(), &on(&[NetworkId::numbered(0)]), &world(&[]), 0));
         }
+        let asked = packet::request(&packet::query(1, "web.", RecordType::A, None));
+        let _garbage = black_box(Reply::outside(&asked, &bytes));
         black_box((wire::answers(&bytes, &bytes), wire::code(&bytes), wire::is_truncated(&bytes)));
     }
 
@@ -153,10 +170,15 @@ proptest! {
         let mut bytes = packet::query(9, "tasks.svc0.net1.", RecordType::A, payload);
         let at = at % bytes.len();
         bytes[at] = with;
-        if let Ok(request) = wire::parse(&bytes) {
+        if let Ok(request) = from_bytes(&bytes)
+            && let Ok(asked) = Asked::of(&request)
+        {
             let facts: Vec<Fact> = (0..count).map(|number| Fact::Address(IpAddr::V4(Ipv4Addr::from(number)))).collect();
-            let reply = request.answer(&facts, Transport::Udp);
-            prop_assert!(reply.len() <= usize::from(wire::UDP_BYTES) && reply.len() >= 12);
+            let reply = Reply::facts(&request, &asked, &facts, Transport::Udp);
+            let limit = reply.edns.as_ref().map_or(512, |edns| edns.max_payload());
+            prop_assert!(limit <= UDP_BYTES);
+            let bytes = packet::packet(&request, &reply).len();
+            prop_assert!(bytes <= limit.into(), "{} bytes where {} are the limit", bytes, limit);
         }
     }
 }

@@ -67,6 +67,10 @@ fn two_hundred_tasks() -> Zones {
 }
 
 async fn ask_udp(server: SocketAddr, packet: &[u8]) -> Message {
+    read(&ask_udp_bytes(server, packet).await)
+}
+
+async fn ask_udp_bytes(server: SocketAddr, packet: &[u8]) -> Vec<u8> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .expect("a socket");
@@ -77,7 +81,7 @@ async fn ask_udp(server: SocketAddr, packet: &[u8]) -> Message {
         .await
         .expect("a UDP answer in time")
         .expect("received");
-    read(&reply[..len])
+    reply[..len].to_vec()
 }
 
 async fn ask_stream(stream: &mut TcpStream, packet: &[u8]) -> Message {
@@ -158,16 +162,118 @@ async fn garbage_is_counted_and_the_resolver_goes_on() {
         .await
         .expect("connected");
     stream.write_all(&[0, 3, 1, 2, 3]).await.expect("sent");
+    let reply = ask_stream(&mut stream, &query(7, "t_a.", RecordType::A, None)).await;
+    assert_eq!(reply.answers.len(), 1, "what is too short is passed over");
+    stream.write_all(&[0, 0]).await.expect("sent");
     let closed = timeout(DEADLINE, stream.read_u8())
         .await
-        .expect("the garbage connection is closed in time");
+        .expect("a connection with an empty message is closed in time");
     assert!(closed.is_err());
 
     let reply = ask_udp(sandbox.address, &query(7, "t_a.", RecordType::A, None)).await;
     assert_eq!(reply.answers.len(), 1);
-    let counts = resolver.counts();
-    assert!(counts.dropped > 0 && counts.malformed > 0, "{counts:?}");
-    assert_eq!(counts.answered, 40, "{counts:?}");
+    assert_eq!(resolver.counts().answered, 41);
+}
+
+#[tokio::test]
+async fn what_is_no_question_is_answered_with_an_error_or_dropped() {
+    let resolver = lonely();
+    let sandbox = attach(&resolver, on(&[])).await;
+    let good = query(0x1234, "web.", RecordType::A, None);
+    let told = async |packet: &[u8]| {
+        let reply = ask_udp(sandbox.address, packet).await;
+        (reply.metadata.id, reply.metadata.response_code)
+    };
+
+    let cut = &good[..good.len() - 3];
+    assert_eq!(told(cut).await, (0x1234, ResponseCode::FormErr));
+    assert_eq!(resolver.counts().malformed, 0, "the server's own answer");
+    let mut none = good[..12].to_vec();
+    none[5] = 0;
+    assert_eq!(told(&none).await, (0x1234, ResponseCode::FormErr));
+    let mut many = Message::from_vec(&good).expect("a message");
+    for _ in 0..60 {
+        many.add_query(many.queries[0].clone());
+    }
+    let many = many.to_vec().expect("a packet");
+    assert_eq!(told(&many).await, (0x1234, ResponseCode::FormErr));
+    let mut status = good.clone();
+    status[2] |= 2 << 3;
+    assert_eq!(told(&status).await, (0x1234, ResponseCode::NotImp));
+    let mut message = read(&query(7, "web.", RecordType::A, Some(1232)));
+    message.edns.as_mut().expect("EDNS").set_version(1);
+    let (_, code) = told(&message.to_vec().expect("a packet")).await;
+    assert_eq!(u16::from(code), u16::from(ResponseCode::BADVERS));
+    assert_eq!(resolver.counts().malformed, 4);
+
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("a socket");
+    socket.connect(sandbox.address).await.expect("connected");
+    socket.send(&good[..11]).await.expect("sent");
+    let mut answer = query(0x4321, "web.", RecordType::A, None);
+    answer[2] |= 0x80;
+    socket.send(&answer).await.expect("sent");
+    socket.send(&good).await.expect("sent");
+    let mut reply = [0; 512];
+    timeout(DEADLINE, socket.recv(&mut reply))
+        .await
+        .expect("a UDP answer in time")
+        .expect("received");
+    assert_eq!(reply[..2], good[..2], "only the question is answered");
+}
+
+#[tokio::test]
+async fn the_answer_spells_the_name_as_it_was_asked() {
+    let resolver = lonely();
+    resolver.publish(Zones::from_netstate(&recorded()));
+    let sandbox = attach(&resolver, on(&[n1()])).await;
+    let reply = ask_udp(sandbox.address, &query(7, "T_a.t_N1.", RecordType::A, None)).await;
+    assert_eq!(reply.metadata.id, 7);
+    assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+    assert!(
+        reply.metadata.authoritative
+            && reply.metadata.recursion_available
+            && reply.metadata.recursion_desired
+    );
+    assert_eq!(reply.answers.len(), 1);
+    assert_eq!(reply.answers[0].name.to_ascii(), "T_a.t_N1.");
+    assert_eq!(reply.answers[0].ttl, 5);
+    assert_eq!(reply.queries[0].name().to_ascii(), "T_a.t_N1.");
+    assert!(reply.edns.is_none());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_cut_and_says_so() {
+    let resolver = lonely();
+    resolver.publish(two_hundred_tasks());
+    let sandbox = attach(&resolver, on(&[n1()])).await;
+    let rows = [
+        (None, 512, true),
+        (Some(100), 512, true),
+        (Some(1232), 1232, true),
+        (Some(4096), 4096, false),
+        (Some(65_000), 4096, false),
+    ];
+    for (payload, limit, cut) in rows {
+        let packet = query(7, "tasks.t_a.", RecordType::A, payload);
+        let packet = ask_udp_bytes(sandbox.address, &packet).await;
+        let bytes = packet.len();
+        let reply = read(&packet);
+        assert!(bytes <= limit, "{payload:?}: {bytes} bytes");
+        assert_eq!(reply.metadata.truncation, cut, "{payload:?}");
+        if cut {
+            let room = limit - bytes;
+            assert!(room < 16, "{payload:?}: room for another record was left");
+        } else {
+            assert_eq!(reply.answers.len(), 202);
+        }
+        let said = reply
+            .edns
+            .map(|edns| (edns.flags().dnssec_ok, usize::from(edns.max_payload())));
+        let expected = payload.map(|_| (true, limit));
+        assert_eq!(said, expected, "EDNS is answered by EDNS");
+    }
 }
 
 #[tokio::test]
