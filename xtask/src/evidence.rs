@@ -43,6 +43,10 @@ fn of_host(host: Host, home: &Path) {
             let _ = fs::write(home.join(file), [output.stdout, output.stderr].concat());
         }
     }
+    let maps = home.join("maps");
+    if fs::create_dir_all(&maps).is_ok() {
+        dump_maps(&host.pins(), &maps);
+    }
     for (file, words) in [
         ("nodes.txt", vec!["node", "ls"]),
         ("services.txt", vec!["service", "ls"]),
@@ -72,5 +76,28 @@ fn of_host(host: Host, home: &Path) {
             home.join("tasks.txt"),
             [output.stdout, output.stderr].concat(),
         );
+    }
+}
+
+/// Writes every map pinned below `pins`, one file each, with the kernel's own reading of its layout.
+fn dump_maps(pins: &Path, home: &Path) {
+    for entry in fs::read_dir(pins).into_iter().flatten().flatten() {
+        let pin = entry.path();
+        if pin.is_dir() {
+            dump_maps(&pin, home);
+            continue;
+        }
+        // Links and programs are pinned there too; a map is what dumps as one.
+        let dump = crate::run::run("timeout 10 bpftool --pretty map dump pinned")
+            .arg(&pin)
+            .output();
+        if let Ok(output) = dump.as_ref().map_err(drop)
+            && output.status.success()
+        {
+            let _ = fs::write(
+                home.join(entry.file_name()).with_extension("json"),
+                &output.stdout,
+            );
+        }
     }
 }

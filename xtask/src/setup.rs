@@ -20,7 +20,7 @@ struct Need {
     packages: &'static [&'static str],
 }
 
-const NEEDS: [Need; 17] = [
+const NEEDS: [Need; 18] = [
     Need {
         what: "Docker Engine",
         is_met: || has("dockerd") && has("containerd"),
@@ -65,6 +65,11 @@ const NEEDS: [Need; 17] = [
         what: "tcpdump",
         is_met: || has("tcpdump"),
         packages: &["tcpdump"],
+    },
+    Need {
+        what: "bpftool",
+        is_met: || has("bpftool"),
+        packages: &["bpftool"],
     },
     Need {
         what: "curl",
