@@ -29,6 +29,9 @@ pub struct IssueRequest {
     pub availability: Availability,
     /// Address at which the joining manager's peers reach it (`ip:port`).
     pub advertise_addr: String,
+    /// The node that asked to renew, when a manager hands its request on to the leader.
+    #[serde(default)]
+    pub on_behalf_of: Option<NodeId>,
 }
 
 /// A node's certificate.

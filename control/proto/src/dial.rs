@@ -264,6 +264,7 @@ pub async fn join(addr: SocketAddr, wish: &JoinWish) -> Result<Identity, DialErr
         token: wish.token.trim().to_owned(),
         availability: wish.availability,
         advertise_addr: wish.advertise_addr.clone(),
+        on_behalf_of: None,
     };
     let reply = limited(addr, ca.issue(request)).await?;
     Ok(identity(reply, key))
@@ -282,6 +283,7 @@ pub async fn renew(addr: SocketAddr, credentials: &Credentials) -> Result<Identi
         token: String::new(),
         availability: Availability::default(),
         advertise_addr: String::new(),
+        on_behalf_of: None,
     };
     let reply = limited(addr, ca.issue(request)).await?;
     Ok(identity(reply, key))

@@ -69,6 +69,7 @@ enum Purpose {
     Entries,
     Heartbeats,
     Snapshots,
+    Control,
 }
 
 impl Peers {
@@ -79,6 +80,12 @@ impl Peers {
             credentials,
             channels: Arc::default(),
         }
+    }
+
+    /// A connection for forwarding requests to the manager at `addr`.
+    #[must_use]
+    pub fn control(&self, addr: SocketAddr) -> Channel {
+        self.channel(addr, Purpose::Control)
     }
 
     fn channel(&self, addr: SocketAddr, purpose: Purpose) -> Channel {

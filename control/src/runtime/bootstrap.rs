@@ -1,0 +1,123 @@
+//! The first objects of a new cluster.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnetwork::{IpNetwork, Ipv6Network};
+use weft_proto::token::JoinToken;
+use weft_types::{
+    ClusterId, Meta, NodeId, Version,
+    cluster::{Cluster, JoinTokens},
+    network::{Driver, Network, NetworkSpec},
+    node::{Node, NodeSpec, NodeState, NodeStatus, Role},
+};
+
+use super::{InitOptions, ManagerConfig};
+use crate::{
+    ca::{Authority, CaError},
+    store::{Change, IdSource},
+};
+
+/// Prefix length of the subnets cut when the user names none.
+const SUBNET_SIZE: u8 = 24;
+/// UDP port of VXLAN when the user names none.
+const DATA_PATH_PORT: u16 = 4789;
+/// Name of the network of published ports.
+const INGRESS: &str = "ingress";
+
+/// The cluster, its first node, and the network of published ports.
+pub(super) fn objects(
+    config: &ManagerConfig,
+    init: &InitOptions,
+    authority: &Authority,
+    (cluster, node): (ClusterId, NodeId),
+    ids: &mut IdSource,
+) -> Result<Vec<Change>, CaError> {
+    let token = |ids: &mut IdSource| JoinToken::new(authority.certificate(), ids.bytes()).to_string();
+    let mut spec = init.spec.clone();
+    if spec.name.is_empty() {
+        "default".clone_into(&mut spec.name);
+    }
+    let cluster = Cluster {
+        id: cluster,
+        meta: Meta::default(),
+        spec,
+        tls_info: authority.tls_info()?,
+        root_rotation_in_progress: false,
+        default_addr_pool: init.default_addr_pool.clone(),
+        subnet_size: or_default(init.subnet_size, SUBNET_SIZE),
+        data_path_port: or_default(init.data_path_port, DATA_PATH_PORT),
+        join_tokens: JoinTokens {
+            worker: token(ids),
+            manager: token(ids),
+        },
+        ca_key: authority.key().to_owned(),
+        unlock_key: String::new(),
+        ring_seed: ids.number(),
+        ula_prefix: Some(ula_prefix(ids)),
+        blacklist: Vec::new(),
+        allocator: Default::default(),
+    };
+    let advertised = config.advertise.ip();
+    let node = Node {
+        id: node,
+        meta: Meta::default(),
+        spec: NodeSpec {
+            role: Role::Manager,
+            availability: init.availability,
+            ..NodeSpec::default()
+        },
+        description: init.description.clone(),
+        status: NodeStatus {
+            // It opens its session next, like every node.
+            state: NodeState::Unknown,
+            addr: advertised.to_string(),
+            ..NodeStatus::default()
+        },
+        manager_status: None,
+        role: Role::Manager,
+        index: 1,
+        data_path_addr: Some(init.data_path_addr.unwrap_or(advertised)),
+        addresses: [advertised].into_iter().collect(),
+        applied_revision: 0,
+        certificate: Version::default(),
+    };
+    let ingress = Network {
+        id: ids.id(),
+        meta: Meta::default(),
+        spec: NetworkSpec {
+            name: INGRESS.to_owned(),
+            driver_configuration: Driver {
+                name: "overlay".to_owned(),
+                options: None,
+            },
+            ipv6_enabled: true,
+            ingress: true,
+            scope: "swarm".to_owned(),
+            ..NetworkSpec::default()
+        },
+        driver_state: None,
+        ipam: None,
+        vni: None,
+        allocation_error: String::new(),
+        pending_delete: false,
+    };
+    Ok(vec![
+        Change::put(cluster),
+        Change::put(node),
+        Change::put(ingress),
+    ])
+}
+
+fn or_default<T: PartialEq + Default>(value: T, default: T) -> T {
+    if value == T::default() { default } else { value }
+}
+
+/// A random /48 of fd00::/8 (RFC 4193).
+fn ula_prefix(ids: &mut IdSource) -> IpNetwork {
+    let [a, b, c, d, e]: [u8; 5] = ids.bytes();
+    let addr = Ipv6Addr::from([0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    Ipv6Network::new(addr, 48).map_or_else(
+        |_| IpNetwork::from(IpAddr::from(addr)),
+        IpNetwork::from,
+    )
+}

@@ -1,0 +1,156 @@
+//! Giving out node certificates: only the leader writes nodes, any manager may be asked.
+
+use std::time::Duration;
+
+use tracing::info;
+use weft_proto::{
+    ControlError, ErrorCode,
+    ca::{IssueReply, IssueRequest},
+    service::ca_client::CaClient,
+    token::JoinToken,
+};
+use weft_types::{
+    Meta, NodeId, Version,
+    cluster::Cluster,
+    node::{Node, NodeSpec, NodeStatus, Role},
+};
+
+use super::{Forwarded, Manager, ProposeError, call::forwarded, clock, start::CERTIFICATE_VALIDITY};
+use crate::{
+    ca::{Authority, CaError, NodeTitle, Validity},
+    store::Change,
+};
+
+/// Docker's words for a token that opens nothing.
+const NO_TOKEN: &str = "A valid join token is necessary to join this cluster";
+
+/// The role that a token gives; both tokens are always compared.
+fn role_of(token: &str, cluster: &Cluster) -> Option<Role> {
+    let token: JoinToken = token.parse().ok()?;
+    let opens = |known: &str| known.parse().is_ok_and(|known: JoinToken| known == token);
+    let (worker, manager) = (
+        opens(&cluster.join_tokens.worker),
+        opens(&cluster.join_tokens.manager),
+    );
+    match (worker, manager) {
+        (_, true) => Some(Role::Manager),
+        (true, false) => Some(Role::Worker),
+        (false, false) => None,
+    }
+}
+
+fn sign(cluster: &Cluster, csr: &str, node: NodeId, role: Role) -> Result<IssueReply, CaError> {
+    let authority = Authority::from_pem(&cluster.tls_info.trust_root, &cluster.ca_key);
+    let title = NodeTitle {
+        node,
+        cluster: cluster.id,
+        role,
+    };
+    let duration = match u64::try_from(cluster.spec.ca_config.node_cert_expiry) {
+        Ok(nanos) if nanos > 0 => Duration::from_nanos(nanos),
+        _ => CERTIFICATE_VALIDITY,
+    };
+    let validity = Validity {
+        now: clock::now(),
+        duration,
+    };
+    Ok(IssueReply {
+        node,
+        cluster: cluster.id,
+        role,
+        certificate: authority.sign(csr, title, validity)?,
+        trust_root: cluster.tls_info.trust_root.clone(),
+    })
+}
+
+fn refused(error: CaError) -> ControlError {
+    match error {
+        CaError::Request(_) => ControlError::invalid(error.to_string()),
+        other => ControlError::unknown(other.to_string()),
+    }
+}
+
+impl Manager {
+    /// Certifies a node. Who asks has been checked.
+    pub(crate) async fn issue(&self, request: IssueRequest) -> Result<IssueReply, ControlError> {
+        self.route(
+            || self.issue_here(&request),
+            |addr| {
+                let request = request.clone();
+                async move {
+                    let mut client = CaClient::new(self.peers.control(addr));
+                    match forwarded(client.issue(request).await, false) {
+                        // Two managers may disagree for a moment about who leads.
+                        Forwarded::Done(Err(error)) if error.code == ErrorCode::Unavailable => {
+                            Forwarded::Again
+                        }
+                        other => other,
+                    }
+                }
+            },
+        )
+        .await
+    }
+
+    async fn issue_here(&self, request: &IssueRequest) -> Result<IssueReply, ProposeError> {
+        match request.on_behalf_of {
+            Some(node) => self.renew(node, &request.csr).await,
+            None => self.take_in(request).await,
+        }
+    }
+
+    /// A new node's first certificate.
+    async fn take_in(&self, request: &IssueRequest) -> Result<IssueReply, ProposeError> {
+        let reply = self
+            .propose(|view, _, ids| {
+                let cluster = view
+                    .cluster()
+                    .ok_or_else(|| ControlError::unavailable("the cluster is being made"))?;
+                let role = role_of(&request.token, cluster)
+                    .ok_or_else(|| ControlError::invalid(NO_TOKEN))?;
+                let id: NodeId = ids.id();
+                let reply = sign(cluster, &request.csr, id, role).map_err(refused)?;
+                let node = Node {
+                    id,
+                    meta: Meta::default(),
+                    spec: NodeSpec {
+                        role,
+                        availability: request.availability,
+                        ..NodeSpec::default()
+                    },
+                    description: Default::default(),
+                    status: NodeStatus::default(),
+                    manager_status: None,
+                    role,
+                    index: view.ledger().next_node_index(),
+                    data_path_addr: None,
+                    addresses: Default::default(),
+                    applied_revision: 0,
+                    certificate: Version::default(),
+                };
+                Ok((vec![Change::put(node)], reply))
+            })
+            .await?;
+        info!(node = %reply.node, role = ?reply.role, "node joins");
+        Ok(reply)
+    }
+
+    /// A new certificate for a node that has one, in the role that is due.
+    async fn renew(&self, node: NodeId, csr: &str) -> Result<IssueReply, ProposeError> {
+        self.propose(|view, _, _| {
+            let (Some(cluster), Some(known)) = (view.cluster(), view.node(node)) else {
+                return Err(ControlError::new(
+                    ErrorCode::PermissionDenied,
+                    format!("node {node} is not part of the cluster"),
+                ));
+            };
+            let role = self.due_role(known);
+            let reply = sign(cluster, csr, node, role).map_err(refused)?;
+            let mut node = Node::clone(known);
+            node.role = role;
+            let change = (known.role != role).then(|| Change::put(node));
+            Ok((change.into_iter().collect(), reply))
+        })
+        .await
+    }
+}

@@ -1,0 +1,247 @@
+//! What a leader does as long as it leads.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use openraft::{ServerState, async_runtime::watch::WatchReceiver};
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+use weft_proto::{ControlError, dispatcher::ManagerMessage};
+use weft_types::{NodeId, TaskId, Timestamp, node::NodeState, task::TaskStatus};
+
+use super::{
+    Manager, clock,
+    propose::ProposeError,
+    session::{Report, grace},
+};
+use crate::{dispatcher, settle, store::View};
+
+/// Commits within this time are looked at together.
+const DEBOUNCE: Duration = Duration::from_millis(10);
+
+/// How often the silence of nodes is looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How often the members of the consensus group are compared with the nodes' roles.
+const MEMBERS_TICK: Duration = Duration::from_millis(500);
+
+/// Pause after a proposal that failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Reports within this time are written together.
+const REPORT_BATCH: Duration = Duration::from_millis(50);
+
+/// Task states in one transaction, at most.
+const REPORT_UPDATES: usize = 2_000;
+
+/// Text of a node that is down because it is silent.
+const HEARTBEAT_FAILURE: &str = "heartbeat failure";
+
+impl Manager {
+    /// Leads whenever it is this manager's turn, until it stops.
+    pub(super) async fn lead(self: Arc<Self>) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let term = {
+                let metrics = metrics.borrow_and_update();
+                (metrics.state == ServerState::Leader).then_some(metrics.current_term)
+            };
+            if let Some(term) = term {
+                info!(node = %self.node, term, "leading");
+                tokio::select! {
+                    () = self.reign(term) => {}
+                    () = self.stop.cancelled() => {}
+                }
+                self.sessions.drop_all();
+                info!(node = %self.node, term, "not leading any more");
+            }
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { return },
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn still_leads(&self, term: u64) -> bool {
+        let metrics = self.metrics();
+        metrics.state == ServerState::Leader && metrics.current_term == term
+    }
+
+    /// One term: returns when it is over.
+    async fn reign(self: &Arc<Self>, term: u64) {
+        while self.confirm().await.is_err() {
+            if !self.still_leads(term) {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let begun = Instant::now();
+        while let Err(error) = self
+            .propose(|view, now, _| Ok((dispatcher::unknown(view, now), ())))
+            .await
+        {
+            debug!(%error, "cannot begin the term");
+            if !self.still_leads(term) {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let mut views = self.replica.follow();
+        let mut members_due = Instant::now();
+        let mut down_due = Instant::now();
+        loop {
+            let _ = views.borrow_and_update();
+            let wake_at = self.decide().await;
+            if down_due <= Instant::now() {
+                self.notice_silence(begun).await;
+                down_due = Instant::now() + TICK;
+            }
+            if members_due <= Instant::now() {
+                self.tend_members().await;
+                members_due = Instant::now() + MEMBERS_TICK;
+            }
+            if !self.still_leads(term) {
+                return;
+            }
+            let next = wake_at.map_or(TICK, |at| at.since(clock::now()).min(TICK));
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return },
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(next) => continue,
+            }
+            tokio::time::sleep(DEBOUNCE).await;
+        }
+    }
+
+    /// Asks all loops what must change, and changes it. Says when they want to be asked again.
+    async fn decide(&self) -> Option<Timestamp> {
+        let acks = self.sessions.acks();
+        let decided = self
+            .propose(|view, now, ids| {
+                let mut outcome = settle::settle(view, now, ids);
+                if outcome.changes.is_empty() {
+                    let withdrawn = dispatcher::withdraw(view, now, &acks);
+                    outcome.wake_at = earlier(outcome.wake_at, withdrawn.wake_at);
+                    outcome.changes = withdrawn.changes;
+                }
+                Ok((outcome.changes, outcome.wake_at))
+            })
+            .await;
+        match decided {
+            Ok(wake_at) => wake_at,
+            Err(ProposeError::NotLeader) => None,
+            Err(ProposeError::Refused(error)) => {
+                warn!(%error, "the loops' changes were refused");
+                tokio::time::sleep(PAUSE).await;
+                None
+            }
+        }
+    }
+
+    /// Marks nodes down that have been silent for too long. In a new term, nodes that have not
+    /// come yet get twice the time.
+    async fn notice_silence(&self, begun: Instant) {
+        let view = self.replica.view();
+        let Some(cluster) = view.cluster() else {
+            return;
+        };
+        let grace = grace(cluster);
+        let silences = self.sessions.silences();
+        let down: Vec<NodeId> = silent(&view, &silences, grace, begun.elapsed() > 2 * grace);
+        for node in down {
+            self.sessions.drop_node(node);
+            self.set_down(node, HEARTBEAT_FAILURE).await;
+        }
+    }
+
+    /// Writes down that a node is down.
+    pub(crate) async fn set_down(&self, node: NodeId, why: &str) {
+        info!(%node, why, "node is down");
+        let written = self
+            .propose(|view, now, _| Ok((dispatcher::down(view, now, node, why), ())))
+            .await;
+        if let Err(error) = written {
+            // The next tick finds the node silent again.
+            debug!(%node, %error, "cannot mark the node down");
+        }
+    }
+
+    /// Writes what nodes report of their tasks, and tells them that it is written.
+    pub(super) async fn write_reports(self: Arc<Self>, mut reports: mpsc::Receiver<Report>) {
+        loop {
+            let first = tokio::select! {
+                report = reports.recv() => report,
+                () = self.stop.cancelled() => None,
+            };
+            let Some(first) = first else { return };
+            let mut batch = vec![first];
+            let until = tokio::time::Instant::now() + REPORT_BATCH;
+            let mut updates = batch[0].updates.len();
+            while updates < REPORT_UPDATES {
+                match tokio::time::timeout_at(until, reports.recv()).await {
+                    Ok(Some(report)) => {
+                        updates += report.updates.len();
+                        batch.push(report);
+                    }
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            let mut by_node: BTreeMap<NodeId, Vec<(TaskId, TaskStatus)>> = BTreeMap::new();
+            for report in &mut batch {
+                let updates = std::mem::take(&mut report.updates);
+                by_node.entry(report.node).or_default().extend(updates);
+            }
+            let written = self
+                .propose(|view, now, _| {
+                    let changes = by_node.iter();
+                    let changes = changes
+                        .flat_map(|(node, updates)| dispatcher::status(view, now, *node, updates));
+                    Ok((changes.collect(), ()))
+                })
+                .await;
+            match written {
+                Ok(()) => {
+                    for report in batch {
+                        let stored = ManagerMessage::StatusStored(report.sequence);
+                        // A node that does not hear it reports again.
+                        let _ = report.outbox.try_send(Ok(stored));
+                    }
+                }
+                Err(ProposeError::NotLeader) => {}
+                Err(ProposeError::Refused(error)) => log_refused(&error),
+            }
+        }
+    }
+}
+
+fn log_refused(error: &ControlError) {
+    warn!(%error, "reports of tasks were not stored; their nodes will report again");
+}
+
+fn earlier(one: Option<Timestamp>, two: Option<Timestamp>) -> Option<Timestamp> {
+    match (one, two) {
+        (Some(one), Some(two)) => Some(one.min(two)),
+        (one, two) => one.or(two),
+    }
+}
+
+/// The nodes that are not down yet and have been silent for longer than `grace`. Nodes without a
+/// session count when `absent_too`.
+fn silent(
+    view: &View,
+    silences: &BTreeMap<NodeId, Duration>,
+    grace: Duration,
+    absent_too: bool,
+) -> Vec<NodeId> {
+    view.nodes()
+        .filter(|node| !matches!(node.status.state, NodeState::Down | NodeState::Disconnected))
+        .filter(|node| match silences.get(&node.id) {
+            Some(silence) => *silence > grace,
+            None => absent_too,
+        })
+        .map(|node| node.id)
+        .collect()
+}

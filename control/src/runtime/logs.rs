@@ -1,0 +1,244 @@
+//! Lines of tasks' logs, gathered from the nodes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use weft_proto::{
+    ControlError, LogItem, LogSelector,
+    dispatcher::ManagerMessage,
+};
+use weft_types::{NodeId, TaskId, TaskState};
+
+use super::{Manager, propose::ProposeError};
+use crate::store::View;
+
+/// How long a node may be silent before its lines count as missing.
+const NODE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Items waiting for a slow reader.
+const BUFFER: usize = 256;
+
+/// How often new tasks are looked for while following.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What a node answered to one request.
+#[derive(Debug)]
+struct Answer {
+    node: NodeId,
+    items: Vec<LogItem>,
+    end: bool,
+}
+
+/// Who waits for the answers to which request.
+#[derive(Debug, Default)]
+pub(crate) struct LogHub {
+    waiting: Mutex<HashMap<u64, mpsc::Sender<Answer>>>,
+    last: AtomicU64,
+}
+
+impl LogHub {
+    fn open(&self) -> (u64, mpsc::Receiver<Answer>) {
+        let request = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, answers) = mpsc::channel(BUFFER);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.insert(request, sender);
+        (request, answers)
+    }
+
+    fn close(&self, request: u64) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.remove(&request);
+    }
+
+    /// Hands lines of `node` to whoever asked; drops them if nobody does any more.
+    pub(crate) async fn take(&self, node: NodeId, request: u64, items: Vec<LogItem>, end: bool) {
+        let sender = {
+            let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.get(&request).cloned()
+        };
+        if let Some(sender) = sender {
+            // The reader has gone when this fails.
+            let _ = sender.send(Answer { node, items, end }).await;
+        }
+    }
+}
+
+/// The tasks whose lines are wished, by node. Tasks that never had a node have no lines.
+fn tasks(view: &View, selector: &LogSelector) -> BTreeMap<NodeId, BTreeSet<TaskId>> {
+    let mut by_node: BTreeMap<NodeId, BTreeSet<TaskId>> = BTreeMap::new();
+    let of_services = selector
+        .services
+        .iter()
+        .flat_map(|service| view.tasks_of(*service));
+    let named = selector.tasks.iter().filter_map(|task| view.task(*task));
+    for task in of_services.chain(named) {
+        let has_lines = task.status.state >= TaskState::Accepted;
+        if let (Some(node), true) = (task.node_id, has_lines) {
+            by_node.entry(node).or_default().insert(task.id);
+        }
+    }
+    by_node
+}
+
+/// One running request.
+struct Gathering {
+    manager: Arc<Manager>,
+    selector: LogSelector,
+    request: u64,
+    asked: BTreeMap<NodeId, BTreeSet<TaskId>>,
+    /// Nodes that have not ended yet, and when they count as lost.
+    open: BTreeMap<NodeId, Instant>,
+    reader: mpsc::Sender<LogItem>,
+}
+
+impl Manager {
+    /// Starts gathering lines; only on the leader.
+    pub(crate) async fn gather(
+        self: &Arc<Self>,
+        selector: LogSelector,
+    ) -> Result<mpsc::Receiver<LogItem>, ProposeError> {
+        let view = self.fresh_view().await?;
+        for service in &selector.services {
+            if view.service(*service).is_none() {
+                return Err(ControlError::not_found(format!("service {service} not found")).into());
+            }
+        }
+        for task in &selector.tasks {
+            if view.task(*task).is_none() {
+                return Err(ControlError::not_found(format!("task {task} not found")).into());
+            }
+        }
+        let (request, answers) = self.logs.open();
+        let (reader, lines) = mpsc::channel(BUFFER);
+        let gathering = Gathering {
+            manager: Arc::clone(self),
+            selector,
+            request,
+            asked: BTreeMap::new(),
+            open: BTreeMap::new(),
+            reader,
+        };
+        tokio::spawn(gathering.run(view, answers));
+        Ok(lines)
+    }
+}
+
+impl Gathering {
+    async fn run(mut self, view: View, mut answers: mpsc::Receiver<Answer>) {
+        let stop = self.manager.stop.clone();
+        let reader = self.reader.clone();
+        tokio::select! {
+            () = self.gather(view, &mut answers) => {}
+            () = stop.cancelled() => {}
+            () = reader.closed() => {}
+        }
+        self.manager.logs.close(self.request);
+        for node in self.asked.keys() {
+            if let Some(session) = self.manager.sessions.get(*node) {
+                // A node whose outbox is full finds out by itself that nobody listens.
+                let _ = session
+                    .outbox
+                    .try_send(Ok(ManagerMessage::LogCancel(self.request)));
+            }
+        }
+    }
+
+    async fn gather(&mut self, view: View, answers: &mut mpsc::Receiver<Answer>) {
+        self.ask(&view, true).await;
+        loop {
+            if self.open.is_empty() && !self.selector.follow {
+                return;
+            }
+            let due = self.open.values().min().copied();
+            let due = due.unwrap_or_else(|| Instant::now() + NODE_LIMIT);
+            tokio::select! {
+                answer = answers.recv() => match answer {
+                    Some(answer) => {
+                        for item in answer.items {
+                            if self.reader.send(item).await.is_err() {
+                                return;
+                            }
+                        }
+                        // Who follows may be silent for as long as there is nothing to say.
+                        if answer.end || self.selector.follow {
+                            self.open.remove(&answer.node);
+                        } else {
+                            self.open.insert(answer.node, Instant::now() + NODE_LIMIT);
+                        }
+                    }
+                    None => return,
+                },
+                () = sleep_until(due), if !self.open.is_empty() => self.give_up().await,
+                () = tokio::time::sleep(LOOK), if self.selector.follow => {
+                    let view = self.manager.replica.view();
+                    self.ask(&view, false).await;
+                }
+            }
+        }
+    }
+
+    /// Asks the nodes of tasks that have not been asked for yet.
+    async fn ask(&mut self, view: &View, first: bool) {
+        for (node, wanted) in tasks(view, &self.selector) {
+            let known = self.asked.entry(node).or_default();
+            let new: Vec<TaskId> = wanted.difference(known).copied().collect();
+            if new.is_empty() {
+                continue;
+            }
+            known.extend(&new);
+            let selector = LogSelector {
+                services: Vec::new(),
+                tasks: new,
+                // Tasks that appear while following are wished from their first line on.
+                tail: self.selector.tail.filter(|_| first),
+                ..self.selector.clone()
+            };
+            let message = ManagerMessage::LogRequest {
+                request: self.request,
+                selector,
+            };
+            let sent = match self.manager.sessions.get(node) {
+                Some(session) => session.outbox.try_send(Ok(message)).is_ok(),
+                None => false,
+            };
+            if sent {
+                self.open.insert(node, Instant::now() + NODE_LIMIT);
+            } else {
+                self.miss(node, "is not available").await;
+            }
+        }
+    }
+
+    /// Gives up on the nodes whose time is over.
+    async fn give_up(&mut self) {
+        let now = Instant::now();
+        let late: Vec<NodeId> = self
+            .open
+            .iter()
+            .filter(|(_, due)| **due <= now)
+            .map(|(node, _)| *node)
+            .collect();
+        for node in late {
+            self.open.remove(&node);
+            // A follower that is silent from the start has nothing to say yet.
+            if !self.selector.follow {
+                self.miss(node, "did not answer in time").await;
+            }
+        }
+    }
+
+    async fn miss(&self, node: NodeId, why: &str) {
+        let text = format!("incomplete log stream. some logs could not be retrieved for the following reasons: node {node} {why}");
+        let _ = self.reader.send(LogItem::Warning(text)).await;
+    }
+}

@@ -1,0 +1,158 @@
+//! The manager as a running thing: its start and end, its leader's loops, its answers.
+//!
+//! Everything that decides is elsewhere and pure; here are the clock, the sockets and the files.
+//! There is one way to change the state: [`Manager::propose`], one proposal at a time, decided on
+//! the newest view. The leader's loop asks [`crate::settle`] after each commit and whenever a
+//! moment comes that it named.
+
+mod acks;
+mod api;
+mod bootstrap;
+mod call;
+mod clock;
+mod issue;
+mod leader;
+mod logs;
+mod members;
+mod propose;
+mod session;
+mod start;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex, Weak},
+};
+
+use ipnetwork::IpNetwork;
+use openraft::{RaftMetrics, async_runtime::watch::WatchReceiver};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use weft_proto::{ControlError, identity::Credentials, raft::RaftMessage};
+use weft_types::{
+    ClusterId, NodeId,
+    cluster::ClusterSpec,
+    node::{Availability, NodeDescription},
+};
+
+use crate::{
+    raft::{Inbox, KeyError, Peers, Raft, Replica, ServeError, Types},
+    rpc::Connections,
+    store::{IdSource, View},
+};
+
+pub(crate) use call::{Forwarded, Leadership, NOT_LEADER};
+pub(crate) use propose::ProposeError;
+pub(crate) use session::outbox;
+pub(crate) use logs::LogHub;
+pub use start::StartError;
+pub(crate) use session::Sessions;
+
+/// Where a manager keeps its state and how it is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagerConfig {
+    /// The node's state directory; the manager's files are in `raft` in it.
+    pub state_dir: PathBuf,
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Address at which the other nodes reach it.
+    pub advertise: SocketAddr,
+}
+
+/// What `docker swarm init` asks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InitOptions {
+    /// The cluster's spec.
+    pub spec: ClusterSpec,
+    /// Pools that subnets are cut from; empty means 10.0.0.0/8.
+    pub default_addr_pool: Vec<IpNetwork>,
+    /// Prefix length of the subnets cut; 0 means 24.
+    pub subnet_size: u8,
+    /// UDP port of VXLAN; 0 means 4789.
+    pub data_path_port: u16,
+    /// Address for task traffic; `None` means the advertised one.
+    pub data_path_addr: Option<IpAddr>,
+    /// Availability of the first node.
+    pub availability: Availability,
+    /// What the first node tells of itself.
+    pub description: NodeDescription,
+}
+
+/// A manager: the role that a node plays beside running tasks.
+///
+/// It works until [`Manager::shutdown`]; dropping the handle does not stop it.
+pub struct Manager {
+    me: Weak<Self>,
+    config: ManagerConfig,
+    cluster: ClusterId,
+    node: NodeId,
+    credentials: Credentials,
+    raft: Raft,
+    replica: Arc<Replica>,
+    peers: Peers,
+    inbox: Inbox,
+    connections: Connections,
+    sessions: Sessions,
+    /// Reports of nodes on their way into the store.
+    reports: mpsc::Sender<session::Report>,
+    logs: LogHub,
+    ids: Mutex<IdSource>,
+    /// Held while a proposal is decided and committed.
+    turn: tokio::sync::Mutex<()>,
+    /// Wakes the leader's loop for reasons that are no commit.
+    wake: tokio::sync::Notify,
+    stop: CancellationToken,
+    /// Cancelled when everything that was started has ended.
+    ended: CancellationToken,
+}
+
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manager")
+            .field("node", &self.node)
+            .field("advertise", &self.config.advertise)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Manager {
+    /// The certificate in use here; the agent of the same node uses and renews it.
+    #[must_use]
+    pub fn credentials(&self) -> Credentials {
+        self.credentials.clone()
+    }
+
+    /// The cluster that this manager is of.
+    pub(crate) fn cluster_id(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// The state as this manager has it, perhaps a little behind.
+    pub(crate) fn view(&self) -> View {
+        self.replica.view()
+    }
+
+    /// How consensus stands on this manager.
+    pub(crate) fn metrics(&self) -> RaftMetrics<Types> {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// Answers a message of another manager's consensus engine.
+    pub(crate) async fn take_message(&self, message: RaftMessage) -> Result<RaftMessage, ServeError> {
+        self.inbox.take(message).await
+    }
+
+    /// Stops everything and waits until the files are closed. Membership is kept.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        // An engine that has failed has nothing more to close.
+        let _ = self.raft.shutdown().await;
+        self.ended.cancelled().await;
+    }
+}
+
+impl From<KeyError> for ControlError {
+    fn from(error: KeyError) -> Self {
+        Self::unknown(error.to_string())
+    }
+}

@@ -1,0 +1,115 @@
+//! The one way to change the state, and the one way to read it fresh.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use openraft::{LinearizerOption, errors::ClientWriteError};
+use weft_proto::ControlError;
+use weft_types::Timestamp;
+
+use super::{Manager, clock};
+use crate::{
+    raft::Proposal,
+    store::{ApplyError, Change, IdSource, Transaction, View},
+};
+
+/// How often a decision is thought again when somebody wrote in between.
+const TRIES: usize = 5;
+
+/// How long a leader looks for its majority before it says that it has none.
+const MAJORITY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why something was not done here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ProposeError {
+    /// This manager does not lead, or has lost its majority. Nothing was done: ask the leader.
+    #[error("this manager does not lead")]
+    NotLeader,
+    /// The request was refused, or its fate is unknown.
+    #[error(transparent)]
+    Refused(#[from] ControlError),
+}
+
+/// Docker's words for a refused transaction.
+fn refusal(error: &ApplyError) -> ControlError {
+    match error {
+        ApplyError::OutOfSequence { .. } => ControlError::aborted(error.to_string()),
+        ApplyError::NameTaken { .. } => ControlError::exists(error.to_string()),
+        ApplyError::Taken { .. } => ControlError::aborted(error.to_string()),
+        ApplyError::Twice(_) => ControlError::unknown(error.to_string()),
+    }
+}
+
+impl Manager {
+    /// Makes sure that this manager leads, has its majority, and has applied all that any leader
+    /// before it has acknowledged.
+    pub(crate) async fn confirm(&self) -> Result<(), ProposeError> {
+        let quick = LinearizerOption::new(None, false).with_wait_timeout(Duration::ZERO);
+        if self.raft.ensure_linearizable(quick).await.is_ok() {
+            return Ok(());
+        }
+        let thorough =
+            LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(MAJORITY_PATIENCE);
+        match self.raft.ensure_linearizable(thorough).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(ProposeError::NotLeader),
+        }
+    }
+
+    /// The newest state, with every acknowledged write in it.
+    pub(crate) async fn fresh_view(&self) -> Result<View, ProposeError> {
+        self.confirm().await?;
+        Ok(self.replica.view())
+    }
+
+    /// Decides on the newest state and commits what was decided. `decide` is asked again if
+    /// somebody else wrote first; an empty answer commits nothing.
+    pub(crate) async fn propose<T>(
+        &self,
+        mut decide: impl FnMut(
+            &View,
+            Timestamp,
+            &mut IdSource,
+        ) -> Result<(Vec<Change>, T), ControlError>,
+    ) -> Result<T, ProposeError> {
+        let _turn = self.turn.lock().await;
+        let mut last = None;
+        for _ in 0..TRIES {
+            let view = self.fresh_view().await?;
+            let now = clock::now();
+            let (changes, answer) = {
+                let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+                decide(&view, now, &mut ids)?
+            };
+            if changes.is_empty() {
+                return Ok(answer);
+            }
+            let transaction = Arc::new(Transaction { now, changes });
+            match self.raft.client_write(Proposal(transaction)).await {
+                Ok(written) => match written.data {
+                    Ok(()) => return Ok(answer),
+                    Err(error) if error.is_race() => last = Some(error),
+                    Err(error) => return Err(refusal(&error).into()),
+                },
+                Err(error) => match error.api_error() {
+                    Some(ClientWriteError::ForwardToLeader(_)) => {
+                        return Err(ProposeError::NotLeader);
+                    }
+                    _ => {
+                        return Err(ControlError::unavailable(format!(
+                            "the leader changed while the write was under way; it may or may not \
+                             have been done: {error}"
+                        ))
+                        .into());
+                    }
+                },
+            }
+        }
+        Err(last
+            .as_ref()
+            .map_or_else(|| ControlError::aborted("update out of sequence"), refusal)
+            .into())
+    }
+}

@@ -1,0 +1,503 @@
+//! The nodes' sessions with the leader.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+use tracing::{debug, info};
+use weft_proto::{
+    WIRE_VERSION,
+    dispatcher::{AssignmentSet, ManagerMessage, NodeMessage},
+};
+use weft_types::{
+    NodeId, SessionId, TaskId, Timestamp,
+    cluster::Cluster,
+    netstate::NetState,
+    node::{Node, Role},
+    task::{Task, TaskStatus},
+};
+
+use super::{Leadership, Manager, acks::Acked};
+use crate::{
+    ca::Caller,
+    dispatcher::{self, Registration},
+    store::{Change, View},
+};
+
+/// Time between heartbeats when the user has not chosen one: a dead node is known in 2 s.
+const PERIOD: Duration = Duration::from_millis(600);
+
+/// The period that Docker's CLI writes when the user says nothing.
+const CLI_PERIOD: Duration = Duration::from_secs(5);
+
+/// Periods of silence after which a node is down.
+const GRACE: u32 = 3;
+
+/// How long a new session may take to say hello.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
+
+/// Changes within this time are sent together.
+const BATCH: Duration = Duration::from_millis(50);
+
+/// Messages waiting for a slow node.
+const OUTBOX: usize = 64;
+
+/// How often the list of managers is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The period in force.
+pub(crate) fn period(cluster: &Cluster) -> Duration {
+    let nanos = u64::try_from(cluster.spec.dispatcher.heartbeat_period).unwrap_or(0);
+    match Duration::from_nanos(nanos) {
+        Duration::ZERO | CLI_PERIOD => PERIOD,
+        chosen => chosen,
+    }
+}
+
+/// Silence after which a node is down.
+pub(crate) fn grace(cluster: &Cluster) -> Duration {
+    period(cluster) * GRACE
+}
+
+pub(crate) type Outbox = mpsc::Sender<Result<ManagerMessage, Status>>;
+
+/// One node's session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) node: NodeId,
+    pub(crate) id: SessionId,
+    pub(crate) outbox: Outbox,
+    heard: Mutex<Instant>,
+    acked: Mutex<Acked>,
+    lost_thread: AtomicBool,
+    poke: Notify,
+    end: CancellationToken,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Session {
+    /// How long the node has been silent.
+    fn silence(&self) -> Duration {
+        lock(&self.heard).elapsed()
+    }
+}
+
+/// All sessions; empty on a manager that does not lead.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions(Mutex<BTreeMap<NodeId, Arc<Session>>>);
+
+impl Sessions {
+    /// The session of a node.
+    pub(crate) fn get(&self, node: NodeId) -> Option<Arc<Session>> {
+        lock(&self.0).get(&node).cloned()
+    }
+
+    /// How long each node with a session has been silent. A session whose stream broke counts
+    /// until its grace is over.
+    pub(crate) fn silences(&self) -> BTreeMap<NodeId, Duration> {
+        let sessions = lock(&self.0);
+        sessions
+            .values()
+            .map(|session| (session.node, session.silence()))
+            .collect()
+    }
+
+    /// What all nodes have acknowledged.
+    pub(crate) fn acks(&self) -> dispatcher::Acks {
+        let mut acks = dispatcher::Acks::default();
+        for session in lock(&self.0).values() {
+            let acked = lock(&session.acked);
+            acks.applied.insert(session.node, acked.revision());
+            acks.draining
+                .extend(acked.draining.iter().map(|(task, flows)| (*task, *flows)));
+        }
+        acks
+    }
+
+    fn add(&self, session: Arc<Session>) {
+        let old = lock(&self.0).insert(session.node, session);
+        if let Some(old) = old {
+            old.end.cancel();
+        }
+    }
+
+    /// Ends and forgets a node's session.
+    pub(crate) fn drop_node(&self, node: NodeId) {
+        if let Some(session) = lock(&self.0).remove(&node) {
+            session.end.cancel();
+        }
+    }
+
+    /// Ends and forgets all sessions: this manager leads no more.
+    pub(crate) fn drop_all(&self) {
+        for session in std::mem::take(&mut *lock(&self.0)).into_values() {
+            session.end.cancel();
+        }
+    }
+}
+
+/// Reports of tasks' states on their way into the store.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) node: NodeId,
+    pub(crate) outbox: Outbox,
+    pub(crate) sequence: u64,
+    pub(crate) updates: Vec<(TaskId, TaskStatus)>,
+}
+
+impl Manager {
+    /// Serves one node's stream to its end.
+    pub(crate) async fn run_session(
+        self: Arc<Self>,
+        caller: Caller,
+        from: SocketAddr,
+        mut inbound: Streaming<NodeMessage>,
+        outbox: Outbox,
+    ) {
+        let hello = tokio::time::timeout(HELLO_LIMIT, inbound.message()).await;
+        let refuse = |status: Status| async {
+            // If the node is gone already, there is nobody to tell.
+            let _ = outbox.send(Err(status)).await;
+        };
+        let Ok(Ok(Some(NodeMessage::Hello {
+            description,
+            data_path_addr,
+            addresses,
+            wire_version,
+            ..
+        }))) = hello
+        else {
+            return refuse(Status::invalid_argument("a session starts with a hello")).await;
+        };
+        if wire_version > WIRE_VERSION {
+            let text = format!("this manager speaks wire version {WIRE_VERSION}");
+            return refuse(Status::failed_precondition(text)).await;
+        }
+        let registration = Registration {
+            description: *description,
+            remote: from.ip().to_canonical(),
+            data_path_addr,
+            addresses,
+        };
+        let registered = self
+            .propose(|view, now, _| {
+                Ok((
+                    dispatcher::register(view, now, caller.node, &registration),
+                    view.node(caller.node).is_some(),
+                ))
+            })
+            .await;
+        match registered {
+            Ok(true) => {}
+            Ok(false) => {
+                let _ = outbox.send(Ok(ManagerMessage::Removed)).await;
+                return;
+            }
+            Err(error) => return refuse(Status::unavailable(error.to_string())).await,
+        }
+        let session = Arc::new(Session {
+            node: caller.node,
+            id: SessionId::from_random(rand::random()),
+            outbox,
+            heard: Mutex::new(Instant::now()),
+            acked: Mutex::default(),
+            lost_thread: AtomicBool::new(false),
+            poke: Notify::new(),
+            end: self.stop.child_token(),
+        });
+        self.sessions.add(Arc::clone(&session));
+        self.wake.notify_one();
+        info!(node = %session.node, session = %session.id, %from, "session opened");
+        tokio::select! {
+            () = self.listen(&session, &mut inbound) => {}
+            () = self.speak(&session, caller.role) => {}
+            () = session.end.cancelled() => {
+                let _ = session.outbox.try_send(Ok(ManagerMessage::Redirect(self.leader_addr())));
+            }
+        }
+        debug!(node = %session.node, session = %session.id, "session ended");
+    }
+
+    /// Address of the leader, if it is another manager.
+    pub(crate) fn leader_addr(&self) -> Option<String> {
+        match self.leadership() {
+            Leadership::There { addr, .. } => Some(addr),
+            Leadership::Here | Leadership::Nowhere => None,
+        }
+    }
+
+    /// Takes what the node says until it stops talking.
+    async fn listen(&self, session: &Arc<Session>, inbound: &mut Streaming<NodeMessage>) {
+        loop {
+            let message = match inbound.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return,
+                Err(status) => {
+                    debug!(node = %session.node, %status, "session broke");
+                    return;
+                }
+            };
+            *lock(&session.heard) = Instant::now();
+            match message {
+                NodeMessage::Hello { .. } => return,
+                NodeMessage::Heartbeat => {}
+                NodeMessage::Description(description) => {
+                    self.note(session, |view, now, node| {
+                        dispatcher::describe(view, now, node, &description)
+                    })
+                    .await;
+                }
+                NodeMessage::Addresses(addresses) => {
+                    self.note(session, |view, now, node| {
+                        dispatcher::addresses(view, now, node, &addresses)
+                    })
+                    .await;
+                }
+                NodeMessage::Status { sequence, updates } => {
+                    let report = Report {
+                        node: session.node,
+                        outbox: session.outbox.clone(),
+                        sequence,
+                        updates,
+                    };
+                    if self.reports.send(report).await.is_err() {
+                        return;
+                    }
+                }
+                NodeMessage::Applied { revision, draining } => {
+                    let news = {
+                        let mut acked = lock(&session.acked);
+                        let flows: BTreeMap<_, _> = draining.into_iter().collect();
+                        let news = acked.report(revision) | (acked.draining != flows);
+                        acked.draining = flows;
+                        news
+                    };
+                    if news {
+                        self.wake.notify_one();
+                    }
+                }
+                NodeMessage::NetStateGap => {
+                    session.lost_thread.store(true, Ordering::Relaxed);
+                    session.poke.notify_one();
+                }
+                NodeMessage::Logs {
+                    request,
+                    items,
+                    end,
+                } => self.logs.take(session.node, request, items, end).await,
+                NodeMessage::Leave => {
+                    info!(node = %session.node, "node leaves");
+                    self.sessions.drop_node(session.node);
+                    self.set_down(session.node, "node left the cluster").await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes down what the node says of itself.
+    async fn note(
+        &self,
+        session: &Session,
+        decide: impl Fn(&View, Timestamp, NodeId) -> Vec<Change>,
+    ) {
+        let written = self
+            .propose(|view, now, _| Ok((decide(view, now, session.node), ())))
+            .await;
+        if let Err(error) = written {
+            // It says so again with its next hello.
+            debug!(node = %session.node, %error, "what the node told was not stored");
+        }
+    }
+
+    /// Tells the node what it must know, now and after each change.
+    async fn speak(&self, session: &Arc<Session>, certified: Role) {
+        let mut views = self.replica.follow();
+        let mut told = Told::new(certified);
+        let view = views.borrow_and_update().clone();
+        let heartbeat = view.cluster().map_or(PERIOD, |cluster| period(cluster));
+        let welcome = ManagerMessage::Welcome {
+            session: session.id,
+            heartbeat_millis: u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX),
+        };
+        if session.outbox.send(Ok(welcome)).await.is_err() {
+            return;
+        }
+        loop {
+            let view = views.borrow_and_update().clone();
+            if view.node(session.node).is_none() {
+                let _ = session.outbox.send(Ok(ManagerMessage::Removed)).await;
+                self.sessions.drop_node(session.node);
+                return;
+            }
+            if session.lost_thread.swap(false, Ordering::Relaxed) {
+                told.net = NetState::default();
+            }
+            for message in self.news(session, &view, &mut told) {
+                if session.outbox.send(Ok(message)).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return },
+                () = session.poke.notified() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+            tokio::time::sleep(BATCH).await;
+        }
+    }
+
+    /// What the node does not know yet of `view`.
+    fn news(&self, session: &Session, view: &View, told: &mut Told) -> Vec<ManagerMessage> {
+        let mut news = Vec::new();
+        let Some(node) = view.node(session.node) else {
+            return news;
+        };
+        if told.node.as_ref().is_none_or(|old| !tells_the_same(old, node)) {
+            told.node = Some(Node::clone(node));
+            news.push(ManagerMessage::Node(Box::new(Node::clone(node))));
+        }
+        let managers = self.managers();
+        if told.managers != managers {
+            told.managers.clone_from(&managers);
+            news.push(ManagerMessage::Managers(managers));
+        }
+        if let Some(cluster) = view.cluster()
+            && told.root != cluster.tls_info.trust_root
+        {
+            told.root.clone_from(&cluster.tls_info.trust_root);
+            news.push(ManagerMessage::TrustRoot(told.root.clone()));
+        }
+        let role = self.due_role(node);
+        if told.role != role {
+            told.role = role;
+            news.push(ManagerMessage::Role(role));
+        }
+        // The network before the tasks: a sandbox can then be made as soon as its task is known.
+        let mut net = dispatcher::project(view, session.node);
+        if told.net.revision == 0 || !told.net.same_facts(&net) {
+            net.revision = view.index();
+            let delta = told.net.delta_to(&net);
+            told.net = net;
+            lock(&session.acked).sent(view.index());
+            news.push(ManagerMessage::NetState(Box::new(delta)));
+        } else if lock(&session.acked).still(view.index()) {
+            self.wake.notify_one();
+        }
+        let set = told.assign(dispatcher::assignments(view, session.node));
+        news.extend(set.map(|set| ManagerMessage::Assignments(Box::new(set))));
+        news
+    }
+}
+
+/// Whether a node's own object has not changed in a way that matters to the node.
+fn tells_the_same(old: &Node, new: &Node) -> bool {
+    old.spec == new.spec
+        && old.role == new.role
+        && old.index == new.index
+        && old.data_path_addr == new.data_path_addr
+        && old.description == new.description
+}
+
+/// What a node has been told in this session.
+struct Told {
+    node: Option<Node>,
+    managers: Vec<(NodeId, String)>,
+    root: String,
+    role: Role,
+    net: NetState,
+    assigned: Option<AssignmentSet>,
+}
+
+impl Told {
+    fn new(role: Role) -> Self {
+        Self {
+            node: None,
+            managers: Vec::new(),
+            root: String::new(),
+            role,
+            net: NetState::default(),
+            assigned: None,
+        }
+    }
+
+    /// The step to `all`, the complete set; `None` when the node knows it already.
+    fn assign(&mut self, mut all: AssignmentSet) -> Option<AssignmentSet> {
+        all.complete = true;
+        let Some(old) = self.assigned.replace(all.clone()) else {
+            return Some(all);
+        };
+        let (tasks, removed_tasks) = step(&old.tasks, &all.tasks, |task| task.id, asks_the_same);
+        let (secrets, removed_secrets) = step(
+            &old.secrets,
+            &all.secrets,
+            |secret| secret.id,
+            |old, new| old.meta.version == new.meta.version,
+        );
+        let (configs, removed_configs) = step(
+            &old.configs,
+            &all.configs,
+            |config| config.id,
+            |old, new| old.meta.version == new.meta.version,
+        );
+        let step = AssignmentSet {
+            complete: false,
+            tasks,
+            removed_tasks,
+            secrets,
+            removed_secrets,
+            configs,
+            removed_configs,
+        };
+        (step != AssignmentSet::default()).then_some(step)
+    }
+}
+
+/// Whether two versions of a task ask the same of its node: what the node itself reported is not
+/// told to it again.
+fn asks_the_same(old: &Task, new: &Task) -> bool {
+    old.meta.version == new.meta.version
+        || (old.desired_state == new.desired_state
+            && old.withdrawn == new.withdrawn
+            && old.start_after == new.start_after
+            && old.spec_version == new.spec_version
+            && old.spec == new.spec
+            && old.networks_attachments == new.networks_attachments
+            && old.ports == new.ports
+            && old.generic_resources == new.generic_resources
+            && old.registry_auth == new.registry_auth)
+}
+
+/// What is new or changed, and what is gone.
+fn step<T: Clone, K: Ord + Copy>(
+    old: &[T],
+    new: &[T],
+    key: impl Fn(&T) -> K,
+    same: impl Fn(&T, &T) -> bool,
+) -> (Vec<T>, Vec<K>) {
+    let known: BTreeMap<K, &T> = old.iter().map(|item| (key(item), item)).collect();
+    let wanted: std::collections::BTreeSet<K> = new.iter().map(&key).collect();
+    let changed = new
+        .iter()
+        .filter(|item| !known.get(&key(item)).is_some_and(|old| same(old, item)));
+    let changed = changed.cloned().collect();
+    let gone = known.into_keys().filter(|key| !wanted.contains(key));
+    (changed, gone.collect())
+}
+
+/// A channel for a session's messages.
+pub(crate) fn outbox() -> (Outbox, mpsc::Receiver<Result<ManagerMessage, Status>>) {
+    mpsc::channel(OUTBOX)
+}

@@ -1,0 +1,500 @@
+//! How a manager comes to be.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+use weft_proto::{
+    ControlError,
+    dial::{self, DialError},
+    identity::{Credentials, CredentialsError, Identity},
+    raft::{JoinRequest, LeaveRequest, MembersReply},
+};
+use weft_types::{ClusterId, NodeId, node::Role};
+
+use super::{Forwarded, InitOptions, LogHub, Manager, ManagerConfig, Sessions, bootstrap, clock};
+use crate::{
+    ca::{Authority, CaError, NodeTitle, Validity},
+    raft::{
+        self, Inbox, KeyError, LogStore, Machine, Member, Peers, Proposal, Raft, Seal, revive,
+    },
+    rpc::{self, Connections},
+    store::{IdSource, Transaction},
+};
+
+/// How long a manager may take to become a full member.
+const JOIN_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long the first leader of a cluster may take.
+const FIRST_LIMIT: Duration = Duration::from_secs(10);
+
+/// Pause between two tries to join.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Reports of nodes waiting to be written.
+const REPORTS: usize = 1024;
+
+/// Validity of node certificates when the user has not chosen one.
+pub(crate) const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// A manager that could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// Which address.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state on disk cannot be read or written.
+    #[error("cannot use the manager's state in {directory}: {source}")]
+    State {
+        /// Where.
+        directory: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Certificates cannot be made or used.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The node's identity cannot be kept or used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// There is no membership in the state directory.
+    #[error("{directory} holds no membership")]
+    NoMember {
+        /// Where.
+        directory: String,
+    },
+    /// The node's certificate is a worker's.
+    #[error("node {0} has the certificate of a worker")]
+    NotManager(NodeId),
+    /// The consensus engine does not start.
+    #[error("consensus does not start: {0}")]
+    Consensus(String),
+    /// No manager took this one in, or the group did not get ready in time.
+    #[error("Timeout was reached before node joined. {0}")]
+    Join(String),
+    /// The first commit failed.
+    #[error(transparent)]
+    First(#[from] ControlError),
+}
+
+impl From<StartError> for ControlError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::First(error) => error,
+            StartError::Join(_) => Self::unavailable(error.to_string()),
+            other => Self::unknown(other.to_string()),
+        }
+    }
+}
+
+/// What is open before consensus starts.
+struct Opened {
+    listener: TcpListener,
+    log: LogStore,
+    machine: Machine,
+}
+
+fn state_error(directory: &Path) -> impl Fn(io::Error) -> StartError + '_ {
+    move |source| StartError::State {
+        directory: directory.display().to_string(),
+        source,
+    }
+}
+
+/// Opens address, log and state machine.
+async fn open(config: &ManagerConfig) -> Result<Opened, StartError> {
+    let listener = rpc::bind(config.listen).map_err(|source| StartError::Listen {
+        addr: config.listen,
+        source,
+    })?;
+    let directory = config.state_dir.join("raft");
+    let opened = tokio::task::spawn_blocking({
+        let directory = directory.clone();
+        move || {
+            fs::create_dir_all(&directory).map_err(state_error(&directory))?;
+            let seal = Seal::open(&directory)?;
+            let log = LogStore::open(&directory, seal.clone()).map_err(state_error(&directory))?;
+            let machine = Machine::open(&directory, seal).map_err(state_error(&directory))?;
+            Ok((log, machine))
+        }
+    });
+    let (log, machine) = opened
+        .await
+        .map_err(|error| state_error(&directory)(io::Error::other(error)))
+        .and_then(|result: Result<_, StartError>| result)?;
+    Ok(Opened {
+        listener,
+        log,
+        machine,
+    })
+}
+
+impl Manager {
+    /// Makes a new cluster with this node as its first manager, and keeps the node's identity in
+    /// the state directory.
+    ///
+    /// # Errors
+    /// When anything needed for that fails; the node is then in no cluster.
+    pub async fn bootstrap(
+        config: ManagerConfig,
+        init: InitOptions,
+    ) -> Result<Arc<Self>, StartError> {
+        let directory = config.state_dir.join("raft");
+        // Without an identity, what may lie there is of an attempt that was not finished.
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(state_error(&directory)(error));
+            }
+            _ => {}
+        }
+        let mut ids = IdSource::new(rand::random());
+        let (cluster, node): (ClusterId, NodeId) = (ids.id(), ids.id());
+        let now = clock::now();
+        let authority = Authority::generate(now)?;
+        let (key, csr) = dial::new_key()?;
+        let title = NodeTitle {
+            node,
+            cluster,
+            role: Role::Manager,
+        };
+        let duration = match u64::try_from(init.spec.ca_config.node_cert_expiry) {
+            Ok(nanos) if nanos > 0 => Duration::from_nanos(nanos),
+            _ => CERTIFICATE_VALIDITY,
+        };
+        let identity = Identity {
+            node,
+            cluster,
+            role: Role::Manager,
+            certificate: authority.sign(&csr, title, Validity { now, duration })?,
+            key,
+            trust_root: authority.certificate().to_owned(),
+        };
+        let changes = bootstrap::objects(&config, &init, &authority, (cluster, node), &mut ids)?;
+        let opened = open(&config).await?;
+        let number: u64 = rand::random();
+        opened
+            .log
+            .set_member_number(number)
+            .map_err(state_error(&directory))?;
+        let member = Member {
+            node,
+            addr: config.advertise.to_string(),
+        };
+        let credentials = Credentials::new(identity.clone())?;
+        let state_dir = config.state_dir.clone();
+        let manager = Self::run(config, credentials, opened, number).await?;
+        let first = manager.found(member, number, Transaction { now, changes });
+        let founded = match timeout(FIRST_LIMIT, first).await {
+            Ok(founded) => founded,
+            Err(_) => Err(StartError::Consensus("no leader in 10 s".to_owned())),
+        };
+        let kept = founded.and_then(|()| Ok(identity.save(&state_dir)?));
+        if let Err(error) = kept {
+            manager.shutdown().await;
+            return Err(error);
+        }
+        info!(%cluster, %node, "cluster made");
+        Ok(manager)
+    }
+
+    /// Makes the group of one and its first commit.
+    async fn found(
+        &self,
+        member: Member,
+        number: u64,
+        transaction: Transaction,
+    ) -> Result<(), StartError> {
+        self.raft
+            .initialize(BTreeMap::from([(number, member)]))
+            .await
+            .map_err(|error| StartError::Consensus(error.to_string()))?;
+        while self.confirm().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let written = self.raft.client_write(Proposal(Arc::new(transaction)));
+        match written.await {
+            Ok(written) => written
+                .data
+                .map_err(|error| ControlError::unknown(error.to_string()).into()),
+            Err(error) => Err(StartError::Consensus(error.to_string())),
+        }
+    }
+
+    /// Starts the manager of a node that has the certificate of one: again if it was a member
+    /// before, else by asking one of `managers` to be taken in.
+    ///
+    /// # Errors
+    /// As [`Manager::restart`] and [`Manager::join`].
+    pub async fn start(
+        config: ManagerConfig,
+        credentials: Credentials,
+        managers: Vec<SocketAddr>,
+    ) -> Result<Arc<Self>, StartError> {
+        let opened = open(&config).await?;
+        let directory = config.state_dir.join("raft");
+        match opened.log.member_number().map_err(state_error(&directory))? {
+            Some(number) => Self::run(config, credentials, opened, number).await,
+            None => Self::enter(config, credentials, opened, managers).await,
+        }
+    }
+
+    /// Starts a manager again from its state directory.
+    ///
+    /// # Errors
+    /// When there is no membership in it, the state is damaged, or the address is taken.
+    pub async fn restart(
+        config: ManagerConfig,
+        credentials: Credentials,
+    ) -> Result<Arc<Self>, StartError> {
+        let opened = open(&config).await?;
+        let directory = config.state_dir.join("raft");
+        match opened.log.member_number().map_err(state_error(&directory))? {
+            Some(number) => Self::run(config, credentials, opened, number).await,
+            None => Err(StartError::NoMember {
+                directory: directory.display().to_string(),
+            }),
+        }
+    }
+
+    /// Joins the group of `managers` with the node's manager certificate. Returns when this
+    /// manager is a full member that has the cluster's state.
+    ///
+    /// # Errors
+    /// When no manager takes it in within 20 s; nothing is left of the attempt then.
+    pub async fn join(
+        config: ManagerConfig,
+        credentials: Credentials,
+        managers: Vec<SocketAddr>,
+    ) -> Result<Arc<Self>, StartError> {
+        let opened = open(&config).await?;
+        Self::enter(config, credentials, opened, managers).await
+    }
+
+    async fn enter(
+        config: ManagerConfig,
+        credentials: Credentials,
+        opened: Opened,
+        managers: Vec<SocketAddr>,
+    ) -> Result<Arc<Self>, StartError> {
+        let deadline = Instant::now() + JOIN_LIMIT;
+        let directory = config.state_dir.join("raft");
+        let request = JoinRequest {
+            node: credentials.identity().node,
+            addr: config.advertise.to_string(),
+        };
+        let reply = ask_in(&credentials, &managers, request, deadline).await?;
+        opened
+            .log
+            .set_member_number(reply.raft_id)
+            .map_err(state_error(&directory))?;
+        let manager = Self::run(config, credentials, opened, reply.raft_id).await?;
+        match tokio::time::timeout_at(deadline, manager.full_member()).await {
+            Ok(()) => Ok(manager),
+            Err(_) => {
+                manager.shutdown().await;
+                // The next attempt starts from nothing, as somebody new.
+                let _ = fs::remove_dir_all(&directory);
+                Err(StartError::Join(
+                    "The managers took this one in, but it did not get their state.".to_owned(),
+                ))
+            }
+        }
+    }
+
+    /// Waits until this manager votes and has the cluster's state.
+    async fn full_member(&self) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let votes = {
+                let metrics = metrics.borrow_and_update();
+                let mut voters = metrics.membership_config.voter_ids();
+                voters.any(|number| number == metrics.id)
+            };
+            if votes && self.replica.view().node(self.node).is_some() {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Starts again as the only manager, with all that this one knows: for when the majority is
+    /// lost for good.
+    ///
+    /// # Errors
+    /// As [`Manager::restart`].
+    pub async fn force_new_cluster(
+        config: ManagerConfig,
+        credentials: Credentials,
+    ) -> Result<Arc<Self>, StartError> {
+        let directory = config.state_dir.join("raft");
+        let member = Member {
+            node: credentials.identity().node,
+            addr: config.advertise.to_string(),
+        };
+        let revived = tokio::task::spawn_blocking({
+            let directory = directory.clone();
+            move || {
+                let seal = Seal::open(&directory)?;
+                revive(&directory, &seal, member).map_err(state_error(&directory))
+            }
+        });
+        revived
+            .await
+            .map_err(|error| state_error(&directory)(io::Error::other(error)))
+            .and_then(|result: Result<_, StartError>| result)?;
+        Self::restart(config, credentials).await
+    }
+
+    /// Starts everything that runs in a manager.
+    async fn run(
+        config: ManagerConfig,
+        credentials: Credentials,
+        opened: Opened,
+        number: u64,
+    ) -> Result<Arc<Self>, StartError> {
+        let identity = credentials.identity();
+        if identity.role != Role::Manager {
+            return Err(StartError::NotManager(identity.node));
+        }
+        let (cluster, node) = (identity.cluster, identity.node);
+        let consensus = |error: String| StartError::Consensus(error);
+        let engine = raft::config(cluster.as_str()).map_err(|error| consensus(error.to_string()))?;
+        let peers = Peers::new(credentials.clone());
+        let replica = opened.machine.replica();
+        let raft = Raft::new(number, engine, peers.clone(), opened.log, opened.machine)
+            .await
+            .map_err(|error| consensus(error.to_string()))?;
+        let stop = CancellationToken::new();
+        let (reports, incoming) = mpsc::channel(REPORTS);
+        let manager = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            inbox: Inbox::new(raft.clone()),
+            connections: Connections::default(),
+            sessions: Sessions::default(),
+            reports,
+            logs: LogHub::default(),
+            ids: Mutex::new(IdSource::new(rand::random())),
+            turn: tokio::sync::Mutex::default(),
+            wake: Notify::new(),
+            stop: stop.clone(),
+            ended: CancellationToken::new(),
+            cluster,
+            node,
+            credentials: credentials.clone(),
+            raft,
+            replica,
+            peers,
+            config,
+        });
+        let router = rpc::router(&manager);
+        let connections = manager.connections.clone();
+        let served = rpc::serve(opened.listener, credentials, connections, router, stop);
+        let loops = [
+            tokio::spawn(Arc::clone(&manager).lead()),
+            tokio::spawn(Arc::clone(&manager).write_reports(incoming)),
+            tokio::spawn(async move {
+                if let Err(error) = served.await {
+                    debug!(%error, "the listener ended");
+                }
+            }),
+        ];
+        let ended = manager.ended.clone();
+        tokio::spawn(async move {
+            for task in loops {
+                // A loop that panicked has ended too, and has said so.
+                let _ = task.await;
+            }
+            ended.cancel();
+        });
+        Ok(manager)
+    }
+
+    /// Has the leader take `node` out of the group.
+    pub(crate) async fn part(&self, node: NodeId) -> Result<MembersReply, ControlError> {
+        self.route(
+            || self.dismiss(node),
+            |addr| async move {
+                let mut client = dial::raft(self.peers.control(addr));
+                super::call::forwarded(client.leave(LeaveRequest { node }).await, true)
+            },
+        )
+        .await
+    }
+
+    /// Has the leader take a manager into the group.
+    pub(crate) async fn bring_in(&self, request: JoinRequest) -> Result<MembersReply, ControlError> {
+        self.route(
+            || {
+                self.admit(Member {
+                    node: request.node,
+                    addr: request.addr.clone(),
+                })
+            },
+            |addr| {
+                let request = request.clone();
+                async move {
+                    let mut client = dial::raft(self.peers.control(addr));
+                    match client.join(request).await {
+                        Err(status) => super::call::forwarded(Err(status), false),
+                        Ok(reply) => Forwarded::Done(Ok(reply.into_inner())),
+                    }
+                }
+            },
+        )
+        .await
+    }
+}
+
+/// Asks managers to be taken in until one does.
+async fn ask_in(
+    credentials: &Credentials,
+    managers: &[SocketAddr],
+    request: JoinRequest,
+    deadline: Instant,
+) -> Result<MembersReply, StartError> {
+    let mut last = "No manager is known.".to_owned();
+    while Instant::now() < deadline {
+        for addr in managers {
+            let asked = async {
+                let channel = dial::connect(*addr, credentials).await?;
+                let reply = dial::raft(channel).join(request.clone()).await;
+                reply
+                    .map(tonic::Response::into_inner)
+                    .map_err(|status| DialError::Refused(dial::from_status(&status)))
+            };
+            match tokio::time::timeout_at(deadline, asked).await {
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(error)) => {
+                    debug!(%addr, %error, "not taken in");
+                    last = error.to_string();
+                }
+                Err(_) => break,
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(StartError::Join(last))
+}
