@@ -3,15 +3,18 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap as Hash, HashOfMaps, LpmTrie, Map, MapData, PerCpuArray};
-use aya::programs::tc::{NlOptions, TcAttachOptions};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, LinkOrder, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader, Pod};
+use weft_abi::Netns as HelpedNetns;
 use weft_abi::*;
 
 /// VNI of the ingress network.
@@ -33,13 +36,24 @@ pub(crate) fn sh(line: &str) -> Result<()> {
     Ok(())
 }
 
+/// Labs of one process run beside each other, one per thread: each has its own names.
+fn prefix() -> String {
+    format!("weft-w{}-{}-", std::process::id(), LAB.with(|n| *n))
+}
+
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+thread_local! {
+    static LAB: u32 = LABS.fetch_add(1, Ordering::Relaxed);
+}
+
 /// A namespace that goes when this goes.
 pub(crate) struct Netns(pub(crate) String);
 
 impl Netns {
     /// Makes it, loopback up.
     pub(crate) fn new(name: &str) -> Result<Self> {
-        let name = format!("weft-w{}-{name}", std::process::id());
+        let name = format!("{}{name}", prefix());
         sh(&format!("ip netns add {name}"))?;
         let ns = Self(name);
         ns.ip("link set lo up")?;
@@ -67,6 +81,29 @@ impl Netns {
                 })
                 .join()
                 .map_err(|_| anyhow::anyhow!("a thread inside {} panicked", self.0))?
+        })
+    }
+
+    /// Its cookie, by which socket hooks know it.
+    pub(crate) fn cookie(&self) -> Result<u64> {
+        self.inside(|| {
+            let socket = UdpSocket::bind("127.0.0.1:0")?;
+            let mut cookie = 0u64;
+            let mut len = size_of::<u64>() as libc::socklen_t;
+            // SAFETY: a live socket, and room for the eight bytes that the option has.
+            let code = unsafe {
+                libc::getsockopt(
+                    socket.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    71, // SO_NETNS_COOKIE
+                    (&raw mut cookie).cast(),
+                    &mut len,
+                )
+            };
+            if code != 0 {
+                bail!("SO_NETNS_COOKIE: {}", std::io::Error::last_os_error());
+            }
+            Ok(cookie)
         })
     }
 
@@ -154,6 +191,23 @@ pub(crate) fn ask(ns: &Netns, to: SocketAddr) -> Result<Said> {
             .with_context(|| format!("answer of {to}"))?;
         said(&String::from_utf8_lossy(&buffer[..n]), stream.local_addr()?)
     })
+}
+
+/// Asks over UDP by an unconnected socket; also tells who answered.
+pub(crate) fn ask_loose(ns: &Netns, to: SocketAddr) -> Result<(Said, SocketAddr)> {
+    ns.inside(|| {
+        let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send_to(b"hello", to)?;
+        let mut buffer = [0; 256];
+        let (n, from) = socket.recv_from(&mut buffer).with_context(|| format!("datagram from {to}"))?;
+        Ok((said(&String::from_utf8_lossy(&buffer[..n]), socket.local_addr()?)?, from))
+    })
+}
+
+/// The peer that a connected socket is told.
+pub(crate) fn peer(ns: &Netns, to: SocketAddr) -> Result<SocketAddr> {
+    ns.inside(|| Ok(TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("connect to {to}"))?.peer_addr()?))
 }
 
 /// Asks over UDP with a datagram of this size.
@@ -304,7 +358,38 @@ impl Node {
             program.attach_with_options(link, at, TcAttachOptions::TcxOrder(LinkOrder::first()))?;
             Ok(())
         })?;
-        let _ = NlOptions::default();
+        Ok(())
+    }
+
+    /// Attaches the socket hooks to every process, and names the namespaces they are for.
+    pub(crate) fn attach_sockets(&mut self, tasks: &[&Sandbox]) -> Result<()> {
+        let mounts = std::fs::read_to_string("/proc/mounts")?;
+        let root = mounts
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.split(' ');
+                let _ = words.next();
+                let place = words.next()?;
+                (words.next() == Some("cgroup2")).then(|| place.to_owned())
+            })
+            .next()
+            .context("cgroup2 is not mounted")?;
+        let cgroup = File::open(&root)?;
+        for hook in ["connect", "sendmsg", "recvmsg", "getpeername"] {
+            for family in ["4", "6"] {
+                let name = format!("{hook}{family}");
+                let program: &mut CgroupSockAddr = self.ebpf.program_mut(&name).context("no hook")?.try_into()?;
+                program.load()?;
+                program.attach(&cgroup, CgroupAttachMode::Single).with_context(|| format!("attach {name}"))?;
+            }
+        }
+        let host = HelpedNetns { flags: netns::HOST, ..Default::default() };
+        self.put("netns", self.ns.cookie()?, host)?;
+        for task in tasks {
+            let mut nets = [0; NETS_PER_TASK];
+            nets[0] = task.net;
+            self.put("netns", task.ns.cookie()?, HelpedNetns { flags: 0, count: 1, nets })?;
+        }
         Ok(())
     }
 
@@ -556,7 +641,7 @@ fn wait_for_links() -> Result<()> {
             ])
             .output()?;
         let text = String::from_utf8_lossy(&out.stdout);
-        let mine = format!("weft-w{}-", std::process::id());
+        let mine = prefix();
         let mut ours = false;
         let mut waiting = 0;
         for line in text.lines() {
