@@ -118,12 +118,26 @@ fn asked(network: &Network) -> impl Iterator<Item = &IpamConfig> {
     options.flat_map(|options| &options.configs)
 }
 
-/// Subnets of all other networks.
+/// Subnets of all other networks, those included that were removed while tasks on them have not
+/// ended: their routes are still on nodes.
 fn taken(view: &View, network: NetworkId) -> Vec<IpNetwork> {
-    view.networks()
+    let mut taken: Vec<IpNetwork> = view
+        .networks()
         .filter(|other| other.id != network)
         .flat_map(|other| other.subnets())
-        .collect()
+        .collect();
+    for task in view.tasks().filter(|task| !task.status.state.is_terminal()) {
+        for attachment in &task.networks_attachments {
+            if view.network(attachment.network_id).is_some() {
+                continue;
+            }
+            for address in &attachment.addresses {
+                let subnet = IpNetwork::new(address.network(), address.prefix());
+                taken.extend(subnet.ok().filter(|subnet| !taken.contains(subnet)));
+            }
+        }
+    }
+    taken
 }
 
 fn take_asked(view: &View, config: &IpamConfig, taken: &[IpNetwork]) -> Result<IpamConfig, String> {

@@ -1,0 +1,87 @@
+//! Nodes: role, availability, labels; and forgetting them.
+
+use weft_proto::{ControlError, ControlReply};
+use weft_types::{
+    TaskState, Timestamp,
+    node::{NodeSpec, NodeState, Reachability, Role},
+};
+
+use super::{Answer, find, in_sequence};
+use crate::store::{Draft, Key, View};
+
+pub(super) fn update(
+    view: &View,
+    now: Timestamp,
+    reference: &str,
+    version: u64,
+    spec: &NodeSpec,
+) -> Answer {
+    let node = find::node(view, reference)?;
+    in_sequence(version, node.meta.version)?;
+    if node.spec.role == Role::Manager && spec.role == Role::Worker {
+        may_demote(view, node.id)?;
+    }
+    let mut draft = Draft::new(view, now);
+    draft.edit_node(node.id, |node| node.spec = spec.clone());
+    Ok((draft.changes(), ControlReply::Done))
+}
+
+/// Whether the managers can do without this one.
+fn may_demote(view: &View, id: weft_types::NodeId) -> Result<(), ControlError> {
+    let wished = view.nodes().filter(|node| node.spec.role == Role::Manager);
+    if wished.count() <= 1 {
+        return Err(ControlError::precondition(
+            "attempting to demote the last manager of the swarm",
+        ));
+    }
+    let left = view
+        .nodes()
+        .filter(|node| node.id != id)
+        .filter_map(|node| node.manager_status.as_ref());
+    let reachability: Vec<Reachability> = left.map(|status| status.reachability).collect();
+    let reachable = reachability
+        .iter()
+        .filter(|reachability| **reachability != Reachability::Unreachable);
+    if !reachability.is_empty() && reachable.count() * 2 <= reachability.len() {
+        return Err(ControlError::precondition(
+            "can't remove member from the raft: this would result in a loss of quorum",
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn remove(view: &View, now: Timestamp, reference: &str, force: bool) -> Answer {
+    let node = find::node(view, reference)?;
+    let id = node.id;
+    if node.spec.role == Role::Manager || node.manager_status.is_some() {
+        return Err(ControlError::precondition(format!(
+            "node {id} is a cluster manager and is a member of the raft cluster. \
+             It must be demoted to worker before removal"
+        )));
+    }
+    if !force && node.status.state == NodeState::Ready {
+        return Err(ControlError::precondition(format!(
+            "node {id} is not down and can't be removed"
+        )));
+    }
+    let mut draft = Draft::new(view, now);
+    let tasks: Vec<_> = view.tasks_on_node(id).cloned().collect();
+    for task in tasks {
+        if task.service_id.is_none() {
+            draft.delete(Key::Task(task.id));
+        } else if !task.status.state.is_terminal() {
+            draft.edit_task(task.id, |task| {
+                task.status.state = TaskState::Orphaned;
+                task.status.timestamp = now;
+                "node was removed".clone_into(&mut task.status.message);
+            });
+        }
+    }
+    draft.edit_cluster(|cluster| {
+        if !cluster.blacklist.contains(&id) {
+            cluster.blacklist.push(id);
+        }
+    });
+    draft.delete(Key::Node(id));
+    Ok((draft.changes(), ControlReply::Done))
+}
