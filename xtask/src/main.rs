@@ -5,6 +5,7 @@
 
 mod build;
 mod check;
+mod compat;
 mod demo;
 mod ebpf;
 mod evidence;
@@ -50,6 +51,11 @@ enum Verb {
     Testbed(testbed::Verb),
     /// A real service published on three hosts, from nothing (needs root)
     Demo(demo::Demo),
+    /// Run docker-py's tests of swarm objects against a fresh single host (needs root, python3, a package index)
+    Compat {
+        /// A part of the names of the tests to run
+        only: Option<String>,
+    },
     /// Keep logs, tables and network state of the running testbed under target/evidence (needs root)
     Evidence {
         /// Folder's name
@@ -83,6 +89,7 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Test => test::test(),
         Verb::Testbed(verb) => testbed::act(verb),
         Verb::Demo(demo) => demo::demo(&demo),
+        Verb::Compat { only } => compat::compat(only.as_deref()),
         Verb::Evidence { name } => {
             rights::require_root("evidence")?;
             evidence::keep(&name);
