@@ -63,7 +63,9 @@ impl Worker {
             let held = self.machines.keys();
             forgotten.extend(held.filter(|id| !named.contains(id)));
         }
-        for task in assignment.tasks {
+        // An attachment is an address for a user's own container: there is nothing to run.
+        let run = |task: &Task| task.spec.network_attachment_spec.is_none();
+        for task in assignment.tasks.into_iter().filter(run) {
             self.assign_task(task, now, &mut outcome);
         }
         for id in forgotten.difference(&named) {

@@ -67,6 +67,11 @@ impl Engine {
         })
     }
 
+    /// Removes everything that this executor keeps in the state directory. Containers must be gone.
+    pub fn forget(&self) {
+        self.files.clear_everything();
+    }
+
     async fn docker(&self) -> Result<Docker, Failure> {
         self.connection.docker().await
     }

@@ -7,8 +7,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::{sync::watch, time::timeout};
-use weft_dataplane::{Dataplane, Desired, NetnsRef, SandboxSpec};
+use tokio::{
+    sync::{OnceCell, watch},
+    time::timeout,
+};
+use weft_dataplane::{Config, Dataplane, Desired, NetnsRef, SandboxSpec};
 use weft_dns::{Attachment, Resolver};
 use weft_types::{NodeId, TaskId, netstate::NetState, task::Task};
 
@@ -21,7 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(45);
 /// The real wiring.
 pub struct Kernel {
     node: NodeId,
-    dataplane: Dataplane,
+    config: Config,
+    /// Started when the cluster's VXLAN port is known, which is when the first state is.
+    dataplane: OnceCell<Dataplane>,
     resolver: Resolver,
     state: watch::Sender<Arc<NetState>>,
     /// Resolvers of sandboxes; dropping one closes its sockets.
@@ -29,24 +34,43 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The wiring of node `node` over a data plane that was started for it.
+    /// The wiring of node `node`; the VXLAN port in `config` is replaced by the cluster's.
     #[must_use]
-    pub fn new(node: NodeId, dataplane: Dataplane, resolver: Resolver) -> Self {
+    pub fn new(node: NodeId, config: Config, resolver: Resolver) -> Self {
         Self {
             node,
-            dataplane,
+            config,
+            dataplane: OnceCell::new(),
             resolver,
             state: watch::Sender::default(),
             resolvers: Mutex::default(),
         }
     }
 
+    async fn dataplane(&self) -> Result<&Dataplane, Failure> {
+        let started = self.dataplane.get_or_try_init(|| {
+            let mut config = self.config.clone();
+            let port = self.state.borrow().data_path_port;
+            if port != 0 {
+                config.vxlan_port = port;
+            }
+            Dataplane::start(config)
+        });
+        started
+            .await
+            .map_err(|error| failure("start", "the data plane", &error))
+    }
+
     async fn await_networks(&self, task: &Task) -> Result<SandboxSpec, Failure> {
         let mut states = self.state.subscribe();
         let known = async {
             loop {
-                if let Some(spec) = sandbox(&states.borrow_and_update(), task) {
-                    return Some(spec);
+                {
+                    let state = states.borrow_and_update();
+                    let spec = sandbox(&state, task).filter(|_| state.revision != 0);
+                    if spec.is_some() {
+                        return spec;
+                    }
                 }
                 states.changed().await.ok()?;
             }
@@ -82,7 +106,7 @@ impl Wiring for Kernel {
         let revision = state.revision;
         let desired = Desired::of(state, self.node, &BTreeSet::new())
             .map_err(|error| failure("take network revision", revision, &error))?;
-        let applied = self.dataplane.apply(desired).await;
+        let applied = self.dataplane().await?.apply(desired).await;
         let applied = applied.map_err(|error| failure("apply network revision", revision, &error))?;
         Ok(applied.revision)
     }
@@ -91,7 +115,7 @@ impl Wiring for Kernel {
         let spec = self.await_networks(task).await?;
         let asker = asker(task, &spec);
         let netns = NetnsRef::Pid(u32::try_from(pid).unwrap_or_default());
-        let made = self.dataplane.create_sandbox(spec, netns).await;
+        let made = self.dataplane().await?.create_sandbox(spec, netns).await;
         let made = made.map_err(|error| failure("make the sandbox of task", task.id, &error))?;
         // An earlier one of the same task holds the address.
         self.resolvers
@@ -113,15 +137,21 @@ impl Wiring for Kernel {
             let mut resolvers = self.resolvers.lock().unwrap_or_else(PoisonError::into_inner);
             resolvers.retain(|task, _| tasks.contains(task));
         }
-        if let Err(error) = self.dataplane.retain_sandboxes(tasks.clone()).await {
+        let Some(dataplane) = self.dataplane.get() else {
+            return;
+        };
+        if let Err(error) = dataplane.retain_sandboxes(tasks.clone()).await {
             tracing::warn!(%error, "cannot remove the sandboxes of ended tasks; tried again at the next change");
         }
     }
 
     async fn flows(&self, task: &Task) -> u64 {
         let mut flows = 0;
+        let Some(dataplane) = self.dataplane.get() else {
+            return flows;
+        };
         for attachment in &task.networks_attachments {
-            match self.dataplane.flows(attachment.backend).await {
+            match dataplane.flows(attachment.backend).await {
                 Ok(count) => flows += count as u64,
                 Err(error) => tracing::debug!(task = %task.id, %error, "cannot count flows"),
             }
@@ -135,7 +165,7 @@ impl Wiring for Kernel {
             resolvers.clear();
         }
         self.resolver.publish(weft_dns::Zones::default());
-        let removed = self.dataplane.clone().uninstall().await;
+        let removed = self.dataplane().await?.clone().uninstall().await;
         removed.map_err(|error| failure("remove", "the data plane", &error))
     }
 }

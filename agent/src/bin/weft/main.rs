@@ -1,2 +1,146 @@
-//! The `weft` program.
-fn main() {}
+//! The `weft` program: one per node. The manager is a role inside it.
+
+mod interface;
+mod membership;
+mod place;
+mod role;
+mod seat;
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use weft_docker::DoorConfig;
+
+use self::{membership::{Handle, Membership}, place::Place};
+
+/// Docker Swarm mode, rebuilt networking-first.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, about)]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run this node: front door, tasks, network, and the manager when it is one.
+    Agent(AgentFlags),
+    /// Remove what the agent of this node has made: containers of tasks, network, state.
+    Reset(AgentFlags),
+    /// Say which weft this is.
+    Version,
+}
+
+/// Places that one node's agent needs.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AgentFlags {
+    /// Where this node keeps what it must remember.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/weft")]
+    state_dir: PathBuf,
+    /// Socket of the front door: point `DOCKER_HOST` at it.
+    #[arg(long, value_name = "PATH", default_value = "/run/weft/docker.sock")]
+    socket: PathBuf,
+    /// Socket of the container engine below.
+    #[arg(long, value_name = "PATH", default_value = "/var/run/docker.sock")]
+    engine: PathBuf,
+    /// Directory on a bpf file system for pinned programs and maps, one per node.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/weft")]
+    pin_dir: PathBuf,
+    /// Root of the cgroup2 tree; found by itself when it is mounted in its usual place.
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
+    /// Group that may use the front door.
+    #[arg(long, value_name = "NAME")]
+    socket_group: Option<String>,
+    /// Addresses for tasks without a network; seen by this node only.
+    #[arg(long, value_name = "SUBNET", default_value = "172.29.0.0/16")]
+    egress_pool: ipnetwork::Ipv4Network,
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let done = match command.verb {
+        Verb::Version => {
+            println!("weft {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Verb::Agent(flags) => in_runtime(run(flags)),
+        Verb::Reset(flags) => in_runtime(reset(flags)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        anyhow::bail!("this needs root: run it with sudo");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let done = runtime.block_on(work);
+    // Work that blocks (a slow disk) must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    done
+}
+
+async fn run(flags: AgentFlags) -> Result<()> {
+    let place = Place::open(flags.clone())?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        state_dir = %flags.state_dir.display(),
+        "weft agent"
+    );
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone()));
+    let membership = Membership::new(place);
+    membership.resume().await;
+    let door = DoorConfig {
+        socket: flags.socket.clone(),
+        group: flags.socket_group,
+        engine_socket: flags.engine,
+    };
+    let served = weft_docker::serve(door, Arc::new(Handle(Arc::clone(&membership))), stop.cancelled_owned()).await;
+    membership.shutdown().await;
+    served.with_context(|| format!("the front door at {} failed", flags.socket.display()))
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    let signals = signal(SignalKind::terminate()).and_then(|terminate| {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok((terminate, interrupt))
+    });
+    match signals {
+        Ok((mut terminate, mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping; tasks and network stay as they are");
+            stop.cancel();
+        }
+        Err(error) => tracing::error!(%error, "cannot listen for signals; only SIGKILL will end this agent"),
+    }
+}
+
+async fn reset(flags: AgentFlags) -> Result<()> {
+    let place = Place::open(flags)?;
+    seat::remove_everything(&place).await?;
+    println!("weft: containers of tasks, network and state of this node are gone");
+    Ok(())
+}

@@ -151,7 +151,7 @@ impl TaskFiles {
     }
 
     /// Removes everything: the node leaves its swarm.
-    pub(super) fn clear_all(&self) {
+    pub(super) fn clear_everything(&self) {
         let dir = self.delivered();
         if let Err(error) = umount2(&dir, MntFlags::MNT_DETACH) {
             tracing::debug!(dir = %dir.display(), %error, "cannot unmount the files of tasks");

@@ -1,0 +1,556 @@
+//! Whether this node is in a swarm, and in which role: inactive, joining, active.
+//!
+//! Changes (`init`, `join`, `leave`, a role) happen one at a time under [`Membership::change`];
+//! looks at the state never wait for them.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
+use weft_agent::{
+    Notice,
+    executor::{Executor, engine::Engine},
+};
+use weft_control::runtime::{InitOptions, Manager};
+use weft_docker::{
+    InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl, NotManager,
+    address::{self, MANAGER_PORT},
+};
+use weft_proto::{
+    ControlApi, ControlError,
+    dial::{self, JoinWish},
+    identity::{Credentials, Identity},
+};
+use weft_types::{
+    NodeId, TaskId,
+    netstate::NetState,
+    node::{NodeDescription, Role},
+};
+
+use crate::{
+    interface,
+    place::{Place, Settings},
+    role,
+    seat::Seat,
+};
+
+/// How long `join` tries before it says that it goes on alone.
+const JOIN_LIMIT: Duration = Duration::from_secs(10);
+/// Between two tries.
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
+/// How long `init` and `join` wait for the node's first session.
+const WELCOME_LIMIT: Duration = Duration::from_secs(10);
+
+/// The node's membership.
+pub(crate) struct Membership {
+    place: Place,
+    now: RwLock<Standing>,
+    change: Mutex<()>,
+}
+
+/// Where the node stands. Cheap to copy out.
+#[derive(Clone, Default)]
+struct Standing {
+    state: LocalState,
+    seat: Option<Arc<Seat>>,
+    manager: Option<Arc<Manager>>,
+    error: String,
+    /// Carries out notices of the agent; ends with the seat.
+    watcher: Option<AbortHandle>,
+}
+
+impl Membership {
+    pub(crate) fn new(place: Place) -> Arc<Self> {
+        Arc::new(Self {
+            place,
+            now: RwLock::default(),
+            change: Mutex::default(),
+        })
+    }
+
+    fn standing(&self) -> Standing {
+        self.now.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn amend(&self, change: impl FnOnce(&mut Standing)) {
+        change(&mut self.now.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    fn managers(&self, seat: &Seat) -> Vec<SocketAddr> {
+        let glance = seat.agent.glance().borrow().clone();
+        let known = glance.managers.iter().map(|(_, addr)| *addr);
+        let mut all: Vec<SocketAddr> = known.chain(seat.settings.managers.iter().copied()).collect();
+        let mut seen = std::collections::BTreeSet::new();
+        all.retain(|addr| seen.insert(*addr));
+        all
+    }
+
+    /// Takes up the membership of an earlier life, if there was one.
+    pub(crate) async fn resume(self: &Arc<Self>) {
+        let _one = self.change.lock().await;
+        let found = Identity::load(self.place.state_dir())
+            .map_err(anyhow::Error::new)
+            .and_then(|identity| Ok(identity.zip(self.place.load_settings()?)));
+        let resumed = found.and_then(|found| {
+            let Some((identity, settings)) = found else {
+                return Ok(());
+            };
+            let credentials = Credentials::new(identity)?;
+            self.sit(settings, credentials, None)?;
+            Ok(())
+        });
+        if let Err(error) = resumed {
+            tracing::error!(error = format!("{error:#}"), "cannot take up this node's membership");
+            let hint = format!("{error:#}; run `docker swarm leave --force` to start anew");
+            self.amend(|now| {
+                now.state = LocalState::Error;
+                now.error = hint;
+            });
+        }
+    }
+
+    /// Starts everything that a member runs.
+    fn sit(
+        self: &Arc<Self>,
+        settings: Settings,
+        credentials: Credentials,
+        manager: Option<Arc<Manager>>,
+    ) -> anyhow::Result<Arc<Seat>> {
+        let (seat, notices) = Seat::take(&self.place, settings, credentials)?;
+        let seat = Arc::new(seat);
+        let this = Arc::clone(self);
+        let watched = Arc::clone(&seat);
+        let watcher = tokio::spawn(async move { this.follow(watched, notices).await });
+        self.amend(|now| {
+            *now = Standing {
+                state: LocalState::Active,
+                seat: Some(Arc::clone(&seat)),
+                manager,
+                error: String::new(),
+                watcher: Some(watcher.abort_handle()),
+            };
+        });
+        Ok(seat)
+    }
+
+    /// Keeps the role at what the managers wish, and starts the manager of a node that is one.
+    async fn follow(self: Arc<Self>, seat: Arc<Seat>, mut notices: mpsc::Receiver<Notice>) {
+        let mut wished: Option<Role> = None;
+        loop {
+            let settled = {
+                let _one = self.change.lock().await;
+                self.settle_role(&seat, wished).await
+            };
+            let notice = match settled {
+                Ok(()) => {
+                    self.amend(|now| now.error.clear());
+                    match notices.recv().await {
+                        Some(notice) => Some(notice),
+                        None => return,
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "cannot take up the role wished; trying again");
+                    let text = format!("{error:#}");
+                    self.amend(|now| now.error = text);
+                    let later = tokio::time::timeout(role::RETRY, notices.recv()).await;
+                    match later {
+                        Ok(None) => return,
+                        Ok(notice) => notice,
+                        Err(_) => None,
+                    }
+                }
+            };
+            match notice {
+                Some(Notice::Role(role)) => wished = Some(role),
+                Some(Notice::TrustRoot(root)) => self.trust(&seat, root),
+                Some(Notice::Removed) => {
+                    self.amend(|now| {
+                        now.state = LocalState::Error;
+                        now.error = "this node was removed from the swarm; run `docker swarm leave` and join again".to_owned();
+                    });
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// One step towards the role wished: certificate first, then the manager.
+    async fn settle_role(&self, seat: &Arc<Seat>, wished: Option<Role>) -> anyhow::Result<()> {
+        let standing = self.standing();
+        if !standing.seat.as_ref().is_some_and(|held| Arc::ptr_eq(held, seat)) {
+            return Ok(());
+        }
+        let dir = self.place.state_dir();
+        let held = seat.credentials.identity().role;
+        let mut managers = self.managers(seat);
+        let role = match wished {
+            Some(wished) if wished != held => {
+                if held == Role::Manager {
+                    // Its own manager is the one being taken away.
+                    managers.retain(|addr| *addr != seat.settings.advertise);
+                }
+                role::renew(dir, &seat.credentials, &managers).await?
+            }
+            _ => held,
+        };
+        match (role, &standing.manager) {
+            (Role::Manager, None) => {
+                let manager =
+                    role::start(dir, &seat.settings, &seat.credentials, &managers).await?;
+                self.amend(|now| now.manager = Some(manager));
+            }
+            (Role::Worker, Some(manager)) => {
+                self.amend(|now| now.manager = None);
+                role::stop(dir, manager).await?;
+            }
+            (Role::Worker, None) => role::remove_log(dir)?,
+            (Role::Manager, Some(_)) => {}
+        }
+        Ok(())
+    }
+
+    fn trust(&self, seat: &Seat, root: String) {
+        let held = seat.credentials.identity();
+        if held.trust_root == root {
+            return;
+        }
+        let mut identity = (*held).clone();
+        identity.trust_root = root;
+        let saved = identity
+            .save(self.place.state_dir())
+            .and_then(|()| seat.credentials.swap(identity));
+        if let Err(error) = saved {
+            tracing::error!(%error, "cannot take up the cluster's new root certificate");
+        }
+    }
+
+    /// Ends everything that runs, keeping containers, network and membership.
+    pub(crate) async fn shutdown(&self) {
+        let _one = self.change.lock().await;
+        let standing = self.standing();
+        if let Some(watcher) = standing.watcher {
+            watcher.abort();
+        }
+        self.amend(|now| *now = Standing::default());
+        if let Some(manager) = standing.manager {
+            manager.shutdown().await;
+        }
+    }
+
+    async fn describe(&self) -> NodeDescription {
+        let flags = &self.place.flags;
+        let described = match Engine::new(flags.engine.clone(), flags.state_dir.clone()) {
+            Ok(engine) => engine.describe().await.ok(),
+            Err(_) => None,
+        };
+        let mut description = described.unwrap_or_default();
+        let hostname = nix::unistd::gethostname().unwrap_or_default();
+        description.hostname = hostname.to_string_lossy().into_owned();
+        description
+    }
+
+    fn refuse_member(&self) -> Result<(), ControlError> {
+        if self.standing().state == LocalState::Inactive {
+            return Ok(());
+        }
+        Err(ControlError::unavailable(
+            "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.",
+        ))
+    }
+}
+
+fn unknown(error: anyhow::Error) -> ControlError {
+    ControlError::unknown(format!("{error:#}"))
+}
+
+/// Addresses of a node that founds a swarm, or joins one through `remote`.
+fn addresses(
+    listen: &str,
+    advertise: &str,
+    data_path: &str,
+    remote: Option<SocketAddr>,
+) -> Result<Settings, ControlError> {
+    let interfaces = interface::all();
+    let listen = address::listen(listen, &interfaces)?;
+    let advertise = if advertise.is_empty() && !listen.ip().is_unspecified() {
+        listen
+    } else if let (true, Some(local)) = (advertise.is_empty(), remote.and_then(interface::towards)) {
+        SocketAddr::new(local, listen.port())
+    } else {
+        address::advertise(advertise, listen.port(), &interfaces)?
+    };
+    let data_path = address::data_path(data_path, &interfaces)?;
+    Ok(Settings {
+        listen,
+        advertise,
+        data_path: data_path.unwrap_or(advertise.ip()),
+        managers: Vec::new(),
+    })
+}
+
+/// A manager's address as the user wrote it; port 2377 when none is written.
+async fn remote(text: &str) -> Result<SocketAddr, ControlError> {
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        return Ok(addr);
+    }
+    let has_port = text.rsplit_once(':').is_some_and(|(host, port)| {
+        port.parse::<u16>().is_ok() && (!host.contains(':') || host.starts_with('['))
+    });
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    let target = if has_port {
+        text.to_owned()
+    } else if bare.contains(':') {
+        format!("[{bare}]:{MANAGER_PORT}")
+    } else {
+        format!("{bare}:{MANAGER_PORT}")
+    };
+    let found = tokio::net::lookup_host(&target).await;
+    let found = found.ok().and_then(|mut found| found.next());
+    found.ok_or_else(|| ControlError::invalid(format!("cannot resolve the remote address {text:?}")))
+}
+
+/// The membership as the front door asks for it.
+pub(crate) struct Handle(pub(crate) Arc<Membership>);
+
+impl std::ops::Deref for Handle {
+    type Target = Arc<Membership>;
+
+    fn deref(&self) -> &Arc<Membership> {
+        &self.0
+    }
+}
+
+#[async_trait]
+impl NodeControl for Handle {
+    async fn init(&self, request: InitRequest) -> Result<NodeId, ControlError> {
+        let _one = self.change.lock().await;
+        if request.force_new_cluster {
+            return Err(ControlError::new(
+                weft_proto::ErrorCode::Unimplemented,
+                "--force-new-cluster is not supported by weft yet",
+            ));
+        }
+        self.refuse_member()?;
+        let mut settings = addresses(
+            &request.listen_addr,
+            &request.advertise_addr,
+            &request.data_path_addr,
+            None,
+        )?;
+        settings.managers = vec![settings.advertise];
+        let invalid = |text: &str| ControlError::invalid(format!("invalid address pool {text:?}"));
+        let pools = request.default_addr_pool.iter();
+        let pools = pools.map(|pool| pool.parse().map_err(|_| invalid(pool)));
+        let mut spec = request.spec;
+        spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
+        let options = InitOptions {
+            spec,
+            default_addr_pool: pools.collect::<Result<_, _>>()?,
+            subnet_size: u8::try_from(request.subnet_size).unwrap_or_default(),
+            data_path_port: u16::try_from(request.data_path_port).unwrap_or_default(),
+            data_path_addr: Some(settings.data_path),
+            availability: request.availability,
+            description: self.describe().await,
+        };
+        self.place.save_settings(&settings).map_err(unknown)?;
+        let config = role::config(self.place.state_dir(), &settings);
+        let manager = match Manager::bootstrap(config, options).await {
+            Ok(manager) => manager,
+            Err(error) => {
+                let _kept_from_nothing = self.place.forget();
+                return Err(error.into());
+            }
+        };
+        let credentials = manager.credentials();
+        let node = credentials.identity().node;
+        let seat = self.sit(settings, credentials, Some(manager)).map_err(unknown)?;
+        if !seat.await_welcome(WELCOME_LIMIT).await {
+            tracing::warn!("this node's own manager has not welcomed it yet; going on");
+        }
+        Ok(node)
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<(), ControlError> {
+        let _one = self.change.lock().await;
+        self.refuse_member()?;
+        let mut remotes = Vec::new();
+        for text in &request.remote_addrs {
+            remotes.push(remote(text).await?);
+        }
+        let mut settings = addresses(
+            &request.listen_addr,
+            &request.advertise_addr,
+            &request.data_path_addr,
+            remotes.first().copied(),
+        )?;
+        settings.managers.clone_from(&remotes);
+        let wish = JoinWish {
+            token: request.join_token,
+            availability: request.availability,
+            advertise_addr: settings.advertise.to_string(),
+        };
+        self.amend(|now| now.state = LocalState::Pending);
+        let joined = ask_in(&remotes, &wish).await;
+        let identity = match joined {
+            Ok(identity) => identity,
+            Err(error) => {
+                self.amend(|now| *now = Standing::default());
+                return Err(error);
+            }
+        };
+        let sat = self.join_as(settings, identity, &remotes).await;
+        match sat {
+            Ok(seat) => {
+                if !seat.await_welcome(WELCOME_LIMIT).await {
+                    tracing::warn!("joined, but no manager has welcomed this node yet; going on");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let _kept_from_nothing = self.place.forget();
+                self.amend(|now| *now = Standing::default());
+                Err(unknown(error))
+            }
+        }
+    }
+
+    async fn leave(&self, force: bool) -> Result<(), ControlError> {
+        let _one = self.change.lock().await;
+        let standing = self.standing();
+        if let Some(watcher) = &standing.watcher {
+            watcher.abort();
+        }
+        if let Some(seat) = &standing.seat
+            && let Err(error) = seat.clear().await
+        {
+            tracing::error!(error = format!("{error:#}"), "leaving, but something stays behind");
+            if !force {
+                return Err(unknown(error.context("use `--force` to leave all the same")));
+            }
+        }
+        if let Some(manager) = &standing.manager {
+            if let Err(error) = manager.leave().await {
+                tracing::warn!(%error, "the other managers could not be told; remove this node there with `docker node demote` and `docker node rm`");
+            }
+            manager.shutdown().await;
+        }
+        self.amend(|now| *now = Standing::default());
+        self.place.forget().map_err(unknown)
+    }
+
+    async fn unlock(&self, _key: &str) -> Result<(), ControlError> {
+        Err(ControlError::new(
+            weft_proto::ErrorCode::Unimplemented,
+            "locking managers is not supported by weft yet",
+        ))
+    }
+
+    async fn status(&self) -> LocalStatus {
+        let standing = self.standing();
+        let Some(seat) = &standing.seat else {
+            return LocalStatus {
+                state: standing.state,
+                error: standing.error,
+                ..LocalStatus::default()
+            };
+        };
+        let glance = seat.agent.glance().borrow().clone();
+        let identity = seat.credentials.identity();
+        let managers = glance.managers.iter().map(|(id, addr)| (*id, addr.to_string()));
+        LocalStatus {
+            state: standing.state,
+            node_id: Some(identity.node),
+            node_addr: seat.settings.advertise.ip().to_string(),
+            control_available: standing.manager.is_some(),
+            remote_managers: managers.collect(),
+            error: match &standing.manager {
+                Some(manager) => manager.standing().await.error,
+                None => standing.error,
+            },
+        }
+    }
+
+    async fn control(&self) -> Result<Arc<dyn ControlApi>, NotManager> {
+        let standing = self.standing();
+        let Some(seat) = &standing.seat else {
+            return Err(NotManager::Inactive);
+        };
+        match standing.manager {
+            Some(manager) => Ok(manager),
+            None if seat.credentials.identity().role == Role::Manager => Err(NotManager::Starting),
+            None => Err(NotManager::Worker),
+        }
+    }
+
+    async fn net_state(&self) -> Arc<NetState> {
+        match &self.standing().seat {
+            Some(seat) => Arc::clone(&seat.agent.glance().borrow().net),
+            None => Arc::default(),
+        }
+    }
+
+    async fn local_containers(&self) -> BTreeMap<TaskId, String> {
+        match &self.standing().seat {
+            Some(seat) => seat.agent.glance().borrow().containers.clone(),
+            None => BTreeMap::new(),
+        }
+    }
+}
+
+impl Membership {
+    async fn join_as(
+        self: &Arc<Self>,
+        mut settings: Settings,
+        identity: Identity,
+        remotes: &[SocketAddr],
+    ) -> anyhow::Result<Arc<Seat>> {
+        let dir = self.place.state_dir();
+        identity.save(dir)?;
+        let is_manager = identity.role == Role::Manager;
+        let credentials = Credentials::new(identity)?;
+        let manager = if is_manager {
+            let manager = role::start(dir, &settings, &credentials, remotes).await?;
+            settings.managers.push(settings.advertise);
+            Some(manager)
+        } else {
+            None
+        };
+        self.place.save_settings(&settings)?;
+        self.sit(settings, credentials, manager)
+    }
+}
+
+/// Asks each of `remotes` for a certificate until one gives it or refuses for good.
+async fn ask_in(remotes: &[SocketAddr], wish: &JoinWish) -> Result<Identity, ControlError> {
+    let deadline = Instant::now() + JOIN_LIMIT;
+    let mut last = ControlError::invalid("must provide at least one remote address of a node to join");
+    while Instant::now() < deadline {
+        for addr in remotes {
+            match dial::join(*addr, wish).await {
+                Ok(identity) => return Ok(identity),
+                Err(error) => {
+                    let passes = error.is_transient();
+                    last = error.into();
+                    if !passes {
+                        return Err(last);
+                    }
+                }
+            }
+        }
+        if remotes.is_empty() {
+            break;
+        }
+        sleep(JOIN_PAUSE).await;
+    }
+    Err(last)
+}
