@@ -273,6 +273,7 @@ impl Manager {
             let reached = Self::reached(&metrics);
             let replication = metrics.replication.iter().flatten();
             replication
+                .filter(|(number, _)| **number != metrics.id)
                 .filter(|(number, _)| voters.contains(number) && reached.contains(number))
                 .max_by_key(|(_, matched)| matched.map(|id| id.index))
                 .map(|(number, _)| *number)
@@ -316,6 +317,10 @@ impl Manager {
     /// Brings membership one step nearer to what the nodes' roles say.
     pub(super) async fn tend_members(&self) {
         let view = self.replica.view();
+        if view.cluster().is_none() {
+            // The first commit is still to come: nobody's role is known.
+            return;
+        }
         let (all, voters, matched, last, me) = {
             let metrics = self.metrics();
             let matched: BTreeMap<u64, u64> = metrics

@@ -1,0 +1,250 @@
+//! Managers and scripted agents in one process, on loopback.
+
+#![expect(dead_code, reason = "each test target uses a part")]
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use weft_control::runtime::{InitOptions, Manager, ManagerConfig};
+use weft_proto::{
+    ControlApi, ControlReply, ControlRequest, WIRE_VERSION,
+    dial::{self, JoinWish},
+    dispatcher::{ManagerMessage, NodeMessage},
+    identity::{Credentials, Identity},
+};
+use weft_types::{
+    NodeId,
+    cluster::{Cluster, ClusterSpec},
+    netstate::NetState,
+    node::{Availability, Node, NodeDescription},
+    task::Task,
+};
+
+/// How long anything may take here.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` answers, and says what was waited for if it never does.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) -> T {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(answer) = condition().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {LIMIT:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// An address on loopback that nobody has.
+pub fn free_addr() -> SocketAddr {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    socket.local_addr().expect("its address")
+}
+
+pub fn log_to_stderr() {
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .try_init();
+}
+
+/// A host's place: its state directory and its address.
+pub struct Host {
+    pub dir: TempDir,
+    pub addr: SocketAddr,
+}
+
+impl Host {
+    pub fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().expect("a state directory"),
+            addr: free_addr(),
+        }
+    }
+
+    pub fn config(&self) -> ManagerConfig {
+        ManagerConfig {
+            state_dir: self.dir.path().to_owned(),
+            listen: self.addr,
+            advertise: self.addr,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The credentials kept in the state directory.
+    pub fn credentials(&self) -> Credentials {
+        let identity = Identity::load(self.path()).expect("readable").expect("there");
+        Credentials::new(identity).expect("usable")
+    }
+
+    pub async fn init(&self) -> Arc<Manager> {
+        let init = InitOptions {
+            spec: ClusterSpec::default(),
+            default_addr_pool: Vec::new(),
+            subnet_size: 0,
+            data_path_port: 0,
+            data_path_addr: None,
+            availability: Availability::Active,
+            description: description("n1"),
+        };
+        Manager::bootstrap(self.config(), init).await.expect("init")
+    }
+
+    pub async fn restart(&self) -> Arc<Manager> {
+        Manager::restart(self.config(), self.credentials())
+            .await
+            .expect("restart")
+    }
+
+    /// Gets an identity with `token` from the manager at `at`, and keeps it.
+    pub async fn join(&self, at: SocketAddr, token: &str) -> Credentials {
+        let wish = JoinWish {
+            token: token.to_owned(),
+            availability: Availability::Active,
+            advertise_addr: self.addr.to_string(),
+        };
+        let identity = dial::join(at, &wish).await.expect("join");
+        identity.save(self.path()).expect("saved");
+        Credentials::new(identity).expect("usable")
+    }
+
+    /// Joins as a manager.
+    pub async fn join_manager(&self, at: SocketAddr, token: &str) -> Arc<Manager> {
+        let credentials = self.join(at, token).await;
+        Manager::join(self.config(), credentials, vec![at])
+            .await
+            .expect("join as a manager")
+    }
+}
+
+pub fn description(hostname: &str) -> NodeDescription {
+    let mut description = NodeDescription {
+        hostname: hostname.to_owned(),
+        ..NodeDescription::default()
+    };
+    description.platform.architecture = "x86_64".to_owned();
+    description.platform.os = "linux".to_owned();
+    description.resources.nano_cpus = 4_000_000_000;
+    description.resources.memory_bytes = 8 << 30;
+    description
+}
+
+pub async fn cluster_of(manager: &Manager) -> Cluster {
+    match manager.call(ControlRequest::GetCluster).await {
+        Ok(ControlReply::Cluster(cluster)) => *cluster,
+        other => panic!("not a cluster: {other:?}"),
+    }
+}
+
+pub async fn nodes(manager: &Manager) -> Vec<Node> {
+    match manager.call(ControlRequest::ListNodes).await {
+        Ok(ControlReply::Nodes(nodes)) => nodes,
+        other => panic!("not nodes: {other:?}"),
+    }
+}
+
+pub async fn tasks(manager: &Manager) -> Vec<Task> {
+    let request = ControlRequest::ListTasks {
+        services: Vec::new(),
+        nodes: Vec::new(),
+        desired: Vec::new(),
+        up_to_date: false,
+    };
+    match manager.call(request).await {
+        Ok(ControlReply::Tasks(tasks)) => tasks,
+        other => panic!("not tasks: {other:?}"),
+    }
+}
+
+/// A node as the manager sees it: speaks when the test says so, and remembers what it was told.
+pub struct Agent {
+    pub node: NodeId,
+    pub say: mpsc::Sender<NodeMessage>,
+    pub hear: Streaming<ManagerMessage>,
+    pub net: NetState,
+    pub tasks: std::collections::BTreeMap<weft_types::TaskId, Task>,
+}
+
+impl Agent {
+    /// Opens a session with the manager at `at`.
+    pub async fn open(at: SocketAddr, credentials: &Credentials, hostname: &str) -> Self {
+        let channel = dial::connect(at, credentials).await.expect("a connection");
+        let (say, words) = mpsc::channel(64);
+        say.send(NodeMessage::Hello {
+            description: Box::new(description(hostname)),
+            data_path_addr: None,
+            addresses: [at.ip()].into_iter().collect(),
+            applied_revision: 0,
+            wire_version: WIRE_VERSION,
+        })
+        .await
+        .expect("room for a hello");
+        let stream = ReceiverStream::new(words);
+        let answer = dial::dispatcher(channel).session(stream).await;
+        Self {
+            node: credentials.identity().node,
+            say,
+            hear: answer.expect("a session").into_inner(),
+            net: NetState::default(),
+            tasks: Default::default(),
+        }
+    }
+
+    /// The next message, taken to heart.
+    pub async fn next(&mut self) -> Option<ManagerMessage> {
+        let message = tokio::time::timeout(LIMIT, self.hear.message())
+            .await
+            .expect("a message in time")
+            .ok()??;
+        match &message {
+            ManagerMessage::NetState(delta) => {
+                self.net.apply(NetDelta::clone(delta)).expect("a fitting delta");
+            }
+            ManagerMessage::Assignments(set) => {
+                if set.complete {
+                    self.tasks.clear();
+                }
+                for task in &set.removed_tasks {
+                    self.tasks.remove(task);
+                }
+                for task in &set.tasks {
+                    self.tasks.insert(task.id, task.clone());
+                }
+            }
+            _ => {}
+        }
+        Some(message)
+    }
+
+    /// Reads on until a message is what was wanted.
+    pub async fn until<T>(
+        &mut self,
+        what: &str,
+        mut wanted: impl FnMut(&Self, &ManagerMessage) -> Option<T>,
+    ) -> T {
+        loop {
+            let Some(message) = self.next().await else {
+                panic!("the session ended while waiting for {what}");
+            };
+            if let Some(answer) = wanted(self, &message) {
+                return answer;
+            }
+        }
+    }
+}
+
+use weft_types::netstate::NetDelta;

@@ -1,0 +1,178 @@
+//! One manager: a cluster made, joined, kept over a crash; tokens refused.
+
+mod cluster;
+
+use cluster::*;
+use weft_proto::{
+    ControlApi, ControlError, ControlReply, ControlRequest, ErrorCode,
+    dial::{self, DialError, JoinWish},
+    dispatcher::ManagerMessage,
+    token::JoinToken,
+};
+use weft_types::{
+    network::NetworkSpec,
+    node::{Availability, NodeState, Role},
+};
+
+fn network(name: &str) -> ControlRequest {
+    let mut spec = NetworkSpec {
+        name: name.to_owned(),
+        scope: "swarm".to_owned(),
+        ..NetworkSpec::default()
+    };
+    spec.driver_configuration.name = "overlay".to_owned();
+    ControlRequest::CreateNetwork(Box::new(spec))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_a_crash() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    let cluster = cluster_of(&manager).await;
+    assert_eq!(cluster.data_path_port, 4789);
+    let mut made = Vec::new();
+    for number in 0..20 {
+        match manager.call(network(&format!("net{number}"))).await {
+            Ok(ControlReply::Created(id)) => made.push(id),
+            other => panic!("not created: {other:?}"),
+        }
+    }
+    manager.shutdown().await;
+
+    let manager = host.restart().await;
+    let again = cluster_of(&manager).await;
+    assert_eq!(again.join_tokens, cluster.join_tokens);
+    let Ok(ControlReply::Networks(networks)) = manager.call(ControlRequest::ListNetworks).await
+    else {
+        panic!("no networks");
+    };
+    for id in made {
+        let network = networks.iter().find(|network| network.id.as_str() == id);
+        let network = network.unwrap_or_else(|| panic!("network {id} is lost"));
+        assert!(network.vni.is_some(), "network {id} lost its VNI");
+    }
+    assert!(networks.iter().any(|network| network.spec.ingress));
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_joins_and_is_told_the_network() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    let tokens = cluster_of(&manager).await.join_tokens;
+
+    let worker = Host::new();
+    let credentials = worker.join(host.addr, &tokens.worker).await;
+    assert_eq!(credentials.identity().role, Role::Worker);
+    let mut agent = Agent::open(host.addr, &credentials, "n2").await;
+    let first = agent.next().await;
+    assert!(matches!(first, Some(ManagerMessage::Welcome { .. })), "{first:?}");
+    agent
+        .until("a network state with the ingress network", |agent, _| {
+            agent
+                .net
+                .networks
+                .values()
+                .any(|network| network.ingress && network.subnets.len() == 2)
+                .then_some(())
+        })
+        .await;
+    agent
+        .until("the complete assignments", |_, message| match message {
+            ManagerMessage::Assignments(set) => set.complete.then_some(()),
+            _ => None,
+        })
+        .await;
+    let listed = nodes(&manager).await;
+    let node = listed.iter().find(|node| node.id == agent.node);
+    let node = node.expect("the worker is listed");
+    assert_eq!(node.status.state, NodeState::Ready);
+    assert_eq!(node.status.addr, "127.0.0.1");
+    assert_eq!(node.index, 2);
+
+    // Silent from here on: it is down within its grace.
+    eventually("the silent node to be down", || async {
+        let listed = nodes(&manager).await;
+        let node = listed.iter().find(|node| node.id == agent.node)?;
+        (node.status.state == NodeState::Down).then_some(())
+    })
+    .await;
+    manager.shutdown().await;
+}
+
+async fn refused(host: &Host, token: &str) -> DialError {
+    let wish = JoinWish {
+        token: token.to_owned(),
+        availability: Availability::Active,
+        advertise_addr: String::new(),
+    };
+    dial::join(host.addr, &wish).await.expect_err("a refusal")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_tokens_are_refused_and_change_nothing() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    let cluster = cluster_of(&manager).await;
+    let before = nodes(&manager).await;
+    let token = &cluster.join_tokens.worker;
+
+    for text in ["", "SWMTKN-1-", &token[..token.len() - 1], "hello", &format!("{token}x")] {
+        let error = refused(&host, text).await;
+        assert_eq!(ControlError::from(error).message, "invalid join token", "{text:?}");
+    }
+
+    let wrong_secret = JoinToken::new(&cluster.tls_info.trust_root, [1; 16]).to_string();
+    let error = ControlError::from(refused(&host, &wrong_secret).await);
+    assert_eq!(error.code, ErrorCode::InvalidArgument);
+    assert_eq!(
+        error.message,
+        "rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster"
+    );
+
+    let other = JoinToken::new("another cluster's root", [1; 16]);
+    let error = ControlError::from(refused(&host, &other.to_string()).await);
+    let hex = other.digest_hex();
+    assert_eq!(
+        error.message,
+        format!("remote CA does not match fingerprint. Expected: {hex}")
+    );
+
+    assert_eq!(nodes(&manager).await, before);
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn roles_are_checked_on_every_call() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    let tokens = cluster_of(&manager).await.join_tokens;
+    let worker = Host::new();
+    let credentials = worker.join(host.addr, &tokens.worker).await;
+
+    let channel = dial::connect(host.addr, &credentials).await.expect("a connection");
+    let refusal = dial::control(channel.clone())
+        .call(ControlRequest::GetCluster)
+        .await
+        .expect_err("a worker is no manager");
+    assert_eq!(refusal.code(), tonic::Code::PermissionDenied, "{refusal}");
+    let refusal = dial::raft(channel)
+        .leave(weft_proto::raft::LeaveRequest {
+            node: credentials.identity().node,
+        })
+        .await
+        .expect_err("a worker is no manager");
+    assert_eq!(refusal.code(), tonic::Code::PermissionDenied, "{refusal}");
+
+    // A node of another cluster does not get through the handshake.
+    let elsewhere = Host::new();
+    let other = elsewhere.init().await;
+    let stranger = dial::connect(host.addr, &elsewhere.credentials()).await;
+    assert!(stranger.is_err(), "a stranger's manager was let in");
+    other.shutdown().await;
+    manager.shutdown().await;
+}
