@@ -1,44 +1,185 @@
-//! ICMP errors about translated flows.
+//! ICMP errors about translated flows: both the outer addresses and the quoted packet must speak of what
+//! the receiver knows.
 
-use weft_abi::{Config, Done};
+use weft_abi::{Addr, Config, Done, Drop, Endpoint, FlowKey, Leg, flow};
 
-use crate::packet::Packet;
+use crate::conntrack::{Hit, about, other_side};
+use crate::encap::{Hop, hand_over, send};
+use crate::packet::{Packet, Sum};
+use crate::parse::{Headers, Part, parse_quoted};
+use crate::service;
 use crate::tables::Tables;
+use crate::task::send_back;
+use crate::translate::{Tuple, change_addr};
 use crate::verdict::Verdict;
 use crate::work::Work;
 
-/// An error from the world about an answer of ours.
+/// Length of an ICMP header before what it quotes.
+const HEADER: u32 = 8;
+
+/// Reads what an error quotes. False when it is not about a packet of ours.
 #[inline(always)]
-pub fn from_world<P: Packet, T: Tables>(
-    _p: &mut P,
-    _t: &T,
-    _cfg: &Config,
-    _w: &mut Work,
-) -> Verdict {
-    Verdict::Next(Done::NotOurs)
+fn quote<P: Packet>(p: &P, w: &mut Work) -> bool {
+    parse_quoted(p, &mut w.quoted, w.ip.l4 + HEADER, w.ip.v6).is_ok()
+        && w.quoted.has_ports()
+        && w.quoted.part != Part::Later
 }
 
-/// An error that another node tunnelled to a backend here.
+/// The wire tuple that the quoted packet, an answer of ours, belongs to.
 #[inline(always)]
-pub fn from_node<P: Packet, T: Tables>(
-    _p: &mut P,
-    _t: &T,
-    _cfg: &Config,
-    _w: &mut Work,
-    _vni: u32,
-    _to: u32,
-) -> Verdict {
-    Verdict::Drop(weft_abi::Drop::UnsupportedIcmp)
+fn wire_of_answer(key: &mut FlowKey, net: u32, q: &Headers) {
+    key.src = q.dst;
+    key.dst = q.src;
+    key.net = net;
+    key.sport = q.dport;
+    key.dport = q.sport;
+    key.proto = q.proto;
+    key.side = flow::WIRE;
+    key.pad = [0; 2];
 }
 
-/// An error that a task sends about a client's packet.
+/// An error from the world about an answer of ours: it goes where that answer came from.
+#[inline(always)]
+pub fn from_world<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut Work) -> Verdict {
+    if !quote(p, w) || !w.ip.dst.same(&w.quoted.src) || !t.is_local(&w.ip.dst) {
+        return Verdict::Next(Done::NotOurs);
+    }
+    let Some(front) = service::published(t, cfg, &w.quoted.src, w.quoted.sport, w.quoted.proto)
+    else {
+        return Verdict::Next(Done::NotOurs);
+    };
+    wire_of_answer(&mut w.ask.key, cfg.mesh, &w.quoted);
+    if about(t, &w.ask.key, &mut w.notes.hit) {
+        return to_local(p, t, w);
+    }
+    match service::choose(t, cfg, &front, &w.ask.key, false) {
+        Ok(choice) if choice.node != cfg.node => {
+            let hop = Hop {
+                node: choice.node,
+                vni: cfg.mesh,
+                leg: Leg::Mesh,
+                said: 0,
+                to: choice.id,
+            };
+            send(p, t, &hop, Done::ToBackendNode)
+        }
+        _ => Verdict::Next(Done::NotOurs),
+    }
+}
+
+/// An error that the client's node tunnelled to the backend here.
+#[inline(always)]
+pub fn from_node<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work, vni: u32) -> Verdict {
+    if !quote(p, w) || !w.ip.dst.same(&w.quoted.src) {
+        return Verdict::Drop(Drop::UnsupportedIcmp);
+    }
+    wire_of_answer(&mut w.ask.key, vni, &w.quoted);
+    if !about(t, &w.ask.key, &mut w.notes.hit) {
+        return Verdict::Drop(Drop::UnsupportedIcmp);
+    }
+    to_local(p, t, w)
+}
+
+/// The flow is here: the error speaks of the task's own packet, and goes to it.
+#[inline(always)]
+fn to_local<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
+    let hit: &Hit = &w.notes.hit;
+    let Some(task) = t.local_task(hit.backend) else {
+        return Verdict::Drop(Drop::NoSuchTask);
+    };
+    let quoted = Tuple {
+        src: hit.to.dst,
+        dst: hit.to.src,
+        sport: hit.to.dport,
+        dport: hit.to.sport,
+    };
+    if !rewrite(p, &w.ip, &w.quoted, &w.ip.src, &hit.to.dst, &quoted) {
+        return Verdict::Drop(Drop::RewriteRefused);
+    }
+    hand_over(p, task, Done::IcmpTranslated)
+}
+
+/// An error of a task about a client's packet: it speaks of the packet the client sent, and goes to it.
 #[inline(always)]
 pub fn from_task<P: Packet, T: Tables>(
-    _p: &mut P,
-    _t: &T,
-    _cfg: &Config,
-    _own: &weft_abi::Endpoint,
-    _w: &mut Work,
+    p: &mut P,
+    t: &T,
+    cfg: &Config,
+    own: &Endpoint,
+    w: &mut Work,
 ) -> Option<Verdict> {
-    None
+    if !quote(p, w) {
+        return None;
+    }
+    let q = &w.quoted;
+    let quoted_to = Tuple {
+        src: q.src,
+        dst: q.dst,
+        sport: q.sport,
+        dport: q.dport,
+    };
+    other_side(&mut w.ask.key, own.net, &quoted_to, q.proto, flow::REPLY);
+    if !about(t, &w.ask.key, &mut w.notes.hit) {
+        return None;
+    }
+    let hit = &w.notes.hit;
+    let quoted = Tuple {
+        src: hit.to.dst,
+        dst: hit.to.src,
+        sport: hit.to.dport,
+        dport: hit.to.sport,
+    };
+    if !rewrite(p, &w.ip, &w.quoted, &hit.to.src, &hit.to.dst, &quoted) {
+        return Some(Verdict::Drop(Drop::RewriteRefused));
+    }
+    Some(send_back(p, t, cfg, hit))
+}
+
+/// Rewrites an error's own addresses and the quoted tuple.
+///
+/// The quoted transport checksum stays as it was: receivers do not look at it, and it is often cut off.
+#[inline(always)]
+fn rewrite<P: Packet>(
+    p: &mut P,
+    ip: &Headers,
+    q: &Headers,
+    src: &Addr,
+    dst: &Addr,
+    quoted: &Tuple,
+) -> bool {
+    let (src_at, dst_at) = if ip.v6 { (8, 24) } else { (12, 16) };
+    change_addr(p, ip, ip.l3 + src_at, &ip.src, src)
+        && change_addr(p, ip, ip.l3 + dst_at, &ip.dst, dst)
+        && change_quoted_addr(p, ip, q, q.l3 + src_at, &q.src, &quoted.src)
+        && change_quoted_addr(p, ip, q, q.l3 + dst_at, &q.dst, &quoted.dst)
+        && change_quoted_port(p, ip, q.l4, q.sport.raw(), quoted.sport.raw())
+        && change_quoted_port(p, ip, q.l4 + 2, q.dport.raw(), quoted.dport.raw())
+}
+
+#[inline(always)]
+fn change_quoted_addr<P: Packet>(
+    p: &mut P,
+    ip: &Headers,
+    q: &Headers,
+    at: u32,
+    from: &Addr,
+    to: &Addr,
+) -> bool {
+    if from.same(to) {
+        return true;
+    }
+    if ip.v6 {
+        let difference = P::difference(&from.words(), &to.words());
+        return p.sum_transport(ip.l4 + 2, 0, difference, Sum::Payload, false)
+            && p.store(at, &to.octets());
+    }
+    // An IPv4 header sums to the same before and after when its own checksum follows: ours need not.
+    p.sum_ip(q.l3 + 10, from.v4_word(), to.v4_word()) && p.store(at, &to.v4_octets())
+}
+
+#[inline(always)]
+fn change_quoted_port<P: Packet>(p: &mut P, ip: &Headers, at: u32, from: u16, to: u16) -> bool {
+    from == to
+        || (p.sum_transport(ip.l4 + 2, from as u32, to as u32, Sum::Word16, false)
+            && p.store(at, &to.to_ne_bytes()))
 }

@@ -6,7 +6,6 @@ use weft_abi::{
 
 use crate::conntrack::Origin;
 use crate::encap::{hand_over, sender};
-use crate::fragment;
 use crate::mesh::{Candidates, arrive};
 use crate::packet::Packet;
 use crate::parse::{Headers, NotParsed, parse};
@@ -14,6 +13,7 @@ use crate::service;
 use crate::tables::Tables;
 use crate::verdict::Verdict;
 use crate::work::Work;
+use crate::{fragment, icmp};
 
 /// What the tunnel says of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +170,7 @@ fn to_backend<P: Packet, T: Tables>(
 ) -> Verdict {
     let ip = &mut w.ip;
     if ip.is_icmp_error() {
-        return crate::icmp::from_node(p, t, cfg, w, c.vni, c.to);
+        return icmp::from_node(p, t, w, c.vni);
     }
     if !ip.has_ports() {
         return Verdict::Drop(Drop::UnsupportedIcmp);

@@ -19,8 +19,10 @@ pub enum Sum {
     Word16,
     /// Four bytes of the IPv4 pseudo header.
     Pseudo4,
-    /// A folded difference of the IPv6 pseudo header; the first value given must be 0.
+    /// A difference of the IPv6 pseudo header; the first value given must be 0.
     Pseudo6,
+    /// A difference of bytes that only the transport checksum covers; the first value given must be 0.
+    Payload,
 }
 
 /// A packet, from its Ethernet header on.

@@ -3,7 +3,7 @@
 use weft_abi::{Addr, Be16};
 
 use crate::packet::{Packet, Sum};
-use crate::parse::{Headers, Part, TCP, UDP};
+use crate::parse::{Headers, ICMP6, Part, TCP, UDP};
 
 /// The four fields that a translation may change, as they shall be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +43,14 @@ fn sum_offset(ip: &Headers) -> Option<u32> {
     match ip.proto {
         TCP => Some(ip.l4 + 16),
         UDP => Some(ip.l4 + 6),
+        ICMP6 if ip.v6 => Some(ip.l4 + 2),
         _ => None,
     }
 }
 
+/// Writes another address at `at`, the packet's checksums told.
 #[inline(always)]
-fn change_addr<P: Packet>(p: &mut P, ip: &Headers, at: u32, from: &Addr, to: &Addr) -> bool {
+pub fn change_addr<P: Packet>(p: &mut P, ip: &Headers, at: u32, from: &Addr, to: &Addr) -> bool {
     if from.same(to) {
         return true;
     }

@@ -1,6 +1,9 @@
 //! Packets on their real ways: programs attached, kernels' own stacks at both ends. Needs root.
 
-#![expect(unsafe_code, reason = "the namespace cookie is a socket option that no safe wrapper reads")]
+#![expect(
+    unsafe_code,
+    reason = "the namespace cookie is a socket option that no safe wrapper reads"
+)]
 
 #[path = "walks/lab.rs"]
 mod lab;
@@ -8,7 +11,8 @@ mod lab;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
-use lab::{Lab, Said, ask, ask_loose, ask_udp, peer};
+use lab::{Held, Lab, Said, ask, ask_loose, ask_udp, peer};
+use weft_abi::{Addr, Be16, Done, Front, FrontKey, Program};
 
 fn at(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap_or(IpAddr::from([0, 0, 0, 0])), port)
@@ -38,7 +42,11 @@ impl Report {
             let counts = node.counts()?;
             println!("node {}: {counts:#?}", node.id);
         }
-        anyhow::bail!("{} walks failed:\n{}", self.failures.len(), self.failures.join("\n"))
+        anyhow::bail!(
+            "{} walks failed:\n{}",
+            self.failures.len(),
+            self.failures.join("\n")
+        )
     }
 }
 
@@ -48,15 +56,24 @@ fn every_socket() -> Result<()> {
     let Lab { nodes, tasks, .. } = &mut lab;
     nodes[0].attach_sockets(&[&tasks[0], &tasks[2]])?;
     nodes[1].attach_sockets(&[&tasks[1], &tasks[3]])?;
-    let mut r = Report { failures: Vec::new() };
+    let mut r = Report {
+        failures: Vec::new(),
+    };
     for node in &lab.nodes {
-        let own = [format!("192.0.2.{}", 10 + node.id), format!("2001:db8::{}", 10 + node.id)];
+        let own = [
+            format!("192.0.2.{}", 10 + node.id),
+            format!("2001:db8::{}", 10 + node.id),
+        ];
         for addr in ["127.0.0.1", "::1", "::ffff:127.0.0.1", &own[0], &own[1]] {
             for round in 0..4 {
                 let to = at(addr, 8000);
                 let name = format!("n{} to {to}, {round}", node.id);
-                r.case(&name, ask(&node.ns, to), |s| s.name == "t1" || s.name == "t2");
-                r.case(&format!("{name}, UDP"), ask_udp(&node.ns, to, 500), |s| s.name == "t1" || s.name == "t2");
+                r.case(&name, ask(&node.ns, to), |s| {
+                    s.name == "t1" || s.name == "t2"
+                });
+                r.case(&format!("{name}, UDP"), ask_udp(&node.ns, to, 500), |s| {
+                    s.name == "t1" || s.name == "t2"
+                });
                 match peer(&node.ns, to) {
                     Ok(shown) if shown == to => {}
                     other => r.failures.push(format!("{name}: peer shown as {other:?}")),
@@ -68,7 +85,10 @@ fn every_socket() -> Result<()> {
             }
         }
     }
-    for (task, vips) in [(0, ["10.0.0.200", "fd00::200"]), (3, ["10.0.1.200", "fd00:0:0:1::200"])] {
+    for (task, vips) in [
+        (0, ["10.0.0.200", "fd00::200"]),
+        (3, ["10.0.1.200", "fd00:0:0:1::200"]),
+    ] {
         for vip in vips {
             let to = at(vip, 80);
             for round in 0..4 {
@@ -185,6 +205,140 @@ fn every_walk() -> Result<()> {
                 to + 1
             ));
         }
+    }
+    r.done(&mut lab)
+}
+
+#[test]
+fn every_corner() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let mut r = Report {
+        failures: Vec::new(),
+    };
+    let all = ["192.0.2.11", "2001:db8::11", "192.0.2.12", "2001:db8::12"];
+
+    // Datagrams longer than one packet, both ways, to near and far backends.
+    for addr in all {
+        for size in [1, 1372, 1393, 1430, 1472, 1473, 3000, 8000] {
+            for round in 0..3 {
+                let name = format!("{size} bytes to {addr}, {round}");
+                r.case(&name, ask_udp(&lab.client, at(addr, 8000), size), |s| {
+                    s.name.starts_with('t')
+                });
+            }
+        }
+    }
+    for (from, vip) in [
+        (0, "10.0.0.200"),
+        (0, "fd00::200"),
+        (2, "10.0.1.14"),
+        (2, "fd00:0:0:1::14"),
+    ] {
+        for size in [1300, 1430, 3000, 8000] {
+            for round in 0..3 {
+                let name = format!("t{} sends {size} bytes to {vip}, {round}", from + 1);
+                r.case(
+                    &name,
+                    ask_udp(&lab.tasks[from].ns, at(vip, 80), size),
+                    |s| s.name.starts_with('t'),
+                );
+            }
+        }
+    }
+
+    // Nobody listens behind port 8001: the task's stack says so, and the client hears it.
+    for node in &mut lab.nodes {
+        let key = FrontKey {
+            net: 0,
+            addr: Addr::ANY,
+            port: Be16::new(8001),
+            proto: 17,
+            pad: 0,
+        };
+        node.put(
+            "front",
+            key,
+            Front {
+                service: 1,
+                port: Be16::new(81),
+                ..Default::default()
+            },
+        )?;
+    }
+    for addr in all {
+        for round in 0..4 {
+            match ask_udp(&lab.client, at(addr, 8001), 10) {
+                Err(e) if format!("{e:#}").contains("refused") => {}
+                other => r
+                    .failures
+                    .push(format!("closed port at {addr}, {round}: {other:?}")),
+            }
+        }
+    }
+
+    // One client port to every address: the task must tell the connections apart.
+    for port in 40_000..40_010 {
+        let mut held = Vec::new();
+        for addr in ["192.0.2.11", "192.0.2.12"] {
+            held.push((addr, Held::open(&lab.client, port, at(addr, 8000))));
+        }
+        for addr in ["2001:db8::11", "2001:db8::12"] {
+            held.push((addr, Held::open(&lab.client, port, at(addr, 8000))));
+        }
+        for (addr, held) in &mut held {
+            for _ in 0..2 {
+                match held {
+                    Ok(held) => r.case(&format!("port {port} to {addr}"), held.ask(), |s| {
+                        s.saw.ip() == s.me.ip()
+                    }),
+                    Err(error) => {
+                        r.failures.push(format!("port {port} to {addr}: {error:#}"));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    // Backend 2 leaves the ring, and the ingress node forgets its choices: held connections stay.
+    let mut held = Vec::new();
+    for addr in all {
+        for _ in 0..8 {
+            let mut one = Held::open(&lab.client, 0, at(addr, 8000))?;
+            let name = one.ask()?.name;
+            held.push((addr, name, one));
+        }
+    }
+    for node in &mut lab.nodes {
+        node.ring("rings_before", 1, &[1, 2])?;
+        node.ring("rings", 1, &[1])?;
+        node.forget_picks()?;
+    }
+    for round in 0..2 {
+        for (addr, name, one) in &mut held {
+            r.case(
+                &format!("held to {addr} on {name}, {round}"),
+                one.ask(),
+                |s| s.name == *name,
+            );
+        }
+    }
+    let mut second = 0;
+    for node in &mut lab.nodes {
+        second += node.count(Program::OverlayIn, Done::SecondChance as u8)?;
+        second += node.count(Program::UplinkIn, Done::SecondChance as u8)?;
+    }
+    if second == 0 || second > 16 {
+        r.failures.push(format!(
+            "{second} second chances for about 8 flows: once each is the rule"
+        ));
+    }
+    for _ in 0..8 {
+        r.case(
+            "after the change",
+            ask(&lab.client, at("192.0.2.12", 8000)),
+            |s| s.name == "t1",
+        );
     }
     r.done(&mut lab)
 }

@@ -151,6 +151,7 @@ impl Packet for Skb {
         let flags = match what {
             Sum::Word16 => 2,
             Sum::Pseudo4 => BPF_F_PSEUDO_HDR as u64 | 4,
+            Sum::Payload => 0,
             Sum::Pseudo6 => BPF_F_PSEUDO_HDR as u64 | self.sum6,
         };
         let flags = if udp {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, FromRawFd as _};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -63,11 +63,6 @@ impl Netns {
     /// `ip` inside.
     pub(crate) fn ip(&self, args: &str) -> Result<()> {
         sh(&format!("ip -n {} {args}", self.0))
-    }
-
-    /// A command inside.
-    pub(crate) fn run(&self, line: &str) -> Result<()> {
-        sh(&format!("nsenter --net=/run/netns/{} {line}", self.0))
     }
 
     /// Runs `f` on a thread inside.
@@ -131,8 +126,10 @@ pub(crate) fn serve(ns: &Netns, name: &'static str) -> Result<()> {
     std::thread::spawn(move || {
         let mut buffer = vec![0; 9000];
         while let Ok((n, peer)) = udp.recv_from(&mut buffer) {
-            let text = format!("{name} {} {n}", plain(peer));
-            let _ = udp.send_to(text.as_bytes(), peer);
+            // As long as what was asked, so that answers are fragmented too.
+            let mut text = format!("{name} {} {n} ", plain(peer)).into_bytes();
+            text.resize(n.max(text.len()), b'.');
+            let _ = udp.send_to(&text, peer);
         }
     });
     Ok(())
@@ -193,6 +190,62 @@ pub(crate) fn ask(ns: &Netns, to: SocketAddr) -> Result<Said> {
     })
 }
 
+/// A connection that is kept.
+pub(crate) struct Held {
+    stream: TcpStream,
+}
+
+impl Held {
+    /// Opens one, from this port if it is not 0.
+    pub(crate) fn open(ns: &Netns, from: u16, to: SocketAddr) -> Result<Self> {
+        ns.inside(|| {
+            let domain = if to.is_ipv4() {
+                libc::AF_INET
+            } else {
+                libc::AF_INET6
+            };
+            // SAFETY: takes plain numbers; the new descriptor belongs to the stream alone.
+            let mut stream =
+                unsafe { TcpStream::from_raw_fd(libc::socket(domain, libc::SOCK_STREAM, 0)) };
+            use nix::sys::socket::{self, SockaddrStorage, sockopt};
+            socket::setsockopt(&stream, sockopt::ReuseAddr, &true)?;
+            let any = if to.is_ipv4() {
+                IpAddr::from([0; 4])
+            } else {
+                IpAddr::from([0; 16])
+            };
+            socket::bind(
+                stream.as_raw_fd(),
+                &SockaddrStorage::from(SocketAddr::new(any, from)),
+            )?;
+            socket::setsockopt(
+                &stream,
+                sockopt::SendTimeout,
+                &nix::sys::time::TimeVal::new(2, 0),
+            )?;
+            socket::connect(stream.as_raw_fd(), &SockaddrStorage::from(to))
+                .with_context(|| format!("connect to {to}"))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.flush()?;
+            Ok(Self { stream })
+        })
+    }
+
+    /// One question, one answer.
+    pub(crate) fn ask(&mut self) -> Result<Said> {
+        self.stream.write_all(b"more")?;
+        let mut buffer = [0; 256];
+        let n = self
+            .stream
+            .read(&mut buffer)
+            .context("answer on a held connection")?;
+        said(
+            &String::from_utf8_lossy(&buffer[..n]),
+            self.stream.local_addr()?,
+        )
+    }
+}
+
 /// Asks over UDP by an unconnected socket; also tells who answered.
 pub(crate) fn ask_loose(ns: &Netns, to: SocketAddr) -> Result<(Said, SocketAddr)> {
     ns.inside(|| {
@@ -200,14 +253,23 @@ pub(crate) fn ask_loose(ns: &Netns, to: SocketAddr) -> Result<(Said, SocketAddr)
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.send_to(b"hello", to)?;
         let mut buffer = [0; 256];
-        let (n, from) = socket.recv_from(&mut buffer).with_context(|| format!("datagram from {to}"))?;
-        Ok((said(&String::from_utf8_lossy(&buffer[..n]), socket.local_addr()?)?, from))
+        let (n, from) = socket
+            .recv_from(&mut buffer)
+            .with_context(|| format!("datagram from {to}"))?;
+        Ok((
+            said(&String::from_utf8_lossy(&buffer[..n]), socket.local_addr()?)?,
+            from,
+        ))
     })
 }
 
 /// The peer that a connected socket is told.
 pub(crate) fn peer(ns: &Netns, to: SocketAddr) -> Result<SocketAddr> {
-    ns.inside(|| Ok(TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("connect to {to}"))?.peer_addr()?))
+    ns.inside(|| {
+        Ok(TcpStream::connect_timeout(&to, PATIENCE)
+            .with_context(|| format!("connect to {to}"))?
+            .peer_addr()?)
+    })
 }
 
 /// Asks over UDP with a datagram of this size.
@@ -378,17 +440,34 @@ impl Node {
         for hook in ["connect", "sendmsg", "recvmsg", "getpeername"] {
             for family in ["4", "6"] {
                 let name = format!("{hook}{family}");
-                let program: &mut CgroupSockAddr = self.ebpf.program_mut(&name).context("no hook")?.try_into()?;
+                let program: &mut CgroupSockAddr = self
+                    .ebpf
+                    .program_mut(&name)
+                    .context("no hook")?
+                    .try_into()?;
                 program.load()?;
-                program.attach(&cgroup, CgroupAttachMode::Single).with_context(|| format!("attach {name}"))?;
+                program
+                    .attach(&cgroup, CgroupAttachMode::Single)
+                    .with_context(|| format!("attach {name}"))?;
             }
         }
-        let host = HelpedNetns { flags: netns::HOST, ..Default::default() };
+        let host = HelpedNetns {
+            flags: netns::HOST,
+            ..Default::default()
+        };
         self.put("netns", self.ns.cookie()?, host)?;
         for task in tasks {
             let mut nets = [0; NETS_PER_TASK];
             nets[0] = task.net;
-            self.put("netns", task.ns.cookie()?, HelpedNetns { flags: 0, count: 1, nets })?;
+            self.put(
+                "netns",
+                task.ns.cookie()?,
+                HelpedNetns {
+                    flags: 0,
+                    count: 1,
+                    nets,
+                },
+            )?;
         }
         Ok(())
     }
@@ -417,6 +496,16 @@ impl Node {
         }
         HashOfMaps::<_, u32, Array<MapData, u32>>::try_from(self.map(map)?)?
             .insert(service, &ring, 0)?;
+        Ok(())
+    }
+
+    /// Forgets every choice.
+    pub(crate) fn forget_picks(&mut self) -> Result<()> {
+        let mut picks = Hash::<_, FlowKey, Pick>::try_from(self.map("pick")?)?;
+        let keys = picks.keys().collect::<Result<Vec<_>, _>>()?;
+        for key in keys {
+            picks.remove(&key)?;
+        }
         Ok(())
     }
 
