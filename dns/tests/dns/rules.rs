@@ -302,26 +302,39 @@ fn only_serving_tasks_on_live_nodes_have_names_and_all_have_a_way_back() {
     {
         endpoint.node = dead;
     }
-    for alive in [true, false] {
+    let gone = state
+        .endpoints
+        .values()
+        .find(|endpoint| endpoint.task == task(5))
+        .expect("the task's endpoint")
+        .name
+        .clone();
+    let mut before = state.clone();
+    let mut zones = Zones::from_netstate(&before);
+    for alive in [true, false, true] {
         let node: NetNode = serde_json::from_value(serde_json::json!({
             "index": 2, "hostname": "b", "addr": "192.0.2.2", "addresses": [], "alive": alive,
         }))
         .expect("a node");
         state.nodes.insert(dead, node);
-        let expected = if alive {
+        zones = zones.updated(&before, &state);
+        before = state.clone();
+        let service = if alive {
             addresses(&["10.0.4.5", "10.0.4.6"])
         } else {
             addresses(&["10.0.4.6"])
         };
-        assert_eq!(
-            sorted(ask(
-                &Zones::from_netstate(&state),
-                &on(&[n1()]),
-                "t_b",
-                Wanted::V4
-            )),
-            expected
-        );
+        for zones in [&zones, &Zones::from_netstate(&state)] {
+            let asked = |name: &str| sorted(ask(zones, &on(&[n1()]), name, Wanted::V4));
+            assert_eq!(asked("t_b"), service, "{alive}");
+            assert_eq!(asked("tasks.t_b"), service, "{alive}");
+            let own = asked(&gone);
+            if alive {
+                assert_eq!(own, addresses(&["10.0.4.5"]));
+            } else {
+                assert_eq!(own, Answer::NxDomain, "{gone} is on a dead node");
+            }
+        }
     }
 }
 

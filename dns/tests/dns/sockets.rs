@@ -164,10 +164,11 @@ async fn garbage_is_counted_and_the_resolver_goes_on() {
     stream.write_all(&[0, 3, 1, 2, 3]).await.expect("sent");
     let reply = ask_stream(&mut stream, &query(7, "t_a.", RecordType::A, None)).await;
     assert_eq!(reply.answers.len(), 1, "what is too short is passed over");
-    stream.write_all(&[0, 0]).await.expect("sent");
+    stream.write_all(&[0, 9, 1]).await.expect("sent");
+    stream.shutdown().await.expect("shut down");
     let closed = timeout(DEADLINE, stream.read_u8())
         .await
-        .expect("a connection with an empty message is closed in time");
+        .expect("a connection that ends within a message is closed in time");
     assert!(closed.is_err());
 
     let reply = ask_udp(sandbox.address, &query(7, "t_a.", RecordType::A, None)).await;
