@@ -273,6 +273,14 @@ impl From<weft_types::secret::Config> for SecretView {
     }
 }
 
+/// A cluster's spec, or Go's zero one, which has no name and null for labels.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum ShownSpec {
+    Known(Box<ClusterSpec>),
+    Zero(serde_json::Value),
+}
+
 /// The cluster; with join tokens for `GET /swarm`, without for `info`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -281,7 +289,7 @@ pub(crate) struct ClusterView {
     id: Option<ClusterId>,
     #[serde(flatten)]
     meta: Meta,
-    spec: ClusterSpec,
+    spec: ShownSpec,
     #[serde(rename = "TLSInfo")]
     tls_info: TlsInfo,
     root_rotation_in_progress: bool,
@@ -306,7 +314,7 @@ impl ClusterView {
         Self {
             id: Some(cluster.id),
             meta: cluster.meta.into(),
-            spec: crate::swarm::shown(cluster.spec),
+            spec: ShownSpec::Known(Box::new(crate::swarm::shown(cluster.spec))),
             tls_info: cluster.tls_info,
             root_rotation_in_progress: cluster.root_rotation_in_progress,
             default_addr_pool: pools,
@@ -327,7 +335,12 @@ impl ClusterView {
         Self {
             id: None,
             meta: Meta::default(),
-            spec: ClusterSpec::default(),
+            spec: ShownSpec::Zero(serde_json::json!({
+                "Labels": null, "Orchestration": {},
+                "Raft": {"ElectionTick": 0, "HeartbeatTick": 0}, "Dispatcher": {},
+                "CAConfig": {}, "TaskDefaults": {},
+                "EncryptionConfig": {"AutoLockManagers": false},
+            })),
             tls_info: TlsInfo::default(),
             root_rotation_in_progress: false,
             default_addr_pool: None,

@@ -1,0 +1,222 @@
+//! A pretended container engine of API 1.41.
+
+use std::{
+    convert::Infallible,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Body, Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixListener,
+    sync::Notify,
+    task::JoinHandle,
+};
+
+type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// An engine; gone when dropped.
+pub(crate) struct FakeEngine {
+    /// Told when a client's request or stream was cancelled.
+    pub(crate) cancelled: Arc<Notify>,
+    /// Told when a request came that is never answered.
+    pub(crate) hangs: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for FakeEngine {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl FakeEngine {
+    pub(crate) fn at(socket: &Path) -> Self {
+        let listener = UnixListener::bind(socket).unwrap();
+        let cancelled = Arc::new(Notify::new());
+        let hangs = Arc::new(Notify::new());
+        let told = (Arc::clone(&cancelled), Arc::clone(&hangs));
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let told = told.clone();
+                tokio::spawn(async move {
+                    let service = service_fn(move |request| answer(request, told.clone()));
+                    let connection = http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .with_upgrades();
+                    // Broken connections are what some tests are about.
+                    let _ = connection.await;
+                });
+            }
+        });
+        Self {
+            cancelled,
+            hangs,
+            task,
+        }
+    }
+}
+
+/// Tells when it is dropped.
+struct Told(Arc<Notify>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// So many bytes, then, if it must, nothing for ever.
+struct Stream {
+    first: Option<Bytes>,
+    left: u64,
+    hangs: Option<Told>,
+}
+
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        if self.left > 0 {
+            let size = self.left.min(64 << 10);
+            self.left -= size;
+            let bytes = Bytes::from(vec![b'x'; usize::try_from(size).unwrap()]);
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        match self.hangs {
+            Some(_) => Poll::Pending,
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+fn whole(status: u16, text: String) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(text)).boxed_unsync());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
+}
+
+fn networks() -> serde_json::Value {
+    json!([
+        {"Name": "bridge", "Id": "b".repeat(64), "Scope": "local", "Driver": "bridge"},
+        {"Name": "host", "Id": "h".repeat(64), "Scope": "local", "Driver": "host"},
+    ])
+}
+
+async fn answer(
+    mut request: Request<Incoming>,
+    (cancelled, hangs): (Arc<Notify>, Arc<Notify>),
+) -> Result<Answer, Infallible> {
+    let path = request.uri().path().to_owned();
+    let path = path.strip_prefix("/v1.41").unwrap_or(&path);
+    let method = request.method().clone();
+    let answer = match (&method, path) {
+        (_, "/_ping") => {
+            let mut answer = whole(200, if method == Method::HEAD { "" } else { "OK" }.into());
+            for (name, value) in [
+                ("Api-Version", "1.41"),
+                ("Ostype", "linux"),
+                ("Docker-Experimental", "false"),
+                ("Server", "Docker/20.10.24 (linux)"),
+                ("Content-Type", "text/plain; charset=utf-8"),
+            ] {
+                answer.headers_mut().insert(name, value.parse().unwrap());
+            }
+            answer
+        }
+        (_, "/version") => {
+            let details = json!({"ApiVersion": "1.41", "MinAPIVersion": "1.12"});
+            let version = json!({
+                "Platform": {"Name": ""}, "Version": "20.10.24", "ApiVersion": "1.41",
+                "MinAPIVersion": "1.12", "Os": "linux", "Arch": "amd64", "GitCommit": "x",
+                "GoVersion": "go", "KernelVersion": "6", "BuildTime": "then",
+                "Components": [{"Name": "Engine", "Version": "20.10.24", "Details": details}],
+            });
+            whole(200, version.to_string())
+        }
+        (_, "/info") => {
+            let info = json!({"ID": "E", "Name": "node1", "NCPU": 2, "Odd": [1.5, null],
+                "Driver": "overlay2", "OSType": "linux", "Swarm": {"LocalNodeState": "inactive"}});
+            whole(200, info.to_string())
+        }
+        (&Method::GET, "/networks") => whole(200, networks().to_string()),
+        (&Method::GET, "/networks/bridge") => whole(200, networks()[0].to_string()),
+        (&Method::POST, "/networks/create") => {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            whole(
+                201,
+                json!({"Id": "l", "Warning": "", "Was": body.len()}).to_string(),
+            )
+        }
+        (&Method::POST, "/networks/prune") => {
+            whole(200, json!({"NetworksDeleted": ["old"]}).to_string())
+        }
+        (&Method::GET, "/events") => {
+            let event = "{\"Type\":\"container\",\"Action\":\"start\"}\n";
+            stream(event.as_bytes(), 0, Some(Told(cancelled)))
+        }
+        (&Method::GET, "/download") => {
+            let size = request.uri().query().and_then(|query| query.parse().ok());
+            stream(b"", size.unwrap_or(0), None)
+        }
+        (&Method::GET, "/endless") => stream(b"begin", u64::MAX, Some(Told(cancelled))),
+        (&Method::GET, "/hang") => {
+            let _told = Told(cancelled);
+            hangs.notify_one();
+            std::future::pending::<Answer>().await
+        }
+        (&Method::POST, "/upload") => {
+            let mut size = 0;
+            let mut body = request.into_body();
+            while let Some(Ok(frame)) = body.frame().await {
+                size += frame.data_ref().map_or(0, Bytes::len);
+            }
+            whole(200, size.to_string())
+        }
+        (&Method::POST, "/exec/1/start") => {
+            let upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut stream = TokioIo::new(upgrade.await.unwrap());
+                stream.write_all(b"hello\n").await.unwrap();
+                let mut input = Vec::new();
+                // All input until the client's half is closed, then the answer.
+                stream.read_to_end(&mut input).await.unwrap();
+                stream.write_all(&input).await.unwrap();
+                stream.write_all(b"bye\n").await.unwrap();
+                stream.shutdown().await.unwrap();
+            });
+            let mut answer = whole(101, String::new());
+            for (name, value) in [("Connection", "Upgrade"), ("Upgrade", "tcp")] {
+                answer.headers_mut().insert(name, value.parse().unwrap());
+            }
+            answer
+        }
+        _ => whole(404, json!({"message": "page not found"}).to_string()),
+    };
+    Ok(answer)
+}
+
+fn stream(first: &'static [u8], left: u64, hangs: Option<Told>) -> Answer {
+    let first = (!first.is_empty()).then(|| Bytes::from_static(first));
+    let body = Stream { first, left, hangs };
+    Response::new(UnsyncBoxBody::new(body))
+}

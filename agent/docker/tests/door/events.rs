@@ -1,0 +1,121 @@
+//! One stream of events: the engine's and the swarm's.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use serde_json::{Value, json};
+use weft_proto::{ControlApi, ControlRequest, Object};
+use weft_types::TaskState;
+
+use crate::{
+    bed::{Bed, filters, soon},
+    cluster::{FakeNode, NOW, node_id},
+};
+
+struct Stream {
+    body: hyper::body::Incoming,
+    rest: String,
+}
+
+impl Stream {
+    async fn open(bed: &Bed, query: &str) -> Self {
+        let path = format!("/v1.41/events?{query}");
+        let request = Request::get(path).body(Empty::<Bytes>::new()).unwrap();
+        let body = bed.send(request).await.into_body();
+        let mut stream = Self {
+            body,
+            rest: String::new(),
+        };
+        assert_eq!(stream.next().await["Type"], "container");
+        stream
+    }
+
+    async fn next(&mut self) -> Value {
+        while !self.rest.contains('\n') {
+            let frame = soon("an event", self.body.frame()).await.unwrap().unwrap();
+            self.rest
+                .push_str(&String::from_utf8_lossy(frame.data_ref().unwrap()));
+        }
+        let (line, rest) = self.rest.split_once('\n').unwrap();
+        let event = serde_json::from_str(line).unwrap();
+        self.rest = rest.to_owned();
+        event
+    }
+}
+
+#[tokio::test]
+async fn changes_are_told_with_what_changed() {
+    let bed = Bed::new(FakeNode::manager()).await;
+    let mut stream = Stream::open(&bed, "").await;
+    let cluster = &bed.node.cluster;
+    let body = json!({"Name": "ev", "TaskTemplate": {"ContainerSpec": {"Image": "tool:latest"}}});
+    let spec = serde_json::from_value(body).unwrap();
+    let request = ControlRequest::CreateService {
+        spec: Box::new(spec),
+        registry_auth: String::new(),
+    };
+    cluster.call(request).await.unwrap();
+    let old = cluster.state().services[0].clone();
+    cluster.tell(None, Some(Object::Service(Box::new(old.clone()))));
+    let event = stream.next().await;
+    assert_eq!(
+        event,
+        json!({"Type": "service", "Action": "create", "scope": "swarm",
+            "Actor": {"ID": old.id, "Attributes": {"name": "ev"}},
+            "time": NOW.0 / 1_000_000_000, "timeNano": NOW.0})
+    );
+
+    let mut new = old.clone();
+    new.spec.mode.replicated = Some(weft_types::service::Replicated { replicas: Some(2) });
+    if let Some(container) = &mut new.spec.task_template.container_spec {
+        container.image = "tool:2".into();
+    }
+    let boxed =
+        |service: &weft_types::service::Service| Some(Object::Service(Box::new(service.clone())));
+    cluster.tell(boxed(&old), boxed(&new));
+    assert_eq!(
+        stream.next().await["Actor"]["Attributes"],
+        json!({"name": "ev", "image.old": "tool:latest", "image.new": "tool:2",
+            "replicas.old": "1", "replicas.new": "2"})
+    );
+
+    // What only we keep is no news; tasks are never told.
+    let mut internal = new.clone();
+    internal.allocation_error = "other".into();
+    cluster.tell(boxed(&new), boxed(&internal));
+    let mut task = None;
+    if let Some(first) = cluster.state().tasks.first() {
+        task = Some(first.clone());
+    }
+    if let Some(mut task) = task {
+        task.desired_state = TaskState::Shutdown;
+        cluster.tell(None, Some(Object::Task(Box::new(task))));
+    }
+    cluster.tell(boxed(&new), None);
+    assert_eq!(stream.next().await["Action"], "remove");
+
+    let old = cluster.state().nodes[2].clone();
+    let mut new = old.clone();
+    new.spec.availability = weft_types::node::Availability::Pause;
+    cluster.tell(
+        Some(Object::Node(Box::new(old))),
+        Some(Object::Node(Box::new(new))),
+    );
+    assert_eq!(
+        stream.next().await["Actor"],
+        json!({"ID": node_id(3), "Attributes":
+            {"availability.new": "pause", "availability.old": "active", "name": "node3"}})
+    );
+}
+
+#[tokio::test]
+async fn filters_hold_for_both() {
+    let bed = Bed::new(FakeNode::manager()).await;
+    let mut stream = Stream::open(&bed, &filters(&[("node", "node2"), ("scope", "swarm")])).await;
+    let nodes = bed.node.cluster.state().nodes.clone();
+    for node in &nodes {
+        let object = Object::Node(Box::new(node.clone()));
+        bed.node.cluster.tell(None, Some(object));
+    }
+    assert_eq!(stream.next().await["Actor"]["ID"], node_id(2).to_string());
+}

@@ -1,0 +1,12 @@
+//! The front door as clients meet it: real HTTP over a unix socket, in front of a pretended
+//! cluster and a pretended engine.
+
+mod bed;
+mod cli;
+mod cluster;
+mod engine;
+mod errors;
+mod events;
+mod objects;
+mod passthrough;
+mod swarm;

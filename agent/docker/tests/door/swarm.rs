@@ -1,0 +1,165 @@
+//! Ping, version, info, and the swarm itself.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use serde_json::json;
+
+use crate::{
+    bed::Bed,
+    cluster::{FakeNode, NOW, node_id},
+};
+
+#[tokio::test]
+async fn a_ping_tells_versions_and_the_node_s_part() {
+    for (node, swarm) in [
+        (FakeNode::inactive(), "inactive"),
+        (FakeNode::worker(), "active/worker"),
+        (FakeNode::manager(), "active/manager"),
+    ] {
+        let bed = Bed::new(node).await;
+        let request = Request::head("/_ping").body(Empty::<Bytes>::new()).unwrap();
+        let response = bed.send(request).await;
+        let headers = response.headers();
+        assert_eq!(response.status(), 200);
+        assert_eq!(headers["swarm"], swarm);
+        assert_eq!(headers["api-version"], "1.41");
+        assert_eq!(headers["ostype"], "linux");
+        assert_eq!(headers["server"], "Docker/20.10.24 (linux)");
+    }
+}
+
+#[tokio::test]
+async fn version_and_info_are_the_engine_s_with_ours_put_in() {
+    let bed = Bed::new(FakeNode::worker()).await;
+    let (_, version) = bed.get("/version").await;
+    assert_eq!(version["ApiVersion"], "1.41");
+    assert_eq!(version["MinAPIVersion"], "1.24");
+    assert_eq!(version["KernelVersion"], "6");
+    assert_eq!(version["Components"][0]["Details"]["MinAPIVersion"], "1.24");
+    assert_eq!(version["Components"][1]["Name"], "weft");
+    let (_, info) = bed.get("/v1.41/info").await;
+    assert_eq!(
+        info,
+        json!({
+            "ID": "E", "Name": "node1", "NCPU": 2, "Odd": [1.5, null], "Driver": "overlay2",
+            "OSType": "linux",
+            "Swarm": {"NodeID": node_id(2), "NodeAddr": "192.0.2.12", "LocalNodeState": "active",
+                "ControlAvailable": false, "Error": "",
+                "RemoteManagers": [{"NodeID": node_id(1), "Addr": "192.0.2.11:2377"}]}
+        })
+    );
+    let bed = Bed::new(FakeNode::inactive()).await;
+    assert_eq!(
+        bed.get("/info").await.1["Swarm"],
+        json!({"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive",
+            "ControlAvailable": false, "Error": "", "RemoteManagers": null})
+    );
+}
+
+fn cluster() -> serde_json::Value {
+    json!({
+        "ID": "0000000000000000000000025", "Version": {"Index": 9},
+        "CreatedAt": NOW, "UpdatedAt": NOW,
+        "Spec": {"Name": "default", "Labels": {},
+            "Orchestration": {"TaskHistoryRetentionLimit": 5},
+            "Raft": {"SnapshotInterval": 10000, "KeepOldSnapshots": 0,
+                "LogEntriesForSlowFollowers": 500, "ElectionTick": 10, "HeartbeatTick": 1},
+            "Dispatcher": {"HeartbeatPeriod": 5_000_000_000_u64},
+            "CAConfig": {"NodeCertExpiry": 7_776_000_000_000_000_u64},
+            "TaskDefaults": {}, "EncryptionConfig": {"AutoLockManagers": false}},
+        "TLSInfo": {"TrustRoot": "pem"}, "RootRotationInProgress": false,
+        "DefaultAddrPool": ["10.0.0.0/8"], "SubnetSize": 24, "DataPathPort": 4789,
+    })
+}
+
+#[tokio::test]
+async fn the_cluster_is_shown_without_its_secrets() {
+    let bed = Bed::new(FakeNode::manager()).await;
+    let mut expected = cluster();
+    let info = bed.get("/v1.41/info").await.1["Swarm"].clone();
+    assert_eq!(info["Cluster"], expected);
+    assert_eq!((&info["Nodes"], &info["Managers"]), (&3.into(), &1.into()));
+    expected["JoinTokens"] = json!({"Worker": "SWMTKN-1-w", "Manager": "SWMTKN-1-m"});
+    assert_eq!(bed.get("/v1.41/swarm").await, (200, expected));
+    assert_eq!(
+        bed.get("/v1.41/swarm/unlockkey").await,
+        (200, json!({"UnlockKey": ""}))
+    );
+}
+
+/// What the stock client sends.
+fn init(advertise: &str) -> serde_json::Value {
+    json!({
+        "ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": advertise, "DataPathAddr": "",
+        "DataPathPort": 0, "ForceNewCluster": false,
+        "Spec": {"Labels": null, "Orchestration": {}, "Raft": {"ElectionTick": 0, "HeartbeatTick": 0},
+            "Dispatcher": {}, "CAConfig": {}, "TaskDefaults": {},
+            "EncryptionConfig": {"AutoLockManagers": false}},
+        "AutoLockManagers": false, "Availability": "", "DefaultAddrPool": [], "SubnetSize": 24
+    })
+}
+
+#[tokio::test]
+async fn init_is_checked_and_handed_on() {
+    let bed = Bed::new(FakeNode::inactive()).await;
+    let refused = bed.json("POST", "/v1.41/swarm/init", init("nosuch0")).await;
+    assert_eq!(refused.0, 400);
+    for (field, value, words) in [
+        ("DataPathPort", json!(80), "not in valid range"),
+        ("DefaultAddrPool", json!(["x"]), "invalid CIDR address: x"),
+        ("DefaultAddrPool", json!(["10.0.0.0/25"]), "too small"),
+        (
+            "DefaultAddrPool",
+            json!(["10.0.0.0/8", "10.1.0.0/16"]),
+            "overlaps",
+        ),
+        ("SubnetSize", json!(30), "out of range"),
+        (
+            "Availability",
+            json!("sleepy"),
+            "invalid Availability: \"sleepy\"",
+        ),
+    ] {
+        let mut body = init("192.0.2.11");
+        body[field] = value;
+        let (status, text) = bed
+            .refusal("POST", "/v1.41/swarm/init", &body.to_string())
+            .await;
+        assert_eq!(status, 400, "{field}: {text}");
+        assert!(text.contains(words), "{field}: {text}");
+    }
+    let made = bed
+        .json("POST", "/v1.41/swarm/init", init("192.0.2.11"))
+        .await;
+    assert_eq!(made, (200, json!(node_id(1))));
+    assert_eq!(
+        *bed.node.asked.lock().unwrap(),
+        ["init nosuch0", "init 192.0.2.11"]
+    );
+}
+
+#[tokio::test]
+async fn join_and_leave_are_handed_on() {
+    let bed = Bed::new(FakeNode::inactive()).await;
+    let join = |token: &str| {
+        json!({"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "", "DataPathAddr": "",
+            "RemoteAddrs": ["192.0.2.11:2377"], "JoinToken": token, "Availability": ""})
+    };
+    let refused = bed.json("POST", "/v1.41/swarm/join", join("garbage")).await;
+    assert_eq!(refused, (500, json!({"message": "invalid join token"})));
+    let joined = bed
+        .text("POST", "/v1.41/swarm/join", &join("good").to_string())
+        .await;
+    assert_eq!(joined, (200, String::new()));
+    let empty = r#"{"RemoteAddrs":[]}"#;
+    assert_eq!(bed.refusal("POST", "/v1.41/swarm/join", empty).await.0, 400);
+
+    let bed = Bed::new(FakeNode::worker()).await;
+    let left = bed.text("POST", "/v1.41/swarm/leave", "").await;
+    assert_eq!(left, (200, String::new()));
+    let bed = Bed::new(FakeNode::manager()).await;
+    let left = bed.text("POST", "/v1.41/swarm/leave?force=1", "").await;
+    assert_eq!(left, (200, String::new()));
+    assert_eq!(*bed.node.asked.lock().unwrap(), ["leave true"]);
+}
