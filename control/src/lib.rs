@@ -14,3 +14,5 @@ pub mod settle;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,316 @@
+//! A little world for tests: one store, all loops, and fake agents under virtual time.
+
+mod invariants;
+mod random;
+mod stories;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use weft_proto::{ControlError, ControlReply, ControlRequest};
+use weft_types::{
+    NetworkId, NodeId, ServiceId, TaskId, TaskState, Timestamp,
+    network::NetworkSpec,
+    node::{Availability, NodeState},
+    service::{Service, ServiceSpec},
+    task::{Task, TaskStatus},
+};
+
+use crate::{
+    api,
+    dispatcher::{self, Acks},
+    fixture, settle,
+    store::{Change, IdSource, Store, Transaction, View},
+};
+
+/// How long agents take for one step.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+pub(crate) struct World {
+    pub(crate) store: Store,
+    pub(crate) now: Timestamp,
+    ids: IdSource,
+    /// Nodes whose agent is there, and since when the others are not.
+    silent: BTreeMap<NodeId, Timestamp>,
+    /// What agents have of tasks, whatever the managers know.
+    seen: BTreeMap<TaskId, TaskState>,
+    wake_at: Option<Timestamp>,
+    /// Tasks to crash at the next tick.
+    crash: BTreeSet<TaskId>,
+}
+
+pub(crate) fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+impl World {
+    /// A cluster of so many ready nodes, with its ingress network.
+    pub(crate) fn new(nodes: u32, seed: u64) -> Self {
+        let mut world = Self {
+            store: Store::new(),
+            now: Timestamp(1_800_000_000_000_000_000),
+            ids: IdSource::seeded(seed),
+            silent: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            wake_at: None,
+            crash: BTreeSet::new(),
+        };
+        let mut changes = vec![
+            Change::put(fixture::cluster()),
+            Change::put(fixture::network(1, "ingress")),
+        ];
+        changes.extend((1..=nodes).map(|number| Change::put(fixture::node(number))));
+        world.commit(changes);
+        world.settle();
+        world
+    }
+
+    pub(crate) fn view(&self) -> View {
+        self.store.view()
+    }
+
+    pub(crate) fn commit(&mut self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let index = self.store.index() + 1;
+        let before = self.view();
+        let transaction = Transaction {
+            now: self.now,
+            changes,
+        };
+        self.store
+            .apply(index, &transaction)
+            .unwrap_or_else(|error| panic!("a loop proposed what the store refuses: {error}"));
+        invariants::check(&before, &self.view());
+    }
+
+    /// Runs the loops until they are content, and checks that they then are.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..50 {
+            let outcome = settle::settle(&self.view(), self.now, &mut self.ids);
+            self.wake_at = outcome.wake_at;
+            if outcome.changes.is_empty() {
+                return;
+            }
+            self.commit(outcome.changes);
+        }
+        let outcome = settle::settle(&self.view(), self.now, &mut self.ids);
+        panic!("the loops do not settle: {:#?}", outcome.changes);
+    }
+
+    pub(crate) fn ask(&mut self, request: &ControlRequest) -> Result<ControlReply, ControlError> {
+        let (changes, reply) = api::handle(&self.view(), self.now, &mut self.ids, request)?;
+        self.commit(changes);
+        self.settle();
+        Ok(reply)
+    }
+
+    pub(crate) fn create(&mut self, spec: ServiceSpec) -> ServiceId {
+        let request = ControlRequest::CreateService {
+            spec: Box::new(spec),
+            registry_auth: String::new(),
+        };
+        match self.ask(&request) {
+            Ok(ControlReply::Created(id)) => id.parse().unwrap(),
+            other => panic!("service was not created: {other:?}"),
+        }
+    }
+
+    pub(crate) fn create_network(&mut self, spec: NetworkSpec) -> NetworkId {
+        match self.ask(&ControlRequest::CreateNetwork(Box::new(spec))) {
+            Ok(ControlReply::Created(id)) => id.parse().unwrap(),
+            other => panic!("network was not created: {other:?}"),
+        }
+    }
+
+    pub(crate) fn update(&mut self, id: ServiceId, edit: impl FnOnce(&mut ServiceSpec)) {
+        let service = self.service(id);
+        let mut spec = service.spec.clone();
+        edit(&mut spec);
+        self.ask(&ControlRequest::UpdateService {
+            service: id.to_string(),
+            version: service.meta.version.index,
+            spec: Box::new(spec),
+            registry_auth: None,
+            rollback: false,
+        })
+        .unwrap();
+    }
+
+    pub(crate) fn service(&self, id: ServiceId) -> Service {
+        self.view().service(id).unwrap().as_ref().clone()
+    }
+
+    pub(crate) fn tasks(&self, id: ServiceId) -> Vec<Task> {
+        let view = self.view();
+        let tasks = view.tasks_of(id).map(|task| task.as_ref().clone());
+        tasks.collect()
+    }
+
+    /// Tasks meant to run that do.
+    pub(crate) fn running(&self, id: ServiceId) -> Vec<Task> {
+        let mut tasks = self.tasks(id);
+        tasks.retain(|task| {
+            task.desired_state == TaskState::Running && task.status.state == TaskState::Running
+        });
+        tasks
+    }
+
+    pub(crate) fn crash(&mut self, task: TaskId) {
+        self.crash.insert(task);
+    }
+
+    pub(crate) fn silence(&mut self, node: NodeId) {
+        self.silent.entry(node).or_insert(self.now);
+    }
+
+    pub(crate) fn revive(&mut self, node: NodeId) {
+        if self.silent.remove(&node).is_some() {
+            let view = self.view();
+            let Some(known) = view.node(node) else { return };
+            let mut known = known.as_ref().clone();
+            known.status.state = NodeState::Ready;
+            known.status.message.clear();
+            self.commit(vec![Change::put(known)]);
+            self.settle();
+        }
+    }
+
+    pub(crate) fn availability(&mut self, node: NodeId, availability: Availability) {
+        let view = self.view();
+        let Some(known) = view.node(node) else { return };
+        let mut spec = known.spec.clone();
+        spec.availability = availability;
+        self.ask(&ControlRequest::UpdateNode {
+            node: node.to_string(),
+            version: known.meta.version.index,
+            spec,
+        })
+        .unwrap();
+    }
+
+    /// Time goes on by one tick: agents step and report, silent nodes are found out, loops run.
+    pub(crate) fn tick(&mut self) {
+        self.now = self.now.after(TICK);
+        let silent: Vec<(NodeId, Timestamp)> = self.silent.iter().map(|(n, t)| (*n, *t)).collect();
+        for (node, since) in silent {
+            if self.now.since(since) > secs(15) {
+                let changes = dispatcher::down(&self.view(), self.now, node, "heartbeat failure");
+                self.commit(changes);
+            }
+        }
+        let nodes: Vec<NodeId> = self.view().nodes().map(|node| node.id).collect();
+        for node in nodes {
+            if self.silent.contains_key(&node) {
+                continue;
+            }
+            let assigned = dispatcher::assignments(&self.view(), node);
+            let mut reports = Vec::new();
+            for task in &assigned.tasks {
+                if let Some(status) = self.step(task) {
+                    reports.push((task.id, status));
+                }
+            }
+            let changes = dispatcher::status(&self.view(), self.now, node, &reports);
+            self.commit(changes);
+        }
+        let acks = Acks {
+            applied: self
+                .view()
+                .nodes()
+                .filter(|node| !self.silent.contains_key(&node.id))
+                .map(|node| (node.id, self.store.index()))
+                .collect(),
+            draining: BTreeMap::new(),
+        };
+        let outcome = dispatcher::withdraw(&self.view(), self.now, &acks);
+        self.commit(outcome.changes);
+        self.settle();
+    }
+
+    /// One step of a task's agent; the image says how the program behaves.
+    fn step(&mut self, task: &Task) -> Option<TaskStatus> {
+        use TaskState as S;
+        let seen = self.seen.get(&task.id).copied();
+        let seen = seen.unwrap_or(task.status.state).max(task.status.state);
+        let image = task
+            .spec
+            .container_spec
+            .as_ref()
+            .map_or("", |c| c.image.as_str());
+        let stop = task.desired_state > S::Complete;
+        let run = (S::Running..=S::Complete).contains(&task.desired_state);
+        let (next, err) = match seen {
+            _ if seen.is_terminal() => return None,
+            S::Running if self.crash.remove(&task.id) => (S::Failed, "task: non-zero exit (1)"),
+            _ if stop && (task.withdrawn || seen < S::Running) => (S::Shutdown, ""),
+            S::Assigned => (S::Accepted, ""),
+            S::Accepted => (S::Preparing, ""),
+            S::Preparing if image == "missing" => (S::Rejected, "No such image: missing"),
+            S::Preparing => (S::Ready, ""),
+            S::Ready if run => (S::Starting, ""),
+            S::Starting if image == "unhealthy" => (S::Failed, "task: non-zero exit (137)"),
+            S::Starting => (S::Running, ""),
+            S::Running if image == "crash" => (S::Failed, "task: non-zero exit (3)"),
+            S::Running if image == "job" => (S::Complete, ""),
+            _ => return None,
+        };
+        self.seen.insert(task.id, next);
+        Some(TaskStatus {
+            timestamp: self.now,
+            state: next,
+            err: err.to_owned(),
+            ..TaskStatus::default()
+        })
+    }
+
+    pub(crate) fn advance(&mut self, time: Duration) {
+        let until = self.now.after(time);
+        while self.now < until {
+            self.tick();
+        }
+    }
+
+    /// Ticks until `is` holds.
+    pub(crate) fn until(&mut self, limit: Duration, what: &str, is: impl Fn(&Self) -> bool) {
+        let begun = self.now;
+        while !is(self) {
+            assert!(
+                self.now.since(begun) < limit,
+                "waited {limit:?} for: {what}\n{}",
+                self.picture()
+            );
+            self.tick();
+        }
+    }
+
+    /// All tasks, for people.
+    pub(crate) fn picture(&self) -> String {
+        let mut lines: Vec<String> = self
+            .view()
+            .tasks()
+            .map(|task| {
+                format!(
+                    "{} v{} on {:?}: {} of {} {}",
+                    task.name,
+                    task.spec_version.index,
+                    task.node_id,
+                    task.status.state,
+                    task.desired_state,
+                    task.status.err
+                )
+            })
+            .collect();
+        lines.sort();
+        lines.extend(self.view().services().map(|service| {
+            format!(
+                "{} {:?} {}",
+                service.spec.name, service.update_status, service.allocation_error
+            )
+        }));
+        lines.join("\n")
+    }
+}
