@@ -21,7 +21,7 @@ use weft_proto::{
 use weft_types::{NodeId, TaskId};
 
 use super::{Manager, clock, propose::ProposeError};
-use super::api;
+use crate::api;
 
 /// How long a request may take.
 const CALL_LIMIT: Duration = Duration::from_secs(20);

@@ -6,7 +6,6 @@
 //! moment comes that it named.
 
 mod acks;
-mod api;
 mod bootstrap;
 mod call;
 mod clock;

@@ -23,7 +23,7 @@ use weft_proto::{
 use weft_types::{
     NodeId,
     cluster::{Cluster, ClusterSpec},
-    netstate::NetState,
+    netstate::{NetDelta, NetState},
     node::{Availability, Node, NodeDescription},
     task::Task,
 };
@@ -204,6 +204,16 @@ impl Agent {
         }
     }
 
+    /// Sends heartbeats from now on, as long as the session takes them.
+    pub fn keep_alive(&self) {
+        let say = self.say.clone();
+        tokio::spawn(async move {
+            while say.send(NodeMessage::Heartbeat).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+    }
+
     /// The next message, taken to heart.
     pub async fn next(&mut self) -> Option<ManagerMessage> {
         let message = tokio::time::timeout(LIMIT, self.hear.message())
@@ -246,5 +256,3 @@ impl Agent {
         }
     }
 }
-
-use weft_types::netstate::NetDelta;
