@@ -17,11 +17,12 @@ use crate::{build, evidence, place, rights, setup};
 /// The suite: PyPI's source distribution of this version.
 const SUITE: &str = "docker==7.0.0";
 /// What the suite itself needs, at the versions it was released with.
-const NEEDS: [&str; 6] = [
+const NEEDS: [&str; 7] = [
     "requests==2.31.0",
     "urllib3==1.26.18",
     "packaging==21.3",
     "websocket-client==1.3.3",
+    "paramiko==2.11.0",
     "pytest==7.4.2",
     "pytest-timeout==2.1.0",
 ];
@@ -74,7 +75,7 @@ fn fetch(home: &Path) -> Result<()> {
     ))
     .args(NEEDS)
     .show()?;
-    run(&format!("{python} -m pip download --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-binary :all: {SUITE} --dest"))
+    run(&format!("{python} -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: {SUITE} --dest"))
         .arg(home)
         .show()?;
     let archive = fs::read_dir(home)?

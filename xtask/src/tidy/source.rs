@@ -114,7 +114,7 @@ pub(super) fn check(name: &str, text: &str, faults: &mut Vec<Fault>) {
         && !name.starts_with("agent/src/bin/weft/")
         && text.contains("weft_control")
     {
-        fault(None, "only the agent's main wires the manager role in; take what you need as a trait of control/proto".into());
+        fault(None, "only the agent's program (agent/src/bin) wires the manager role in; take what you need as a trait of control/proto".into());
     }
 }
 
