@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use weft_abi::{Addr, Be16, Counter, Drop, Flow, FlowKey, Program, counter_index, flow, tcp};
+use weft_abi::{Addr, Be16, Counter, Drop, Event, Flow, FlowKey, Program, counter_index, flow, tcp};
 use weft_types::BackendId;
 
-use crate::{DataplaneError, DropCount, keeper::Keeper};
+use crate::{DataplaneError, DropCount, DropSample, keeper::Keeper, kernel::clock};
 
 /// Both directions of one flow.
 #[derive(Debug, Clone, Copy, Default)]
@@ -115,11 +115,65 @@ impl Keeper {
                         program: program.name(),
                         packets: total.packets,
                         bytes: total.bytes,
-                        sample: None,
+                        sample: self.sample(program, *reason),
                     });
                 }
             }
         }
         Ok(drops)
+    }
+
+    fn sample(&self, program: Program, reason: Drop) -> Option<DropSample> {
+        let samples = self.collector.as_ref()?.samples.lock().ok()?;
+        let event: &Event = samples.get(&(program as u8, reason as u8))?;
+        Some(DropSample {
+            age: clock::monotonic().saturating_sub(Duration::from_nanos(event.at)),
+            source: (event.src.into(), event.sport.get()),
+            destination: (event.dst.into(), event.dport.get()),
+            protocol: event.proto,
+            vni: event.net,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(side: u8, proto: u8, bits: u8, last: Duration) -> (FlowKey, Flow) {
+        let value = Flow { proto, tcp: bits, last: last.as_nanos() as u64, packets: 1, backend: 7, ..Flow::default() };
+        (FlowKey { side, proto, ..FlowKey::default() }, value)
+    }
+
+    fn pair(proto: u8, bits: [u8; 2]) -> Pair {
+        let last = Duration::from_secs(1000);
+        let entries = vec![entry(flow::WIRE, proto, bits[0], last), entry(flow::REPLY, proto, bits[1], last)];
+        let mut pairs = pairs(entries);
+        let pair = pairs.next().expect("one flow");
+        assert!(pairs.next().is_none(), "two entries are one flow");
+        pair
+    }
+
+    #[test]
+    fn an_idle_connection_lives_longer_than_keep_alive() {
+        let open = pair(TCP, [tcp::SYN | tcp::DATA; 2]);
+        assert!(!open.is_dead(Duration::from_secs(1000 + 24 * 3600)));
+        assert!(open.is_dead(Duration::from_secs(1000) + TCP_IDLE + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_connection_is_closed_by_both_sides_or_by_a_reset() {
+        assert!(!pair(TCP, [tcp::FIN, tcp::DATA]).is_closed());
+        assert!(pair(TCP, [tcp::FIN, tcp::FIN]).is_closed());
+        assert!(pair(TCP, [tcp::DATA, tcp::RST]).is_closed());
+        assert!(pair(TCP, [tcp::FIN, tcp::FIN]).is_dead(Duration::from_secs(1011)));
+    }
+
+    #[test]
+    fn datagrams_are_remembered_as_long_as_they_are_answered() {
+        let answered = pair(UDP, [0, 0]);
+        assert!(!answered.is_dead(Duration::from_secs(1100)));
+        let alone = Pair { reply: None, ..answered };
+        assert!(alone.is_dead(Duration::from_secs(1031)));
     }
 }

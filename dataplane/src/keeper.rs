@@ -18,11 +18,12 @@ use weft_types::TaskId;
 
 use crate::{
     Applied, Config, DataplaneError, Desired, Repairs, Sandbox, SandboxSpec, Status,
+    collector::Collector,
     interfaces::{self, Interface},
     kernel::{
         bpf::{self, Hook, Programs},
         firewall::{self, Firewall},
-        netlink::Netlink,
+        netlink::{Netlink, Route},
         netns, sysctl,
     },
     links::{self, OVERLAY, Surroundings},
@@ -33,7 +34,6 @@ use crate::{
 /// A sandbox of this node.
 struct Local {
     cookie: u64,
-    netns: Arc<OwnedFd>,
     interfaces: Vec<(Interface, Endpoint)>,
 }
 
@@ -58,6 +58,8 @@ pub(crate) struct Keeper {
     adopted_namespaces: BTreeMap<u64, BTreeSet<u32>>,
     hooks: BTreeSet<Hook>,
     firewall: Option<Firewall>,
+    routes: BTreeSet<Route>,
+    pub(crate) collector: Option<Collector>,
     repairs: Repairs,
 }
 
@@ -123,6 +125,8 @@ impl Keeper {
             adopted_namespaces: BTreeMap::new(),
             hooks: BTreeSet::new(),
             firewall: None,
+            routes: BTreeSet::new(),
+            collector: None,
             repairs: Repairs::default(),
             config,
         };
@@ -320,8 +324,9 @@ impl Keeper {
             changes += written;
             repairs.entries += repaired;
         }
-        if let Some(written) = errors.note(self.write_routes()) {
+        if let Some((written, repaired)) = errors.note(self.write_routes()) {
             changes += written;
+            repairs.links += repaired;
         }
         if let Some(repaired) = errors.note(self.write_firewall(read_back)) {
             repairs.firewall += repaired;
@@ -377,6 +382,11 @@ impl Keeper {
             }
         }
         self.held = Some(have);
+        match &self.collector {
+            Some(collector) if written > 0 => collector.wake(),
+            Some(_) => {}
+            None => self.collector = errors.note(Collector::start(&self.programs)),
+        }
         errors.finish()?;
         Ok((written, repaired))
     }
@@ -496,8 +506,8 @@ impl Keeper {
         }
     }
 
-    /// How many routes and neighbours were written or removed.
-    fn write_routes(&mut self) -> Result<u64, DataplaneError> {
+    /// How many routes and neighbours were written or removed, and how many routes had been there.
+    fn write_routes(&mut self) -> Result<(u64, u64), DataplaneError> {
         let mut interfaces = self.interfaces();
         // The kernel takes no route through a link that is down.
         interfaces.retain(|endpoint| self.surroundings.links.get(&endpoint.ifindex).is_some_and(|link| link.up));
@@ -519,10 +529,16 @@ impl Keeper {
             errors.note(self.netlink.remove_route(route));
             written += 1;
         }
+        let mut repaired = 0;
         for route in routes.difference(&have) {
             errors.note(self.netlink.put_route(route));
-            written += 1;
+            if self.routes.contains(route) {
+                repaired += 1;
+            } else {
+                written += 1;
+            }
         }
+        self.routes = routes;
         let neighbours = links::neighbours(&interfaces);
         let have: BTreeSet<_> =
             self.netlink.neighbours()?.into_iter().filter(|neighbour| ours.contains(&neighbour.link)).collect();
@@ -537,7 +553,7 @@ impl Keeper {
                 written += 1;
             }
         }
-        errors.finish().map(|()| written)
+        errors.finish().map(|()| (written, repaired))
     }
 
     /// Makes or mends a task's interfaces.
@@ -557,7 +573,7 @@ impl Keeper {
         let addresses = made.iter().flat_map(|(interface, _)| interface.addresses.iter().map(IpNetwork::ip)).collect();
         let plan: Vec<Interface> = made.iter().map(|(interface, _)| interface.clone()).collect();
         let netns = Arc::new(netns);
-        self.sandboxes.insert(spec.task, Local { cookie, netns: netns.clone(), interfaces: made });
+        self.sandboxes.insert(spec.task, Local { cookie, interfaces: made });
         // Programs and rows first, links up last: no packet meets a half-made interface.
         self.look_around()?;
         self.reconcile(false)?;

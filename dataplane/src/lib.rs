@@ -7,6 +7,7 @@
 //! runs this code.
 
 mod apply;
+mod collector;
 mod config;
 pub mod desired;
 mod flows;

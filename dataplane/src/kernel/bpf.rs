@@ -91,9 +91,7 @@ pub(crate) struct Maps {
     pub(crate) local_tasks: Map<u32, Endpoint>,
     pub(crate) netns: Map<u64, Netns>,
     pub(crate) services: Map<u32, ServiceCount>,
-    pub(crate) flow_new: Map<FlowKey, Flow>,
     pub(crate) flow: Map<FlowKey, Flow>,
-    pub(crate) pick: Map<FlowKey, Pick>,
     pub(crate) counters: Map<u32, Counter>,
 }
 
@@ -119,9 +117,7 @@ impl Maps {
             local_tasks: open!(LOCAL_TASKS),
             netns: open!(NETNS),
             services: open!(SERVICES),
-            flow_new: open!(FLOW_NEW),
             flow: open!(FLOW),
-            pick: open!(PICK),
             counters: open!(COUNTERS),
         })
     }

@@ -1,7 +1,9 @@
 //! The doors to the kernel: the only place with `unsafe`.
 
 pub(crate) mod bpf;
+pub(crate) mod clock;
 pub(crate) mod error;
+pub(crate) mod events;
 pub(crate) mod firewall;
 pub(crate) mod map;
 pub(crate) mod netlink;

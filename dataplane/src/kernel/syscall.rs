@@ -138,8 +138,6 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 /// Shape of a map, as the kernel has it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MapShape {
-    pub(super) id: u32,
-    pub(super) kind: u32,
     pub(super) key_size: u32,
     pub(super) value_size: u32,
     pub(super) entries: u32,
@@ -149,19 +147,15 @@ pub(super) struct MapShape {
 pub(super) fn map_shape(fd: BorrowedFd<'_>) -> io::Result<MapShape> {
     let info = info(fd)?;
     Ok(MapShape {
-        kind: word(&info, 0),
-        id: word(&info, 4),
         key_size: word(&info, 8),
         value_size: word(&info, 12),
         entries: word(&info, 16),
     })
 }
 
-/// What a link attaches, and where.
+/// Where a link attaches.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LinkShape {
-    /// Id of the program.
-    pub(super) program: u32,
     /// For tcx: the interface, 0 when it is gone or the link was detached. For cgroups: the low half
     /// of the cgroup's id, 0 likewise.
     pub(super) target: u32,
@@ -170,7 +164,7 @@ pub(super) struct LinkShape {
 /// Shape of the link behind `fd`. Both tcx and cgroup links keep their target at the same place.
 pub(super) fn link_shape(fd: BorrowedFd<'_>) -> io::Result<LinkShape> {
     let info = info(fd)?;
-    Ok(LinkShape { program: word(&info, 8), target: word(&info, 16) })
+    Ok(LinkShape { target: word(&info, 16) })
 }
 
 /// Attaches a program to an interface (by index in the calling thread's namespace) or to a cgroup

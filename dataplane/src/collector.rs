@@ -1,0 +1,132 @@
+//! Forgets dead flows and keeps the last sample of each drop, on a thread of its own: the flow table
+//! may be large, and nobody should wait for it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use weft_abi::{Backend, Endpoint, Event, Flow, FlowKey, backend, event, maps};
+
+use crate::{
+    DataplaneError,
+    flows::{Pair, pairs},
+    kernel::{bpf::Programs, clock, events::Events, map::Map},
+};
+
+/// How often the tables are looked through.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// Last sample by program and reason.
+pub(crate) type Samples = Arc<Mutex<HashMap<(u8, u8), Event>>>;
+
+/// The thread's handle. It ends when this is dropped.
+pub(crate) struct Collector {
+    wake: mpsc::Sender<()>,
+    pub(crate) samples: Samples,
+}
+
+struct Tables {
+    flow: Map<FlowKey, Flow>,
+    flow_new: Map<FlowKey, Flow>,
+    backends: Map<u32, Backend>,
+    local_tasks: Map<u32, Endpoint>,
+    events: Option<Events>,
+    samples: Samples,
+}
+
+impl Collector {
+    /// Begins. Not before the tables were reconciled once: a backend that is not written yet is not
+    /// a backend that is gone.
+    pub(crate) fn start(programs: &Programs) -> Result<Self, DataplaneError> {
+        let samples = Samples::default();
+        let path = |name| programs.map_path(name);
+        let mut tables = Tables {
+            flow: Map::open(&path(maps::FLOW.name), maps::FLOW.name)?,
+            flow_new: Map::open(&path(maps::FLOW_NEW.name), maps::FLOW_NEW.name)?,
+            backends: Map::open(&path(maps::BACKENDS.name), maps::BACKENDS.name)?,
+            local_tasks: Map::open(&path(maps::LOCAL_TASKS.name), maps::LOCAL_TASKS.name)?,
+            events: Events::open(&path(maps::EVENTS.name))
+                .inspect_err(|error| tracing::warn!(%error, "drops are counted, but none is shown"))
+                .ok(),
+            samples: samples.clone(),
+        };
+        let (wake, woken) = mpsc::channel();
+        let run = move || {
+            loop {
+                match woken.recv_timeout(ROUND) {
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                }
+                tables.take_samples();
+                if let Err(error) = tables.collect() {
+                    tracing::warn!(%error, "cannot look through the flows");
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("flows".to_owned()).spawn(run);
+        thread.map_err(|error| DataplaneError::Refused(format!("start a thread: {error}")))?;
+        Ok(Self { wake, samples })
+    }
+
+    /// Looks now: backends went.
+    pub(crate) fn wake(&self) {
+        // Without a thread there is nothing to wake.
+        let _ = self.wake.send(());
+    }
+}
+
+impl Tables {
+    fn take_samples(&mut self) {
+        let Some(events) = &mut self.events else { return };
+        let Ok(mut samples) = self.samples.lock() else { return };
+        while let Some(sample) = events.take() {
+            if sample.kind == event::DROP {
+                samples.insert((sample.program, sample.reason), sample);
+            }
+        }
+    }
+
+    fn collect(&self) -> Result<(), DataplaneError> {
+        let usable: BTreeSet<u32> = self
+            .backends
+            .entries()?
+            .into_iter()
+            .filter(|(_, row)| row.flags & backend::DRAINING == 0)
+            .map(|(id, _)| id)
+            .collect();
+        let here: BTreeSet<u32> = self.local_tasks.keys()?.into_iter().collect();
+        let is_over = |pair: &Pair, now| {
+            let backend = pair.backend();
+            pair.is_dead(now) || !here.contains(&backend) || (pair.is_udp() && !usable.contains(&backend))
+        };
+        for pair in pairs(self.flow.entries()?).filter(|pair| is_over(pair, clock::monotonic())) {
+            // A packet may have come since: what was read is old, so look again before forgetting.
+            let now = pairs(self.again(&pair)?);
+            for pair in now.filter(|pair| is_over(pair, clock::monotonic())) {
+                for key in pair.keys() {
+                    self.flow.remove(key)?;
+                }
+            }
+        }
+        // Embryos die by themselves, but a datagram's would lead to a task that is gone.
+        for pair in pairs(self.flow_new.entries()?).filter(|pair| pair.is_udp() && !usable.contains(&pair.backend())) {
+            for key in pair.keys() {
+                self.flow_new.remove(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn again(&self, pair: &Pair) -> Result<Vec<(FlowKey, Flow)>, DataplaneError> {
+        let mut entries = Vec::new();
+        for key in pair.keys() {
+            entries.extend(self.flow.get(key)?.map(|flow| (*key, flow)));
+        }
+        Ok(entries)
+    }
+}

@@ -1,0 +1,118 @@
+//! The data plane without its process, after it came back, when the kernel drifted, and when it is
+//! gone for good. Needs root.
+
+mod lan;
+
+use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use anyhow::Result;
+use lan::{CLIENT4, Lan, PATIENCE, host4, ingress, run};
+use weft_types::{TaskId, service::Protocol};
+
+async fn published() -> Result<Lan> {
+    let mut lan = Lan::new(2)?;
+    lan.start_all().await?;
+    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
+    lan.add_task(1, Some(web), 2, &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])]).await?;
+    lan.apply().await?;
+    lan.serve("t1", 80)?;
+    Ok(lan)
+}
+
+fn talk(stream: &mut TcpStream, word: &[u8]) -> Result<()> {
+    stream.write_all(word)?;
+    let mut back = vec![0; word.len()];
+    stream.read_exact(&mut back)?;
+    anyhow::ensure!(back == word);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_outlive_the_process_and_its_return() -> Result<()> {
+    let mut lan = published().await?;
+    let mut stream = lan.within("c", || Ok(TcpStream::connect((host4(1), 8000))?))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut line = vec![0; format!("t1 {CLIENT4}\n").len()];
+    stream.read_exact(&mut line)?;
+    talk(&mut stream, b"before")?;
+
+    lan.hosts.clear();
+    talk(&mut stream, b"nobody home")?;
+    assert_eq!(lan.ask_tcp("c", (host4(1), 8000))?, format!("t1 {CLIENT4}"));
+
+    for host in [1, 2] {
+        lan.start(host).await?;
+        talk(&mut stream, b"started")?;
+    }
+    // The task is known before anybody names it again.
+    lan.apply().await?;
+    talk(&mut stream, b"applied")?;
+    assert_eq!(lan.ask_tcp("c", (host4(1), 8000))?, format!("t1 {CLIENT4}"));
+    lan.create_sandbox(1, 2).await?;
+    lan.hosts[&2].retain_sandboxes(BTreeSet::from([TaskId::numbered(1)])).await?;
+    lan.hosts[&1].retain_sandboxes(BTreeSet::new()).await?;
+    lan.apply().await?;
+    talk(&mut stream, b"as ever")?;
+    assert_eq!(lan.hosts[&2].status().await.repairs.total(), 0);
+    assert_eq!(lan.hosts[&2].status().await.sandboxes, 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_drifts_is_mended_and_counted() -> Result<()> {
+    let mut lan = published().await?;
+    lan.ask_tcp("c", (host4(1), 8000))?;
+    let host = lan.namespace("n1");
+    run(&format!("ip -n {host} link del weft0 && ip netns exec {host} nft delete table inet weft"))?;
+    run(&format!("ip -n {} route del 10.0.0.5/32", lan.namespace("n2")))?;
+    lan.apply().await?;
+    assert_eq!(lan.ask_tcp("c", (host4(1), 8000))?, format!("t1 {CLIENT4}"));
+    assert!(run(&format!("ip -n {} route", lan.namespace("n2")))?.contains("10.0.0.5"));
+    let repairs = lan.hosts[&1].status().await.repairs;
+    assert_eq!((repairs.links, repairs.firewall), (1, 1), "{repairs:?}");
+    assert_eq!(lan.hosts[&2].status().await.repairs.links, 1);
+    lan.apply().await?;
+    assert_eq!(lan.hosts[&1].status().await.repairs, repairs, "mended once");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_sandbox_takes_its_interfaces_and_rows_with_it() -> Result<()> {
+    let mut lan = published().await?;
+    lan.hosts[&2].remove_sandbox(TaskId::numbered(1)).await?;
+    let links = run(&format!("ip -n {} -o link", lan.namespace("n2")))?;
+    assert!(!links.contains("wv"), "{links}");
+    lan.state.endpoints.clear();
+    lan.apply().await?;
+    assert!(lan.ask_tcp("c", (host4(1), 8000)).is_err());
+    assert!(lan.hosts[&1].drops().await?.iter().any(|drop| drop.reason.contains("no backend")));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uninstall_leaves_nothing() -> Result<()> {
+    let mut lan = Lan::new(2)?;
+    let name = lan.namespace("n2");
+    let look = || -> Result<String> {
+        run(&format!(
+            "ip -n {name} -o link | sed 's/state .*//' && ip -n {name} route && ip -n {name} -6 route && \
+             ip -n {name} neigh show nud permanent && ip netns exec {name} nft list tables"
+        ))
+    };
+    let before = look()?;
+    lan.start_all().await?;
+    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80)]);
+    lan.add_task(1, Some(web), 2, &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])]).await?;
+    lan.add_task(2, None, 2, &[]).await?;
+    lan.apply().await?;
+    assert_ne!(look()?, before);
+    let host = lan.hosts.remove(&2).expect("it was started");
+    host.uninstall().await?;
+    assert_eq!(look()?, before);
+    assert_eq!(std::fs::read_dir(lan.pin_dir(2))?.count(), 0);
+    Ok(())
+}
