@@ -18,9 +18,7 @@ use hickory_proto::{
     op::{Message, Query},
     rr::{Name, RecordType},
 };
-use weft_dns::{
-    Asker, Forwarder, Mode, Resolver, Servers, ServiceNames, ZoneBuilder, Zones,
-};
+use weft_dns::{Asker, Forwarder, Mode, Resolver, Servers, ServiceNames, ZoneBuilder, Zones};
 use weft_types::NetworkId;
 
 fn main() -> Result<()> {
@@ -71,7 +69,11 @@ fn serve(sandboxes: usize) -> Result<()> {
     let cost = resident_bytes()?.saturating_sub(before) / sandboxes;
     eprintln!("{cost} bytes a sandbox");
     std::io::stdin().read_to_end(&mut Vec::new())?;
-    eprintln!("{} ms of processor, {:?}", processor_ms()?, resolver.counts());
+    eprintln!(
+        "{} ms of processor, {:?}",
+        processor_ms()?,
+        resolver.counts()
+    );
     Ok(())
 }
 
@@ -100,7 +102,11 @@ fn zones() -> Result<Zones> {
 
 fn resident_bytes() -> Result<usize> {
     let text = fs::read_to_string("/proc/self/statm")?;
-    let pages: usize = text.split(' ').nth(1).context("no resident pages")?.parse()?;
+    let pages: usize = text
+        .split(' ')
+        .nth(1)
+        .context("no resident pages")?
+        .parse()?;
     Ok(pages * 4096)
 }
 
@@ -175,7 +181,10 @@ fn tcp(address: SocketAddr, packet: &[u8], window: usize, queries: usize) -> Res
         stream.read_exact(&mut length)?;
         let mut reply = vec![0; u16::from_be_bytes(length).into()];
         stream.read_exact(&mut reply)?;
-        ensure!(reply.len() > packet.len() && reply[3] & 0xf == 0, "no answer");
+        ensure!(
+            reply.len() > packet.len() && reply[3] & 0xf == 0,
+            "no answer"
+        );
     }
     Ok(())
 }

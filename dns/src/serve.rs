@@ -3,7 +3,7 @@
 //! One [`Resolver`] per process holds what all sandboxes share: the zones, the way outside, the
 //! counters. Each sandbox is an [`Attachment`]: a `hickory-server` on the sandbox's sockets, which
 //! is two sleeping tasks, no thread and no buffer. It reads and writes packets and connections;
-//! what a question means and what to answer is [`answer`]'s.
+//! what a question means and what to answer is ours.
 //!
 //! A request costs a task while it lasts. Packets that are not DNS messages never come here: the
 //! server answers "format error", or drops them where there is nobody to answer (shorter than a
