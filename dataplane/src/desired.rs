@@ -261,3 +261,6 @@ fn hash(text: &str) -> u32 {
     });
     (hash ^ (hash >> 32)) as u32
 }
+
+#[cfg(test)]
+mod tests;

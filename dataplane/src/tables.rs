@@ -282,3 +282,6 @@ pub(crate) fn subnet_key(subnet: IpNetwork) -> SubnetKey {
     let bits = u32::from(subnet.prefix());
     SubnetKey { prefix: if subnet.is_ipv4() { 96 + bits } else { bits }, addr: subnet.network().into() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::desired::{Endpoint as DesiredEndpoint, Node as DesiredNode, Target};
+use weft_types::{BackendId, service::Protocol};
+
+fn addr(number: u32) -> IpAddr {
+    IpAddr::V4((0x0a00_0000 + number).into())
+}
+
+fn host(interfaces: &[(u32, u32)]) -> Host {
+    Host {
+        underlay: "192.0.2.11".parse().unwrap(),
+        vxlan_port: 4789,
+        overlay: 2,
+        uplink: 3,
+        flags: 0,
+        cookie: 77,
+        addresses: BTreeSet::from(["192.0.2.11".parse().unwrap(), "fe80::1".parse().unwrap()]),
+        interfaces: interfaces
+            .iter()
+            .map(|(id, ifindex)| Endpoint {
+                id: *id,
+                ifindex: *ifindex,
+                net: 4096,
+                addr4: addr(*id).into(),
+                ..Endpoint::default()
+            })
+            .collect(),
+        namespaces: BTreeMap::from([(5, BTreeSet::from([4096]))]),
+    }
+}
+
+fn desired(backends: &BTreeSet<u32>, ports: &BTreeSet<u16>) -> Desired {
+    let mut desired = Desired { revision: 1, node: 1, mesh: 4096, ..Desired::default() };
+    let peer = |last: u8| DesiredNode { addr: [192, 0, 2, last].into(), addresses: BTreeSet::new(), dead: false };
+    desired.nodes = BTreeMap::from([(1, peer(11)), (2, peer(12))]);
+    desired.subnets.insert("10.0.0.0/24".parse().unwrap(), 4096);
+    for id in backends {
+        let endpoint =
+            DesiredEndpoint { net: 4096, node: 1 + id % 2, addresses: vec![addr(*id)], draining: id % 7 == 0 };
+        desired.endpoints.insert(BackendId(*id), endpoint);
+    }
+    for port in ports {
+        let ring = u32::from(*port);
+        desired.fronts.insert(Frontend::Port(Protocol::Tcp, *port), Target { ring, port: 80, host_mode: false });
+        desired.rings.insert(ring, backends.iter().map(|id| BackendId(*id)).collect());
+    }
+    desired
+}
+
+fn tables(desired: &Desired, host: &Host, rings: &mut Rings) -> Tables {
+    rings.update(&desired.rings, std::time::Instant::now());
+    Tables::of(desired, host, rings)
+}
+
+fn apply(have: &mut Tables, plan: Plan) {
+    for row in plan.put {
+        have.put(row);
+    }
+    for gone in &plan.remove {
+        have.remove(gone);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_plan_leads_from_anything_to_the_wish_and_then_nothing_is_left_to_do(
+        backends in prop::collection::vec(prop::collection::btree_set(1_u32..60, 0..12), 3),
+        ports in prop::collection::vec(prop::collection::btree_set(1_u16..9, 0..5), 3),
+        local in prop::collection::btree_set(1_u32..60, 0..5),
+    ) {
+        let mut have = Tables::default();
+        let mut rings = Rings::default();
+        for (backends, ports) in backends.iter().zip(&ports) {
+            let host = host(&local.iter().map(|id| (*id, id + 100)).collect::<Vec<_>>());
+            let want = tables(&desired(backends, ports), &host, &mut rings);
+            let plan = want.plan(&have);
+            apply(&mut have, plan);
+            prop_assert_eq!(&have, &want);
+            prop_assert!(want.plan(&have).is_empty());
+            for front in want.front.values() {
+                let named = want.rings.get(&front.service);
+                prop_assert!(backends.is_empty() == named.is_none(), "a front without its ring");
+            }
+            let slots = want.rings.values().flat_map(|ring| ring.iter());
+            for backend in slots.copied().collect::<BTreeSet<_>>() {
+                prop_assert!(want.backends.contains_key(&backend), "a ring names nobody: {backend}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_are_written_before_those_that_name_them_and_removed_after() {
+    let mut rings = Rings::default();
+    let host = host(&[]);
+    let full = tables(&desired(&BTreeSet::from([1, 2]), &BTreeSet::from([8])), &host, &mut rings);
+    let plan = full.plan(&Tables::default());
+    let place = |found: &dyn Fn(&Row) -> bool| plan.put.iter().position(found).unwrap();
+    let backend = place(&|row| matches!(row, Row::Backends(..)));
+    let ring = place(&|row| matches!(row, Row::Rings(..)));
+    let front = place(&|row| matches!(row, Row::Front(..)));
+    assert!(backend < ring && ring < front);
+    let plan = Tables::default().plan(&full);
+    let place = |found: &dyn Fn(&Gone) -> bool| plan.remove.iter().position(found).unwrap();
+    assert!(place(&|gone| matches!(gone, Gone::Front(_))) < place(&|gone| matches!(gone, Gone::Rings(_))));
+    assert!(place(&|gone| matches!(gone, Gone::Rings(_))) < place(&|gone| matches!(gone, Gone::Backends(_))));
+}
+
+#[test]
+fn a_local_task_is_found_by_address_even_when_the_cluster_forgot_it() {
+    let mut rings = Rings::default();
+    let rows = tables(&desired(&BTreeSet::new(), &BTreeSet::new()), &host(&[(9, 109)]), &mut rings);
+    let task = rows.tasks[&NetAddr { net: 4096, addr: addr(9).into() }];
+    assert_eq!((task.id, task.node, task.ifindex), (9, 1, 109));
+    assert_eq!(rows.backends[&9].flags & backend::DRAINING, backend::DRAINING);
+}
+
+#[test]
+fn link_local_addresses_listen_but_name_no_host() {
+    let mut rings = Rings::default();
+    let rows = tables(&desired(&BTreeSet::new(), &BTreeSet::new()), &host(&[]), &mut rings);
+    let link_local: IpAddr = "fe80::1".parse().unwrap();
+    assert!(rows.local_addrs.contains_key(&link_local.into()));
+    assert!(!rows.node_by_addr.contains_key(&link_local.into()));
+}
