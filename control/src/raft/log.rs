@@ -115,17 +115,23 @@ impl LogStore {
         self.0.mark("committed")
     }
 
-    /// Forgets all entries and sets the marks as if the log had been purged up to `last`.
+    /// Forgets all entries and sets the marks as if the log had been purged up to `last`, in a term
+    /// later than any that this log has seen.
     ///
     /// # Errors
     /// When the database cannot be written.
     pub fn reset(&self, last: Option<LogIdOf<Types>>, member: u64) -> io::Result<()> {
+        let voted: Option<VoteOf<Types>> = self.0.mark("vote")?;
+        let term = voted.map_or(0, |vote| vote.leader_id.term);
+        let term = term.max(last.map_or(0, |id| id.leader_id.term)) + 1;
+        let vote = VoteOf::<Types>::new(term, member);
         let write = self.0.database.begin_write().map_err(other)?;
         {
             let mut log = write.open_table(LOG).map_err(other)?;
             log.retain(|_, _| false).map_err(other)?;
             let mut marks = write.open_table(MARKS).map_err(other)?;
-            marks.remove("vote").map_err(other)?;
+            let record = self.0.record("vote", &vote)?;
+            marks.insert("vote", record.as_slice()).map_err(other)?;
             for name in ["committed", "purged"] {
                 let record = self.0.record(name, &last)?;
                 marks.insert(name, record.as_slice()).map_err(other)?;

@@ -80,10 +80,10 @@ pub type Raft = openraft::Raft<Types, Machine>;
 /// Milliseconds between a leader's heartbeats.
 const HEARTBEAT_MS: u64 = 100;
 
-/// Milliseconds of silence after which a follower stands for election, at least and at most. The
-/// upper end is also how long a follower sticks to a silent leader, so that a dead leader is
-/// replaced after about twice that: well under 2 s.
-const ELECTION_MS: (u64, u64) = (400, 700);
+/// Milliseconds after which a follower stands for election, at least and at most, once the silent
+/// leader's lease is over; the lease is the upper end. So a dead leader is replaced after 0.75 to
+/// 1 s, and seven heartbeats may be lost before anybody thinks of it.
+const ELECTION_MS: (u64, u64) = (250, 500);
 
 /// Log entries between snapshots.
 const SNAPSHOT_EVERY: u64 = 10_000;

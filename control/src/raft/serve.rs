@@ -1,6 +1,9 @@
 //! Messages from the other managers.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use openraft::{
@@ -64,6 +67,8 @@ struct Arriving {
 pub struct Inbox {
     raft: Raft,
     arriving: Arc<Mutex<Option<Arriving>>>,
+    /// When a leader was last heard of.
+    heard: Arc<std::sync::Mutex<Instant>>,
 }
 
 impl std::fmt::Debug for Inbox {
@@ -79,6 +84,7 @@ impl Inbox {
         Self {
             raft,
             arriving: Arc::default(),
+            heard: Arc::new(std::sync::Mutex::new(Instant::now())),
         }
     }
 
@@ -91,6 +97,7 @@ impl Inbox {
         let stopped = |error: String| ServeError::Stopped(error);
         let body = match call {
             RaftCall::AppendEntries => {
+                self.hear();
                 let answer = self.raft.append_entries(self.open(&message)?).await;
                 encode(call, &answer.map_err(|error| stopped(error.to_string()))?)
             }
@@ -107,11 +114,24 @@ impl Inbox {
                 encode(call, &answer.map_err(|error| stopped(error.to_string()))?)
             }
             RaftCall::Snapshot => {
+                self.hear();
                 let chunk: Chunk = self.open(&message)?;
                 encode(call, &self.piece(chunk).await?)
             }
         }?;
         Ok(RaftMessage { call, body })
+    }
+
+    /// How long no leader has been heard of. The engine itself remembers a leader until there is
+    /// another one.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.elapsed()
+    }
+
+    fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     fn open<T: DeserializeOwned>(&self, message: &RaftMessage) -> Result<T, ServeError> {

@@ -29,6 +29,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(20);
 /// How long a request waits for somebody to lead.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A leader that was not heard of for longer than this leads no more.
+const LEADER_SILENCE: Duration = Duration::from_secs(2);
+
 /// Pause between two looks at who leads.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -126,7 +129,9 @@ impl Manager {
         if metrics.state == ServerState::Leader {
             return Leadership::Here;
         }
-        let leader = metrics.current_leader.filter(|leader| *leader != metrics.id);
+        let leader = metrics
+            .current_leader
+            .filter(|leader| *leader != metrics.id && self.inbox.silence() < LEADER_SILENCE);
         match leader.and_then(|leader| metrics.membership_config.get_node(&leader)) {
             Some(member) => Leadership::There {
                 node: member.node,

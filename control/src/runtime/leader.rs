@@ -57,6 +57,9 @@ impl Manager {
                 }
                 self.sessions.drop_all();
                 info!(node = %self.node, term, "not leading any more");
+                if self.stop.is_cancelled() {
+                    return;
+                }
             }
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { return },

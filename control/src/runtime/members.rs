@@ -13,7 +13,7 @@ use tracing::{debug, info};
 use weft_proto::{ControlError, ControlRequest, raft::MembersReply};
 use weft_types::{
     NodeId,
-    node::{ManagerStatus, Node, NodeState, Reachability, Role},
+    node::{ManagerStatus, Node, Reachability, Role},
 };
 
 use super::{Manager, propose::ProposeError};
@@ -372,36 +372,26 @@ impl Manager {
         self.settle_roles(&view).await;
     }
 
-    /// Writes down the role of managers that have become workers, and cuts the connections they
-    /// made as managers.
+    /// Writes down the role of managers that have become workers. From then on they are refused
+    /// what only managers may, whatever their certificates still say.
     async fn settle_roles(&self, view: &View) {
-        let demoted = |view: &View| -> Vec<Node> {
+        let demoted = |view: &View| -> Vec<Change> {
             view.nodes()
                 .filter(|node| node.role == Role::Manager && self.due_role(node) == Role::Worker)
-                .map(|node| Node::clone(node))
-                .collect()
-        };
-        let nodes = demoted(view);
-        if nodes.is_empty() {
-            return;
-        }
-        let written = self
-            .propose(|view, _, _| {
-                let changes = demoted(view).into_iter().map(|node| {
+                .map(|node| {
                     Change::put(Node {
                         role: Role::Worker,
-                        ..node
+                        ..Node::clone(node)
                     })
-                });
-                Ok((changes.collect(), ()))
-            })
-            .await;
-        if written.is_ok() {
-            for node in nodes {
-                if node.status.state != NodeState::Ready {
-                    self.connections.close(node.id);
-                }
-            }
+                })
+                .collect()
+        };
+        if demoted(view).is_empty() {
+            return;
+        }
+        let written = self.propose(|view, _, _| Ok((demoted(view), ()))).await;
+        if let Err(error) = written {
+            debug!(%error, "cannot write down who is a manager no more");
         }
     }
 

@@ -141,6 +141,24 @@ impl Manager {
         self.inbox.take(message).await
     }
 
+    /// Makes a snapshot now and drops from the log what it covers, as far as followers allow.
+    pub async fn compact(&self) {
+        let applied = self.metrics().last_applied;
+        // An engine that has stopped has nothing to compact.
+        if self.raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+        let mut metrics = self.raft.metrics();
+        while metrics.borrow_and_update().snapshot < applied {
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+        if let Some(applied) = applied {
+            let _ = self.raft.trigger().purge_log(applied.index).await;
+        }
+    }
+
     /// Stops everything and waits until the files are closed. Membership is kept.
     pub async fn shutdown(&self) {
         self.stop.cancel();

@@ -29,10 +29,10 @@ use weft_types::{
 };
 
 /// How long anything may take here.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// Waits until `condition` answers, and says what was waited for if it never does.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut condition: impl FnMut() -> F,
 ) -> T {
@@ -47,12 +47,12 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
 }
 
 /// An address on loopback that nobody has.
-pub fn free_addr() -> SocketAddr {
+pub(crate) fn free_addr() -> SocketAddr {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     socket.local_addr().expect("its address")
 }
 
-pub fn log_to_stderr() {
+pub(crate) fn log_to_stderr() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
@@ -60,20 +60,20 @@ pub fn log_to_stderr() {
 }
 
 /// A host's place: its state directory and its address.
-pub struct Host {
-    pub dir: TempDir,
-    pub addr: SocketAddr,
+pub(crate) struct Host {
+    pub(crate) dir: TempDir,
+    pub(crate) addr: SocketAddr,
 }
 
 impl Host {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             dir: tempfile::tempdir().expect("a state directory"),
             addr: free_addr(),
         }
     }
 
-    pub fn config(&self) -> ManagerConfig {
+    pub(crate) fn config(&self) -> ManagerConfig {
         ManagerConfig {
             state_dir: self.dir.path().to_owned(),
             listen: self.addr,
@@ -81,17 +81,17 @@ impl Host {
         }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// The credentials kept in the state directory.
-    pub fn credentials(&self) -> Credentials {
+    pub(crate) fn credentials(&self) -> Credentials {
         let identity = Identity::load(self.path()).expect("readable").expect("there");
         Credentials::new(identity).expect("usable")
     }
 
-    pub async fn init(&self) -> Arc<Manager> {
+    pub(crate) async fn init(&self) -> Arc<Manager> {
         let init = InitOptions {
             spec: ClusterSpec::default(),
             default_addr_pool: Vec::new(),
@@ -104,14 +104,14 @@ impl Host {
         Manager::bootstrap(self.config(), init).await.expect("init")
     }
 
-    pub async fn restart(&self) -> Arc<Manager> {
+    pub(crate) async fn restart(&self) -> Arc<Manager> {
         Manager::restart(self.config(), self.credentials())
             .await
             .expect("restart")
     }
 
     /// Gets an identity with `token` from the manager at `at`, and keeps it.
-    pub async fn join(&self, at: SocketAddr, token: &str) -> Credentials {
+    pub(crate) async fn join(&self, at: SocketAddr, token: &str) -> Credentials {
         let wish = JoinWish {
             token: token.to_owned(),
             availability: Availability::Active,
@@ -123,7 +123,7 @@ impl Host {
     }
 
     /// Joins as a manager.
-    pub async fn join_manager(&self, at: SocketAddr, token: &str) -> Arc<Manager> {
+    pub(crate) async fn join_manager(&self, at: SocketAddr, token: &str) -> Arc<Manager> {
         let credentials = self.join(at, token).await;
         Manager::join(self.config(), credentials, vec![at])
             .await
@@ -131,7 +131,7 @@ impl Host {
     }
 }
 
-pub fn description(hostname: &str) -> NodeDescription {
+pub(crate) fn description(hostname: &str) -> NodeDescription {
     let mut description = NodeDescription {
         hostname: hostname.to_owned(),
         ..NodeDescription::default()
@@ -143,21 +143,21 @@ pub fn description(hostname: &str) -> NodeDescription {
     description
 }
 
-pub async fn cluster_of(manager: &Manager) -> Cluster {
+pub(crate) async fn cluster_of(manager: &Manager) -> Cluster {
     match manager.call(ControlRequest::GetCluster).await {
         Ok(ControlReply::Cluster(cluster)) => *cluster,
         other => panic!("not a cluster: {other:?}"),
     }
 }
 
-pub async fn nodes(manager: &Manager) -> Vec<Node> {
+pub(crate) async fn nodes(manager: &Manager) -> Vec<Node> {
     match manager.call(ControlRequest::ListNodes).await {
         Ok(ControlReply::Nodes(nodes)) => nodes,
         other => panic!("not nodes: {other:?}"),
     }
 }
 
-pub async fn tasks(manager: &Manager) -> Vec<Task> {
+pub(crate) async fn tasks(manager: &Manager) -> Vec<Task> {
     let request = ControlRequest::ListTasks {
         services: Vec::new(),
         nodes: Vec::new(),
@@ -171,17 +171,17 @@ pub async fn tasks(manager: &Manager) -> Vec<Task> {
 }
 
 /// A node as the manager sees it: speaks when the test says so, and remembers what it was told.
-pub struct Agent {
-    pub node: NodeId,
-    pub say: mpsc::Sender<NodeMessage>,
-    pub hear: Streaming<ManagerMessage>,
-    pub net: NetState,
-    pub tasks: std::collections::BTreeMap<weft_types::TaskId, Task>,
+pub(crate) struct Agent {
+    pub(crate) node: NodeId,
+    pub(crate) say: mpsc::Sender<NodeMessage>,
+    pub(crate) hear: Streaming<ManagerMessage>,
+    pub(crate) net: NetState,
+    pub(crate) tasks: std::collections::BTreeMap<weft_types::TaskId, Task>,
 }
 
 impl Agent {
     /// Opens a session with the manager at `at`.
-    pub async fn open(at: SocketAddr, credentials: &Credentials, hostname: &str) -> Self {
+    pub(crate) async fn open(at: SocketAddr, credentials: &Credentials, hostname: &str) -> Self {
         let channel = dial::connect(at, credentials).await.expect("a connection");
         let (say, words) = mpsc::channel(64);
         say.send(NodeMessage::Hello {
@@ -205,7 +205,7 @@ impl Agent {
     }
 
     /// Sends heartbeats from now on, as long as the session takes them.
-    pub fn keep_alive(&self) {
+    pub(crate) fn keep_alive(&self) {
         let say = self.say.clone();
         tokio::spawn(async move {
             while say.send(NodeMessage::Heartbeat).await.is_ok() {
@@ -215,7 +215,7 @@ impl Agent {
     }
 
     /// The next message, taken to heart.
-    pub async fn next(&mut self) -> Option<ManagerMessage> {
+    pub(crate) async fn next(&mut self) -> Option<ManagerMessage> {
         let message = tokio::time::timeout(LIMIT, self.hear.message())
             .await
             .expect("a message in time")
@@ -241,7 +241,7 @@ impl Agent {
     }
 
     /// Reads on until a message is what was wanted.
-    pub async fn until<T>(
+    pub(crate) async fn until<T>(
         &mut self,
         what: &str,
         mut wanted: impl FnMut(&Self, &ManagerMessage) -> Option<T>,

@@ -1,0 +1,306 @@
+//! Three managers: any of them serves, the leader may die, members come and go.
+
+mod cluster;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cluster::*;
+use weft_control::runtime::Manager;
+use weft_proto::{ControlApi, ControlError, ControlReply, ControlRequest, dispatcher::ManagerMessage};
+use weft_types::{
+    network::NetworkSpec,
+    node::{Reachability, Role},
+    secret::{Base64, ConfigSpec},
+};
+
+struct Trio {
+    hosts: Vec<Host>,
+    managers: Vec<Arc<Manager>>,
+}
+
+impl Trio {
+    async fn up() -> Self {
+        let hosts = vec![Host::new(), Host::new(), Host::new()];
+        let first = hosts[0].init().await;
+        let token = cluster_of(&first).await.join_tokens.manager;
+        let second = hosts[1].join_manager(hosts[0].addr, &token).await;
+        // Through a follower, which hands the request on.
+        let third = hosts[2].join_manager(hosts[1].addr, &token).await;
+        Self {
+            hosts,
+            managers: vec![first, second, third],
+        }
+    }
+
+    async fn leader(&self) -> usize {
+        eventually("a leader", || async {
+            for (number, manager) in self.managers.iter().enumerate() {
+                if manager.standing().await.leads {
+                    return Some(number);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    async fn down(self) {
+        for manager in self.managers {
+            manager.shutdown().await;
+        }
+    }
+}
+
+fn config(name: &str) -> ControlRequest {
+    ControlRequest::CreateConfig(Box::new(ConfigSpec {
+        name: name.to_owned(),
+        data: Base64(b"text".to_vec()),
+        ..ConfigSpec::default()
+    }))
+}
+
+async fn configs(manager: &Manager) -> Vec<String> {
+    match manager.call(ControlRequest::ListConfigs).await {
+        Ok(ControlReply::Configs(configs)) => {
+            configs.into_iter().map(|config| config.spec.name).collect()
+        }
+        other => panic!("not configs: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_manager_serves_and_a_dead_leader_costs_no_acknowledged_write() {
+    log_to_stderr();
+    let mut trio = Trio::up().await;
+    for (number, manager) in trio.managers.iter().enumerate() {
+        let made = manager.call(config(&format!("before-{number}"))).await;
+        assert!(matches!(made, Ok(ControlReply::Created(_))), "{made:?}");
+    }
+    for manager in &trio.managers {
+        assert_eq!(configs(manager).await.len(), 3, "a follower reads behind");
+    }
+    let listed = nodes(&trio.managers[1]).await;
+    assert_eq!(listed.len(), 3);
+    for node in &listed {
+        let status = node.manager_status.as_ref().expect("a manager");
+        assert_eq!(status.reachability, Reachability::Reachable, "{node:?}");
+    }
+
+    let leader = trio.leader().await;
+    let dead = trio.managers.remove(leader);
+    dead.shutdown().await;
+    let begun = Instant::now();
+    let survivor = Arc::clone(&trio.managers[0]);
+    let mut acknowledged = Vec::new();
+    let mut number = 0;
+    while acknowledged.is_empty() {
+        let name = format!("after-{number}");
+        if survivor.call(config(&name)).await.is_ok() {
+            acknowledged.push(name);
+        }
+        number += 1;
+        assert!(begun.elapsed() < LIMIT, "no write after the leader's death");
+    }
+    eprintln!("next acknowledged write after {:?}", begun.elapsed());
+    for manager in &trio.managers {
+        let names = configs(manager).await;
+        for name in ["before-0", "before-1", "before-2"] {
+            assert!(names.iter().any(|known| known == name), "{name} is lost");
+        }
+        assert!(names.contains(&acknowledged[0]), "{acknowledged:?} is lost");
+    }
+    let view = nodes(&survivor).await;
+    let lost = view.iter().find(|node| node.id == dead_node(&trio.hosts[leader]));
+    let lost = lost.and_then(|node| node.manager_status.clone()).expect("still a member");
+    assert_eq!(lost.reachability, Reachability::Unreachable);
+
+    // The dead one comes back and knows everything.
+    let back = trio.hosts[leader].restart().await;
+    eventually("the one that was dead to serve", || async {
+        let names = configs(&back).await;
+        names.contains(&acknowledged[0]).then_some(())
+    })
+    .await;
+    trio.managers.push(back);
+    trio.down().await;
+}
+
+fn dead_node(host: &Host) -> weft_types::NodeId {
+    host.credentials().identity().node
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_requests_are_refused_in_dockers_words() {
+    log_to_stderr();
+    let mut trio = Trio::up().await;
+    let last = trio.managers.remove(1);
+    for manager in std::mem::take(&mut trio.managers) {
+        manager.shutdown().await;
+    }
+    let refusal: ControlError = last
+        .call(ControlRequest::ListConfigs)
+        .await
+        .expect_err("no majority");
+    assert!(
+        refusal.message.starts_with("The swarm does not have a leader."),
+        "{refusal}"
+    );
+    assert!(!last.standing().await.error.is_empty());
+    last.shutdown().await;
+
+    // What is left is made into a cluster of its own, with everything in it.
+    let alone = Manager::force_new_cluster(trio.hosts[1].config(), trio.hosts[1].credentials())
+        .await
+        .expect("a new beginning");
+    let mut spec = NetworkSpec {
+        name: "later".to_owned(),
+        ..NetworkSpec::default()
+    };
+    spec.driver_configuration.name = "overlay".to_owned();
+    let made = alone.call(ControlRequest::CreateNetwork(Box::new(spec))).await;
+    assert!(matches!(made, Ok(ControlReply::Created(_))), "{made:?}");
+    let listed = nodes(&alone).await;
+    assert_eq!(listed.len(), 3, "nodes are lost");
+    let members = listed.iter().filter(|node| node.manager_status.is_some());
+    assert_eq!(members.count(), 1);
+    alone.shutdown().await;
+}
+
+async fn set_role(manager: &Manager, node: weft_types::NodeId, role: Role) {
+    eventually("the role to be written", || async {
+        let listed = nodes(manager).await;
+        let found = listed.iter().find(|known| known.id == node)?;
+        let mut spec = found.spec.clone();
+        spec.role = role;
+        let request = ControlRequest::UpdateNode {
+            node: node.to_string(),
+            version: found.meta.version.index,
+            spec,
+        };
+        manager.call(request).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demoted_manager_leaves_the_group_and_may_come_back() {
+    log_to_stderr();
+    let mut trio = Trio::up().await;
+    let leader = trio.leader().await;
+    let host = &trio.hosts[leader];
+    let node = dead_node(host);
+    let helper = (leader + 1) % 3;
+    let helper_manager = Arc::clone(&trio.managers[helper]);
+
+    // The leader itself is demoted: it hands over first.
+    set_role(&helper_manager, node, Role::Worker).await;
+    eventually("the demoted manager to be out of the group", || async {
+        let listed = nodes(&helper_manager).await;
+        let found = listed.iter().find(|known| known.id == node)?;
+        (found.manager_status.is_none() && found.role == Role::Worker).then_some(())
+    })
+    .await;
+    trio.managers[leader].shutdown().await;
+    let credentials = host.credentials();
+    let helper_addr = trio.hosts[helper].addr;
+    let identity = weft_proto::dial::renew(helper_addr, &credentials)
+        .await
+        .expect("a worker's certificate");
+    assert_eq!(identity.role, Role::Worker);
+    identity.save(host.path()).expect("saved");
+    credentials.swap(identity).expect("usable");
+    std::fs::remove_dir_all(host.path().join("raft")).expect("its state is gone");
+
+    // Promoted again: its session tells it, a new certificate makes it a manager, as somebody new.
+    let at = trio.leader_of(&[helper, 3 - leader - helper]).await;
+    let mut agent = Agent::open(at, &credentials, "back").await;
+    agent.keep_alive();
+    set_role(&helper_manager, node, Role::Manager).await;
+    agent
+        .until("word of the promotion", |_, message| {
+            matches!(message, ManagerMessage::Role(Role::Manager)).then_some(())
+        })
+        .await;
+    let identity = weft_proto::dial::renew(helper_addr, &credentials)
+        .await
+        .expect("a manager's certificate");
+    assert_eq!(identity.role, Role::Manager);
+    identity.save(host.path()).expect("saved");
+    credentials.swap(identity).expect("usable");
+    let again = Manager::start(host.config(), credentials, vec![helper_addr])
+        .await
+        .expect("a manager again");
+    assert_eq!(nodes(&again).await.len(), 3);
+    trio.managers[leader] = again;
+    trio.down().await;
+}
+
+impl Trio {
+    /// Address of the leader among these.
+    async fn leader_of(&self, among: &[usize]) -> std::net::SocketAddr {
+        eventually("a leader among the others", || async {
+            for number in among {
+                if self.managers[*number].standing().await.leads {
+                    return Some(self.hosts[*number].addr);
+                }
+            }
+            None
+        })
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_manager_stays_and_a_member_cannot_be_removed() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    let node = dead_node(&host);
+    let listed = nodes(&manager).await;
+    let mut spec = listed[0].spec.clone();
+    spec.role = Role::Worker;
+    let refusal = manager
+        .call(ControlRequest::UpdateNode {
+            node: node.to_string(),
+            version: listed[0].meta.version.index,
+            spec,
+        })
+        .await
+        .expect_err("the last manager");
+    assert_eq!(refusal.message, "attempting to demote the last manager of the swarm");
+    let refusal = manager
+        .call(ControlRequest::RemoveNode {
+            node: node.to_string(),
+            force: true,
+        })
+        .await
+        .expect_err("a member");
+    assert!(refusal.message.ends_with("must be demoted to worker before removal"), "{refusal}");
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_manager_catches_up_by_snapshot() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    for number in 0..30 {
+        let made = manager.call(config(&format!("c{number}"))).await;
+        assert!(made.is_ok(), "{made:?}");
+    }
+    manager.compact().await;
+    let token = cluster_of(&manager).await.join_tokens.manager;
+    let second = Host::new();
+    let joined = second.join_manager(host.addr, &token).await;
+    assert_eq!(configs(&joined).await.len(), 30);
+    let at = Instant::now();
+    while joined.standing().await.leader.is_none() {
+        assert!(at.elapsed() < LIMIT, "no leader");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    joined.shutdown().await;
+    manager.shutdown().await;
+}
