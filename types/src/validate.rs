@@ -7,6 +7,7 @@ mod container;
 mod endpoint;
 mod image;
 mod network;
+mod template;
 
 pub use constraint::constraints;
 pub use image::image_reference;

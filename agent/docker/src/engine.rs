@@ -147,6 +147,17 @@ impl Engine {
         Ok(response.map(|body| connection.tie(body)))
     }
 
+    /// The JSON object that the engine answers to `GET path`, with its status.
+    ///
+    /// # Errors
+    /// As [`Engine::get`], and when the answer is no object.
+    pub(crate) async fn get_object(&self, path: &str) -> Result<(StatusCode, Value), ApiError> {
+        match self.get(path).await? {
+            (status, value) if value.is_object() => Ok((status, value)),
+            _ => Err(self.away(&format!("its answer to {path} is no JSON object"))),
+        }
+    }
+
     /// The JSON that the engine answers to `GET path`, with its status.
     ///
     /// # Errors

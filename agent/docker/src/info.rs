@@ -97,9 +97,9 @@ impl Door {
                 "Role": "swarm mode, networks and this API",
             }
         });
-        let mut version = match self.engine.get(asked.target()).await {
+        let mut version = match self.engine.get_object(asked.target()).await {
             Ok((StatusCode::OK, version)) => version,
-            Ok((_, refusal)) => return Ok(ok(&refusal)),
+            Ok((status, refusal)) => return Ok(crate::reply::json(status, &refusal)),
             Err(refusal) => json!({
                 "Platform": {"Name": format!("weft ({})", refusal.message)},
                 "Components": [], "Version": "", "GitCommit": "", "GoVersion": "",
@@ -109,7 +109,10 @@ impl Door {
         version["ApiVersion"] = span.newest.to_string().into();
         version["MinAPIVersion"] = span.oldest.to_string().into();
         if let Some(components) = version["Components"].as_array_mut() {
-            for component in components.iter_mut().filter(|c| c["Name"] == "Engine") {
+            for component in components
+                .iter_mut()
+                .filter(|c| c["Details"].is_object() && c["Name"] == "Engine")
+            {
                 component["Details"]["ApiVersion"] = span.newest.to_string().into();
                 component["Details"]["MinAPIVersion"] = span.oldest.to_string().into();
             }
@@ -119,7 +122,7 @@ impl Door {
     }
 
     pub(crate) async fn info(&self, asked: &Asked) -> Reply {
-        let mut info = match self.engine.get(asked.target()).await {
+        let mut info = match self.engine.get_object(asked.target()).await {
             Ok((StatusCode::OK, info)) => info,
             Ok((status, refusal)) => return Ok(crate::reply::json(status, &refusal)),
             // The client asks `info` for its own node's id: the swarm must stay usable.

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Refusal, image_reference};
+use super::{Refusal, image_reference, template};
 use crate::container::{ContainerSpec, FileTarget, Healthcheck};
 
 pub(super) fn container_spec(spec: &ContainerSpec) -> Result<(), Refusal> {
+    template::placeholders(spec)?;
     if spec.image.is_empty() {
         return Err(Refusal::invalid(
             "ContainerSpec: image reference must be provided",

@@ -81,6 +81,18 @@ fn refusals_are_docker_s_word_for_word() {
         ),
         (
             "e",
+            r#"{"ContainerSpec":{"Image":"a","Hostname":"{{.Nope}}"}}"#,
+            "",
+            "expanding hostname failed: template: expansion:1:2: executing \"expansion\" at <.Nope>: can't evaluate field Nope in type *template.Context",
+        ),
+        (
+            "e",
+            r#"{"ContainerSpec":{"Image":"a","Env":["A={{.Bad"]}}"#,
+            "",
+            "expanding env failed: template: expansion:1: unclosed action",
+        ),
+        (
+            "e",
             PLAIN,
             r#","UpdateConfig":{"MaxFailureRatio":2}"#,
             "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1",
@@ -112,6 +124,15 @@ fn refusals_are_docker_s_word_for_word() {
 fn the_same_port_may_be_published_per_protocol() {
     let ports = r#"{"Ports":[{"Protocol":"tcp","TargetPort":53,"PublishedPort":53},{"Protocol":"udp","TargetPort":53,"PublishedPort":53},{"TargetPort":80},{"TargetPort":81}]}"#;
     let json = format!(r#"{{"Name":"dns","TaskTemplate":{PLAIN},"EndpointSpec":{ports}}}"#);
+    assert_eq!(service(&json), Ok(()));
+}
+
+#[test]
+fn placeholders_that_docker_documents_are_right() {
+    let container = r#"{"ContainerSpec":{"Image":"a","Hostname":"h-{{.Task.Slot}}-{{ .Node.Hostname }}",
+        "Env":["A={{index .Service.Labels \"a b\"}}","B={{- .Service.Labels.x -}}","{{.Bad"],
+        "Mounts":[{"Target":"/{{.Task.ID}}"}]}}"#;
+    let json = format!(r#"{{"Name":"t","TaskTemplate":{container}}}"#);
     assert_eq!(service(&json), Ok(()));
 }
 
@@ -182,6 +203,11 @@ proptest! {
         let _ = super::name(&name);
         let _ = image_reference(&image);
         let _ = constraints(&[constraint]);
+        let hostname = Some(format!("{{{{{name}{{{{{image}}}}}"));
+        let _ = template::placeholders(&crate::container::ContainerSpec {
+            hostname,
+            ..Default::default()
+        });
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod cluster;
 mod engine;
 mod errors;
 mod events;
+mod fuzz;
 mod objects;
 mod passthrough;
 mod swarm;
