@@ -74,7 +74,9 @@ pub(super) fn check(name: &str, text: &str, faults: &mut Vec<Fault>) {
     let first = text
         .lines()
         .find(|line| !line.trim().is_empty() && !line.starts_with("#!["));
-    if !first.is_some_and(|line| line.starts_with("//!")) {
+    // A module's own tests speak for themselves.
+    let is_tests = name.ends_with("/tests.rs");
+    if !is_tests && !first.is_some_and(|line| line.starts_with("//!")) {
         fault(None, "does not begin with `//!`; say in a sentence what this module means and what it never does".into());
     }
     let may_be_unsafe = UNSAFE_ROOMS.iter().any(|room| name.starts_with(room));
