@@ -126,6 +126,9 @@ impl Manager {
     /// Who leads.
     pub(crate) fn leadership(&self) -> Leadership {
         let metrics = self.metrics();
+        if metrics.running_state.is_err() {
+            return Leadership::Nowhere;
+        }
         if metrics.state == ServerState::Leader {
             return Leadership::Here;
         }
@@ -317,10 +320,10 @@ impl ControlApi for Manager {
         ManagerStanding {
             leads: leader == Some(self.node),
             leader,
-            error: if leader.is_some() {
-                String::new()
-            } else {
-                format!("rpc error: code = Unknown desc = {NO_LEADER}")
+            error: match (self.metrics().running_state, leader) {
+                (Err(fatal), _) => format!("the manager has stopped: {fatal}"),
+                (Ok(()), Some(_)) => String::new(),
+                (Ok(()), None) => format!("rpc error: code = Unknown desc = {NO_LEADER}"),
             },
         }
     }

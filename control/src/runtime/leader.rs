@@ -15,7 +15,7 @@ use weft_types::{NodeId, TaskId, Timestamp, node::NodeState, task::TaskStatus};
 use super::{
     Manager, clock,
     propose::ProposeError,
-    session::{Report, grace},
+    session::{GRACE, Report},
 };
 use crate::{dispatcher, settle, store::View};
 
@@ -148,12 +148,9 @@ impl Manager {
     /// come yet get twice the time.
     async fn notice_silence(&self, begun: Instant) {
         let view = self.replica.view();
-        let Some(cluster) = view.cluster() else {
-            return;
-        };
-        let grace = grace(cluster);
         let silences = self.sessions.silences();
-        let down: Vec<NodeId> = silent(&view, &silences, grace, begun.elapsed() > 2 * grace);
+        let all_should_be_here = begun.elapsed() > 2 * GRACE * self.period();
+        let down: Vec<NodeId> = silent(&view, &silences, all_should_be_here);
         for node in down {
             self.sessions.drop_node(node);
             self.set_down(node, HEARTBEAT_FAILURE).await;
@@ -231,20 +228,12 @@ fn earlier(one: Option<Timestamp>, two: Option<Timestamp>) -> Option<Timestamp> 
     }
 }
 
-/// The nodes that are not down yet and have been silent for longer than `grace`. Nodes without a
-/// session count when `absent_too`.
-fn silent(
-    view: &View,
-    silences: &BTreeMap<NodeId, Duration>,
-    grace: Duration,
-    absent_too: bool,
-) -> Vec<NodeId> {
+/// The nodes that are not down yet and have been silent for too long. Nodes without a session
+/// count when `absent_too`.
+fn silent(view: &View, silences: &BTreeMap<NodeId, bool>, absent_too: bool) -> Vec<NodeId> {
     view.nodes()
         .filter(|node| !matches!(node.status.state, NodeState::Down | NodeState::Disconnected))
-        .filter(|node| match silences.get(&node.id) {
-            Some(silence) => *silence > grace,
-            None => absent_too,
-        })
+        .filter(|node| silences.get(&node.id).copied().unwrap_or(absent_too))
         .map(|node| node.id)
         .collect()
 }

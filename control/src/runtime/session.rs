@@ -40,7 +40,7 @@ const PERIOD: Duration = Duration::from_millis(600);
 const CLI_PERIOD: Duration = Duration::from_secs(5);
 
 /// Periods of silence after which a node is down.
-const GRACE: u32 = 3;
+pub(crate) const GRACE: u32 = 3;
 
 /// How long a new session may take to say hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
@@ -54,18 +54,13 @@ const OUTBOX: usize = 64;
 /// How often the list of managers is looked at.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The period in force.
-pub(crate) fn period(cluster: &Cluster) -> Duration {
+/// The period that a cluster's spec chooses.
+fn period(cluster: &Cluster) -> Duration {
     let nanos = u64::try_from(cluster.spec.dispatcher.heartbeat_period).unwrap_or(0);
     match Duration::from_nanos(nanos) {
         Duration::ZERO | CLI_PERIOD => PERIOD,
         chosen => chosen,
     }
-}
-
-/// Silence after which a node is down.
-pub(crate) fn grace(cluster: &Cluster) -> Duration {
-    period(cluster) * GRACE
 }
 
 pub(crate) type Outbox = mpsc::Sender<Result<ManagerMessage, Status>>;
@@ -76,6 +71,8 @@ pub(crate) struct Session {
     pub(crate) node: NodeId,
     pub(crate) id: SessionId,
     pub(crate) outbox: Outbox,
+    /// Time between heartbeats that the node was told.
+    period: Duration,
     heard: Mutex<Instant>,
     acked: Mutex<Acked>,
     lost_thread: AtomicBool,
@@ -88,9 +85,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Session {
-    /// How long the node has been silent.
-    fn silence(&self) -> Duration {
-        lock(&self.heard).elapsed()
+    /// Whether the node has been silent for too long.
+    fn is_silent(&self) -> bool {
+        lock(&self.heard).elapsed() > self.period * GRACE
     }
 }
 
@@ -104,13 +101,13 @@ impl Sessions {
         lock(&self.0).get(&node).cloned()
     }
 
-    /// How long each node with a session has been silent. A session whose stream broke counts
-    /// until its grace is over.
-    pub(crate) fn silences(&self) -> BTreeMap<NodeId, Duration> {
+    /// Whether each node that has a session has been silent for too long. A session whose stream
+    /// broke counts until its grace is over.
+    pub(crate) fn silences(&self) -> BTreeMap<NodeId, bool> {
         let sessions = lock(&self.0);
         sessions
             .values()
-            .map(|session| (session.node, session.silence()))
+            .map(|session| (session.node, session.is_silent()))
             .collect()
     }
 
@@ -211,6 +208,7 @@ impl Manager {
             node: caller.node,
             id: SessionId::from_random(rand::random()),
             outbox,
+            period: self.period(),
             heard: Mutex::new(Instant::now()),
             acked: Mutex::default(),
             lost_thread: AtomicBool::new(false),
@@ -228,6 +226,11 @@ impl Manager {
             }
         }
         debug!(node = %session.node, session = %session.id, "session ended");
+    }
+
+    /// Time between heartbeats in force.
+    pub(crate) fn period(&self) -> Duration {
+        self.replica.view().cluster().map_or(PERIOD, |cluster| period(cluster))
     }
 
     /// Address of the leader, if it is another manager.
@@ -326,11 +329,9 @@ impl Manager {
     async fn speak(&self, session: &Arc<Session>, certified: Role) {
         let mut views = self.replica.follow();
         let mut told = Told::new(certified);
-        let view = views.borrow_and_update().clone();
-        let heartbeat = view.cluster().map_or(PERIOD, |cluster| period(cluster));
         let welcome = ManagerMessage::Welcome {
             session: session.id,
-            heartbeat_millis: u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX),
+            heartbeat_millis: u64::try_from(session.period.as_millis()).unwrap_or(u64::MAX),
         };
         if session.outbox.send(Ok(welcome)).await.is_err() {
             return;
@@ -340,6 +341,11 @@ impl Manager {
             if view.node(session.node).is_none() {
                 let _ = session.outbox.send(Ok(ManagerMessage::Removed)).await;
                 self.sessions.drop_node(session.node);
+                return;
+            }
+            if self.period() != session.period {
+                // The next session, opened at once, has the new period.
+                let _ = session.outbox.send(Ok(ManagerMessage::Redirect(None))).await;
                 return;
             }
             if session.lost_thread.swap(false, Ordering::Relaxed) {
