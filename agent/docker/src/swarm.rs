@@ -4,7 +4,7 @@ use http::StatusCode;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use weft_proto::{ControlReply, ControlRequest};
+use weft_proto::ControlRequest;
 use weft_types::{
     cluster::ClusterSpec,
     node::{Node, Reachability},
@@ -98,28 +98,26 @@ impl Door {
         let mut text =
             "You are attempting to leave the swarm on a node that is participating as a manager. "
                 .to_owned();
-        match self.ask(ControlRequest::ListNodes).await {
-            Ok(ControlReply::Nodes(nodes)) => {
-                let reached = |node: &&Node| {
-                    let manager = node.manager_status.as_ref();
-                    manager.is_some_and(|m| m.reachability == Reachability::Reachable)
-                };
-                let reachable = nodes.iter().filter(reached).count();
-                let managers = nodes.iter().filter(|n| n.manager_status.is_some()).count();
-                let own = nodes.iter().find(|node| Some(node.id) == status.node_id);
-                let active = own.as_ref().is_some_and(reached);
-                if managers <= 1 {
-                    text += "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. ";
-                    return text;
-                }
-                if active && reachable.saturating_sub(1) < managers / 2 + 1 {
-                    let left = reachable.saturating_sub(1);
-                    text += &format!(
-                        "Removing this node leaves {left} managers out of {managers}. Without a Raft quorum your swarm will be inaccessible. "
-                    );
-                }
+        // Without a leader nothing is known of the others: the plain warning then.
+        if let Ok(nodes) = self.nodes().await {
+            let reached = |node: &&Node| {
+                let manager = node.manager_status.as_ref();
+                manager.is_some_and(|m| m.reachability == Reachability::Reachable)
+            };
+            let reachable = nodes.iter().filter(reached).count();
+            let managers = nodes.iter().filter(|n| n.manager_status.is_some());
+            let managers = managers.count();
+            if managers <= 1 {
+                text += "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. ";
+                return text;
             }
-            Ok(_) | Err(_) => {}
+            let own = nodes.iter().find(|node| Some(node.id) == status.node_id);
+            let left = reachable.saturating_sub(1);
+            if own.as_ref().is_some_and(reached) && left < managers / 2 + 1 {
+                text += &format!(
+                    "Removing this node leaves {left} managers out of {managers}. Without a Raft quorum your swarm will be inaccessible. "
+                );
+            }
         }
         text + "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message."
     }

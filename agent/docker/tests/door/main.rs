@@ -1,6 +1,8 @@
 //! The front door as clients meet it: real HTTP over a unix socket, in front of a pretended
 //! cluster and a pretended engine.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where its world is broken")]
+
 mod bed;
 mod cli;
 mod cluster;

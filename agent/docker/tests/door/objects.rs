@@ -320,9 +320,8 @@ async fn a_worker_shows_the_networks_it_uses() {
     state.networks.insert(network, facts);
     *bed.node.net_state.lock().unwrap() = std::sync::Arc::new(state);
     let container = "c".repeat(64);
-    let mut containers = bed.node.containers.lock().unwrap();
-    containers.insert(Id::numbered(2), container.clone());
-    drop(containers);
+    let own = [(Id::numbered(2), container.clone())];
+    *bed.node.containers.lock().unwrap() = own.into();
     let view = bed.get("/v1.41/networks/on2?verbose=true").await.1;
     assert_eq!(view["Containers"][&container]["IPv4Address"], "10.0.2.2/24");
     assert_eq!(
@@ -394,7 +393,7 @@ async fn logs_are_framed_and_missing_lines_are_told_last() {
     assert_eq!(status, 200);
     let lament = "Error grabbing logs: rpc error: code = Unknown desc = warning: incomplete log stream. some logs could not be retrieved for the following reasons: node x is not available";
     let expected =
-        format!("\u{1}\0\0\0\0\0\0\u{8}out one\n\u{2}\0\0\0\0\0\0\u{8}err two\n\u{3}\0\0\0\0\0\0");
-    assert!(text.starts_with(&expected), "{text:?}");
+        "\u{1}\0\0\0\0\0\0\u{8}out one\n\u{2}\0\0\0\0\0\0\u{8}err two\n\u{3}\0\0\0\0\0\0";
+    assert!(text.starts_with(expected), "{text:?}");
     assert!(text.ends_with(lament), "{text:?}");
 }
