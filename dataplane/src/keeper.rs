@@ -90,6 +90,38 @@ impl FirstError {
     }
 }
 
+/// Threads for writes that wait: swapping a ring waits until no program reads the old one, and such
+/// waits run side by side.
+const WRITERS: usize = 16;
+
+/// Does `work` for each item in order; neighbours that are both `slow` may be done side by side.
+/// Results are in the items' order.
+fn in_runs<T: Sync>(
+    items: &[T],
+    slow: impl Fn(&T) -> Option<u8>,
+    work: impl Fn(&T) -> Result<(), DataplaneError> + Sync,
+) -> Vec<Result<(), DataplaneError>> {
+    let mut results = Vec::with_capacity(items.len());
+    for run in items.chunk_by(|a, b| slow(a) == slow(b)) {
+        if run.first().and_then(&slow).is_none() || run.len() == 1 {
+            results.extend(run.iter().map(&work));
+            continue;
+        }
+        let share = run.len().div_ceil(WRITERS);
+        let work = &work;
+        results.extend(std::thread::scope(|scope| {
+            let start = |part| scope.spawn(move || Vec::from_iter(<[T]>::iter(part).map(work)));
+            let threads: Vec<_> = run.chunks(share).map(|part| (part.len(), start(part))).collect();
+            let failed = || DataplaneError::Refused("a writing thread panicked".to_owned());
+            let finish = |(size, thread): (usize, std::thread::ScopedJoinHandle<'_, Vec<_>>)| {
+                thread.join().unwrap_or_else(|_| (0..size).map(|_| Err(failed())).collect())
+            };
+            Vec::from_iter(threads.into_iter().flat_map(finish))
+        }));
+    }
+    results
+}
+
 impl Keeper {
     /// Takes over what is there and makes what is missing.
     pub(crate) fn start(config: Config) -> Result<Self, DataplaneError> {
@@ -371,16 +403,18 @@ impl Keeper {
         let plan = Tables::of(&desired, &self.host(), &self.rings).plan(&have);
         let written = (plan.len() as u64).saturating_sub(repaired);
         let mut errors = FirstError::default();
-        for row in plan.put {
-            if errors.note(self.put(&row)).is_some() {
-                have.put(row);
+        for (row, result) in plan.put.iter().zip(in_runs(&plan.put, Row::ring_table, |row| self.put(row))) {
+            if errors.note(result).is_some() {
+                have.put(row.clone());
             }
         }
-        for gone in plan.remove {
-            if errors.note(self.remove(&gone)).is_some() {
-                have.remove(&gone);
+        let removed = in_runs(&plan.remove, Gone::ring_table, |gone| self.remove(gone));
+        for (gone, result) in plan.remove.iter().zip(removed) {
+            if errors.note(result).is_some() {
+                have.remove(gone);
             }
         }
+        errors.note(self.note_ring_ids(&plan.put));
         self.held = Some(have);
         match &self.collector {
             Some(collector) if written > 0 => collector.wake(),
@@ -455,7 +489,7 @@ impl Keeper {
         Ok(rings)
     }
 
-    fn put(&mut self, row: &Row) -> Result<(), DataplaneError> {
+    fn put(&self, row: &Row) -> Result<(), DataplaneError> {
         let maps = &self.programs.maps;
         match row {
             Row::Nodes(key, value) => maps.nodes.put(key, value),
@@ -470,22 +504,26 @@ impl Keeper {
             Row::Front(key, value) => maps.front.put(key, value),
             Row::Netns(key, value) => maps.netns.put(key, value),
             Row::Config(key, value) => maps.config.put(key, value),
-            Row::Rings(ring, slots) => {
-                maps.rings.put_ring(*ring, slots)?;
-                let id = maps.rings.ring_id(*ring)?;
-                self.ring_ids.extend(id.map(|id| ((RingTable::Now, *ring), id)));
-                Ok(())
-            }
-            Row::RingsBefore(ring, slots) => {
-                maps.rings_before.put_ring(*ring, slots)?;
-                let id = maps.rings_before.ring_id(*ring)?;
-                self.ring_ids.extend(id.map(|id| ((RingTable::Before, *ring), id)));
-                Ok(())
-            }
+            Row::Rings(ring, slots) => maps.rings.put_ring(*ring, slots),
+            Row::RingsBefore(ring, slots) => maps.rings_before.put_ring(*ring, slots),
         }
     }
 
-    fn remove(&mut self, gone: &Gone) -> Result<(), DataplaneError> {
+    /// Remembers which inner maps were just written, so that they need not be read back.
+    fn note_ring_ids(&mut self, rows: &[Row]) -> Result<(), DataplaneError> {
+        let maps = &self.programs.maps;
+        for row in rows {
+            let (table, ring, id) = match row {
+                Row::Rings(ring, _) => (RingTable::Now, *ring, maps.rings.ring_id(*ring)?),
+                Row::RingsBefore(ring, _) => (RingTable::Before, *ring, maps.rings_before.ring_id(*ring)?),
+                _ => continue,
+            };
+            self.ring_ids.extend(id.map(|id| ((table, ring), id)));
+        }
+        Ok(())
+    }
+
+    fn remove(&self, gone: &Gone) -> Result<(), DataplaneError> {
         let maps = &self.programs.maps;
         match gone {
             Gone::Nodes(key) => maps.nodes.remove(key),

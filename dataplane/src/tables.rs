@@ -98,6 +98,28 @@ tables! {
     config Config: u32 => Config,
 }
 
+impl Row {
+    /// Which table of rings this is of, if any: writing one waits for running programs.
+    pub(crate) fn ring_table(&self) -> Option<u8> {
+        match self {
+            Self::RingsBefore(..) => Some(0),
+            Self::Rings(..) => Some(1),
+            _ => None,
+        }
+    }
+}
+
+impl Gone {
+    /// As [`Row::ring_table`].
+    pub(crate) fn ring_table(&self) -> Option<u8> {
+        match self {
+            Self::RingsBefore(_) => Some(0),
+            Self::Rings(_) => Some(1),
+            _ => None,
+        }
+    }
+}
+
 /// Rows to write, then rows to remove, each in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Plan {

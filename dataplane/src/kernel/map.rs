@@ -127,10 +127,10 @@ impl Map<u32, u32> {
     pub(crate) fn put_ring(&self, ring: u32, slots: &[u32]) -> Result<(), DataplaneError> {
         let size = slots.len() as u32;
         let inner = syscall::create_array(4, size + 1, INNER_MAP).map_err(|error| self.fail("make ring for", &error))?;
-        for (index, value) in std::iter::once(&size).chain(slots).enumerate() {
-            syscall::update(inner.as_fd(), syscall::bytes(&(index as u32)), syscall::bytes(value))
-                .map_err(|error| self.fail("fill ring for", &error))?;
-        }
+        let keys: Vec<u8> = (0..=size).flat_map(u32::to_ne_bytes).collect();
+        let values: Vec<u8> = std::iter::once(&size).chain(slots).flat_map(|value| value.to_ne_bytes()).collect();
+        syscall::update_batch(inner.as_fd(), &keys, &values, size + 1)
+            .map_err(|error| self.fail("fill ring for", &error))?;
         let fd = std::os::fd::AsRawFd::as_raw_fd(&inner) as u32;
         syscall::update(self.fd(), syscall::bytes(&ring), syscall::bytes(&fd))
             .map_err(|error| self.fail("swap ring in", &error))

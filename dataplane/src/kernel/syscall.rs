@@ -22,6 +22,7 @@ const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const MAP_BY_ID: libc::c_int = 14;
 const OBJ_INFO: libc::c_int = 15;
+const MAP_UPDATE_BATCH: libc::c_int = 26;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 
@@ -89,6 +90,14 @@ pub(super) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Resul
     let mut attr = Attr::new().fd(0, map).u64(8, key.as_ptr() as u64).u64(16, value.as_ptr() as u64);
     // SAFETY: `Map` made key and value of the sizes that the map has.
     unsafe { attr.call(MAP_UPDATE) }.map(drop)
+}
+
+/// Writes `count` entries, keys and values packed one after the other.
+pub(super) fn update_batch(map: BorrowedFd<'_>, keys: &[u8], values: &[u8], count: u32) -> io::Result<()> {
+    let keys = keys.as_ptr() as u64;
+    let mut attr = Attr::new().u64(16, keys).u64(24, values.as_ptr() as u64).u32(32, count).fd(36, map);
+    // SAFETY: the caller packed `count` keys and values of the sizes that the map has.
+    unsafe { attr.call(MAP_UPDATE_BATCH) }.map(drop)
 }
 
 /// Removes one entry; one that is not there is fine.

@@ -1,5 +1,6 @@
 //! A small network of namespaces: a switch, hosts with a data plane each, a client. Everything is
 //! named after this process and goes when the value is dropped.
+#![allow(dead_code, reason = "each test target uses another part of it")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,15 +24,15 @@ use weft_types::{
 
 static SERIES: AtomicU32 = AtomicU32::new(0);
 
-pub struct Lan {
+pub(crate) struct Lan {
     tag: String,
-    pub dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
     namespaces: Vec<String>,
-    pub hosts: BTreeMap<u32, Dataplane>,
-    pub state: NetState,
+    pub(crate) hosts: BTreeMap<u32, Dataplane>,
+    pub(crate) state: NetState,
 }
 
-pub fn run(command: &str) -> Result<String> {
+pub(crate) fn run(command: &str) -> Result<String> {
     let output = Command::new("sh").args(["-c", command]).output().context("run sh")?;
     if !output.status.success() {
         bail!("{command}: {}", String::from_utf8_lossy(&output.stderr));
@@ -39,25 +40,25 @@ pub fn run(command: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-pub fn host4(index: u32) -> Ipv4Addr {
+pub(crate) fn host4(index: u32) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, 10 + index as u8)
 }
 
-pub fn host6(index: u32) -> Ipv6Addr {
+pub(crate) fn host6(index: u32) -> Ipv6Addr {
     format!("2001:db8::{}", 10 + index).parse().unwrap()
 }
 
-pub const CLIENT4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
-pub const CLIENT6: &str = "2001:db8::100";
-pub const INGRESS_VNI: u32 = 4096;
+pub(crate) const CLIENT4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+pub(crate) const CLIENT6: &str = "2001:db8::100";
+pub(crate) const INGRESS_VNI: u32 = 4096;
 
-pub fn ingress() -> NetworkId {
+pub(crate) fn ingress() -> NetworkId {
     NetworkId::numbered(1)
 }
 
 impl Lan {
     /// A switch, `hosts` hosts and a client, with nothing of ours on them.
-    pub fn new(hosts: u32) -> Result<Self> {
+    pub(crate) fn new(hosts: u32) -> Result<Self> {
         let tag = format!("wdp{}-{}", std::process::id(), SERIES.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::tempdir()?;
         let mut lan = Self { tag, dir, namespaces: Vec::new(), hosts: BTreeMap::new(), state: NetState::default() };
@@ -87,7 +88,7 @@ impl Lan {
         Ok(lan)
     }
 
-    pub fn add_namespace(&mut self, name: &str) -> Result<String> {
+    pub(crate) fn add_namespace(&mut self, name: &str) -> Result<String> {
         let name = format!("{}{name}", self.tag);
         run(&format!("ip netns add {name} && ip -n {name} link set lo up"))?;
         self.namespaces.push(name.clone());
@@ -105,31 +106,31 @@ impl Lan {
         .map(drop)
     }
 
-    pub fn namespace(&self, name: &str) -> String {
+    pub(crate) fn namespace(&self, name: &str) -> String {
         format!("{}{name}", self.tag)
     }
 
-    pub fn netns_path(&self, name: &str) -> PathBuf {
+    pub(crate) fn netns_path(&self, name: &str) -> PathBuf {
         Path::new("/run/netns").join(self.namespace(name))
     }
 
-    pub fn pin_dir(&self, index: u32) -> PathBuf {
+    pub(crate) fn pin_dir(&self, index: u32) -> PathBuf {
         self.dir.path().join(format!("n{index}"))
     }
 
-    pub fn config(&self, index: u32) -> Config {
+    pub(crate) fn config(&self, index: u32) -> Config {
         let mut config = Config::new(self.pin_dir(index), host4(index).into());
         config.netns = Some(self.netns_path(&format!("n{index}")));
         config
     }
 
-    pub async fn start(&mut self, index: u32) -> Result<()> {
+    pub(crate) async fn start(&mut self, index: u32) -> Result<()> {
         let dataplane = Dataplane::start(self.config(index)).await.with_context(|| format!("start n{index}"))?;
         self.hosts.insert(index, dataplane);
         Ok(())
     }
 
-    pub async fn start_all(&mut self) -> Result<()> {
+    pub(crate) async fn start_all(&mut self) -> Result<()> {
         let indices: Vec<u32> = self.state.nodes.values().map(|node| node.index).collect();
         for index in indices {
             self.start(index).await?;
@@ -138,7 +139,7 @@ impl Lan {
     }
 
     /// Gives every host the state as it is now.
-    pub async fn apply(&mut self) -> Result<()> {
+    pub(crate) async fn apply(&mut self) -> Result<()> {
         self.state.revision += 1;
         for (index, host) in &self.hosts {
             let desired = Desired::of(&self.state, NodeId::numbered(u128::from(*index)), &BTreeSet::new())?;
@@ -148,7 +149,7 @@ impl Lan {
         Ok(())
     }
 
-    pub fn add_network(&mut self, id: NetworkId, vni: u32, subnets: &[&str], ingress: bool) {
+    pub(crate) fn add_network(&mut self, id: NetworkId, vni: u32, subnets: &[&str], ingress: bool) {
         self.state.networks.insert(
             id,
             NetNetwork {
@@ -165,7 +166,7 @@ impl Lan {
     }
 
     /// A service whose tasks are on the ingress network; `ports` are (protocol, published, target).
-    pub fn add_service(&mut self, number: u128, ports: &[(Protocol, u16, u16)]) -> ServiceId {
+    pub(crate) fn add_service(&mut self, number: u128, ports: &[(Protocol, u16, u16)]) -> ServiceId {
         let id = ServiceId::numbered(number);
         self.state.services.insert(
             id,
@@ -191,7 +192,7 @@ impl Lan {
     }
 
     /// A task of `service` on host `node`, on the given networks, with a sandbox of its own.
-    pub async fn add_task(
+    pub(crate) async fn add_task(
         &mut self,
         number: u32,
         service: Option<ServiceId>,
@@ -219,14 +220,14 @@ impl Lan {
         self.create_sandbox(number, node).await
     }
 
-    pub async fn create_sandbox(&mut self, number: u32, node: u32) -> Result<Sandbox> {
+    pub(crate) async fn create_sandbox(&mut self, number: u32, node: u32) -> Result<Sandbox> {
         let spec = SandboxSpec::of(&self.state, TaskId::numbered(u128::from(number)));
         let netns = NetnsRef::Path(self.netns_path(&format!("t{number}")));
         self.hosts[&node].create_sandbox(spec, netns).await.with_context(|| format!("create sandbox of t{number}"))
     }
 
     /// Runs `work` in a namespace, on a thread of its own.
-    pub fn within<T: Send + 'static>(&self, name: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    pub(crate) fn within<T: Send + 'static>(&self, name: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let path = self.netns_path(name);
         let thread = std::thread::spawn(move || {
             setns(File::open(&path)?, CloneFlags::CLONE_NEWNET)?;
@@ -237,7 +238,7 @@ impl Lan {
 
     /// TCP and UDP servers at `port` in a namespace, of both families, which answer
     /// `<name> <client address>`.
-    pub fn serve(&self, name: &str, port: u16) -> Result<()> {
+    pub(crate) fn serve(&self, name: &str, port: u16) -> Result<()> {
         let label = name.to_owned();
         self.within(name, move || {
             let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
@@ -265,19 +266,19 @@ impl Lan {
     }
 
     /// What the server at `to` says to a client in `name`, over TCP.
-    pub fn ask_tcp(&self, name: &str, to: impl Into<SocketAddr>) -> Result<String> {
+    pub(crate) fn ask_tcp(&self, name: &str, to: impl Into<SocketAddr>) -> Result<String> {
         let to = to.into();
         self.within(name, move || ask_tcp(to)).with_context(|| format!("{name} asks {to}/tcp\n{}", self.report()))
     }
 
     /// The same over UDP.
-    pub fn ask_udp(&self, name: &str, to: impl Into<SocketAddr>) -> Result<String> {
+    pub(crate) fn ask_udp(&self, name: &str, to: impl Into<SocketAddr>) -> Result<String> {
         let to = to.into();
         self.within(name, move || ask_udp(to)).with_context(|| format!("{name} asks {to}/udp\n{}", self.report()))
     }
 
     /// Drop counters of all hosts, for failures.
-    pub fn report(&self) -> String {
+    pub(crate) fn report(&self) -> String {
         let mut text = String::new();
         for (index, host) in &self.hosts {
             let drops = futures_block(host.drops());
@@ -295,7 +296,7 @@ fn futures_block<T: Send>(future: impl Future<Output = T> + Send) -> T {
     })
 }
 
-pub const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 fn answer(stream: &mut TcpStream, label: &str) {
     let Ok(peer) = stream.peer_addr() else { return };
@@ -314,7 +315,7 @@ fn plain(ip: IpAddr) -> IpAddr {
     ip.to_canonical()
 }
 
-pub fn ask_tcp(to: SocketAddr) -> Result<String> {
+pub(crate) fn ask_tcp(to: SocketAddr) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut text = String::new();
@@ -334,7 +335,7 @@ pub fn ask_tcp(to: SocketAddr) -> Result<String> {
     Ok(text)
 }
 
-pub fn ask_udp(to: SocketAddr) -> Result<String> {
+pub(crate) fn ask_udp(to: SocketAddr) -> Result<String> {
     let any: SocketAddr =
         if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(any)?;
