@@ -307,6 +307,11 @@ impl Machine {
     fn advance(&mut self, now: Timestamp) -> Option<Action> {
         let wants_stop = self.wants_stop();
         match self.stage {
+            // Nothing is in flight: the start has failed and was to be tried again.
+            Stage::Starting if wants_stop && self.retry.is_some() => {
+                self.end(TaskState::Shutdown, "shutdown", now);
+                self.clear()
+            }
             // The answer of what is in flight comes first.
             Stage::Adopting | Stage::Starting | Stage::Stopping(_) | Stage::Removing | Stage::Gone => {
                 None
@@ -382,6 +387,12 @@ impl Machine {
         }
     }
 
+    /// A step has succeeded: nothing is to be tried again.
+    fn settled(&mut self) {
+        self.pause = RETRY_FIRST;
+        self.retry = None;
+    }
+
     fn retry(&mut self, action: Action, now: Timestamp) -> Option<Action> {
         self.retry = Some((now.after(self.pause), action));
         self.pause = (self.pause * 2).min(RETRY_LAST);
@@ -394,7 +405,7 @@ impl Machine {
         }
         match result {
             Ok(container_id) => {
-                self.pause = RETRY_FIRST;
+                self.settled();
                 self.container_mut().container_id = container_id;
                 self.stage = Stage::Ready;
                 self.status.err.clear();
@@ -415,7 +426,7 @@ impl Machine {
         }
         match result {
             Ok(pid) => {
-                self.pause = RETRY_FIRST;
+                self.settled();
                 self.container_mut().pid = pid;
                 self.stage = Stage::Connecting;
                 if self.wants_stop() {
@@ -487,7 +498,7 @@ impl Machine {
         };
         match observation {
             Observation::Running { pid, .. } if adopting => {
-                self.pause = RETRY_FIRST;
+                self.settled();
                 self.container_mut().pid = pid;
                 if self.status.state < TaskState::Starting {
                     self.report(TaskState::Starting, "starting", now);
@@ -497,7 +508,7 @@ impl Machine {
             }
             Observation::Created if adopting => {
                 self.stage = Stage::Ready;
-                if self.status.state > TaskState::Ready {
+                if self.status.state > TaskState::Ready && !self.wants_stop() {
                     // The agent was killed between the word and the deed.
                     self.stage = Stage::Starting;
                     return Some(Action::Start);
@@ -568,7 +579,7 @@ impl Machine {
         };
         match result {
             Ok(code) => {
-                self.pause = RETRY_FIRST;
+                self.settled();
                 self.container_mut().exit_code = code;
                 match cause {
                     None => {
@@ -599,6 +610,7 @@ impl Machine {
         }
         match result {
             Ok(()) => {
+                self.settled();
                 self.stage = Stage::Gone;
                 None
             }

@@ -1,0 +1,365 @@
+//! A whole agent against a scripted manager, a pretend engine and a pretend network.
+
+mod fixture;
+
+use std::{collections::VecDeque, net::SocketAddr, path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use fixture::{task, wait_for};
+use tokio::sync::{Mutex, mpsc};
+use weft_agent::{
+    Agent, AgentConfig, Notice,
+    executor::fake::{FakeExecutor, Verb},
+    network::fake::FakeWiring,
+    runtime::Dial,
+    task::{Failure, Health},
+};
+use weft_proto::{
+    LogItem, LogSelector,
+    dispatcher::{AssignmentSet, ManagerMessage, NodeMessage},
+};
+use weft_types::{
+    Id, NodeId, TaskId, TaskState,
+    netstate::{NetDelta, NetState},
+    task::{Task, TaskStatus},
+};
+
+/// The manager's end of one session.
+struct Line {
+    to_node: mpsc::Sender<ManagerMessage>,
+    from_node: mpsc::Receiver<NodeMessage>,
+    addr: SocketAddr,
+}
+
+/// Hands each session that the node opens to the test.
+struct Switchboard {
+    lines: mpsc::Sender<Line>,
+    refusals: Mutex<VecDeque<String>>,
+}
+
+#[async_trait]
+impl Dial for Switchboard {
+    async fn open(
+        &self,
+        addr: SocketAddr,
+        from_node: mpsc::Receiver<NodeMessage>,
+    ) -> Result<mpsc::Receiver<ManagerMessage>, String> {
+        if let Some(refusal) = self.refusals.lock().await.pop_front() {
+            return Err(refusal);
+        }
+        let (to_node, receiver) = mpsc::channel(64);
+        let line = Line { to_node, from_node, addr };
+        self.lines.send(line).await.map_err(|_| "the test is over".to_owned())?;
+        Ok(receiver)
+    }
+}
+
+/// An agent and everything around it.
+struct World {
+    state: tempfile::TempDir,
+    engine: Arc<FakeExecutor>,
+    wiring: Arc<FakeWiring>,
+}
+
+struct Node {
+    agent: Agent,
+    notices: mpsc::Receiver<Notice>,
+    lines: mpsc::Receiver<Line>,
+    board: Arc<Switchboard>,
+}
+
+const MANAGER: &str = "192.0.2.1:2377";
+
+impl World {
+    fn new() -> Self {
+        Self {
+            state: tempfile::tempdir().expect("a directory"),
+            engine: Arc::default(),
+            wiring: Arc::default(),
+        }
+    }
+
+    fn boot(&self) -> Node {
+        let (lines_in, lines) = mpsc::channel(8);
+        let board = Arc::new(Switchboard {
+            lines: lines_in,
+            refusals: Mutex::default(),
+        });
+        let (agent, notices) = Agent::start(AgentConfig {
+            node: NodeId::numbered(1),
+            state_dir: Path::new(self.state.path()).to_owned(),
+            managers: vec![MANAGER.parse().expect("an address")],
+            data_path_addr: None,
+            executor: Arc::clone(&self.engine) as _,
+            wiring: Arc::clone(&self.wiring) as _,
+            dial: Arc::clone(&board) as _,
+        })
+        .expect("an agent");
+        Node { agent, notices, lines, board }
+    }
+}
+
+impl Node {
+    /// The next session, welcomed.
+    async fn session(&mut self) -> Line {
+        let mut line = self.lines.recv().await.expect("a session");
+        let hello = line.from_node.recv().await;
+        assert!(matches!(hello, Some(NodeMessage::Hello { .. })), "first comes Hello, not {hello:?}");
+        line.say(ManagerMessage::Welcome {
+            session: Id::numbered(1),
+            heartbeat_millis: 60_000,
+        })
+        .await;
+        line
+    }
+}
+
+impl Line {
+    async fn say(&self, message: ManagerMessage) {
+        self.to_node.send(message).await.expect("the node listens");
+    }
+
+    async fn assign(&self, tasks: Vec<Task>) {
+        let set = AssignmentSet { complete: true, tasks, ..AssignmentSet::default() };
+        self.say(ManagerMessage::Assignments(Box::new(set))).await;
+    }
+
+    /// Reads on, storing reports, until one is found; answers it.
+    async fn until(&mut self, what: &str, is_it: impl Fn(&NodeMessage) -> bool) -> NodeMessage {
+        let found = async {
+            loop {
+                let message = self.from_node.recv().await.expect("the node goes on talking");
+                if let NodeMessage::Status { sequence, .. } = &message {
+                    self.say(ManagerMessage::StatusStored(*sequence)).await;
+                }
+                if is_it(&message) {
+                    return message;
+                }
+            }
+        };
+        let found = tokio::time::timeout(std::time::Duration::from_secs(10), found).await;
+        found.unwrap_or_else(|_| panic!("waited 10 s in vain for: {what}"))
+    }
+
+    async fn until_seen(&mut self, id: TaskId, state: TaskState) -> TaskStatus {
+        let reached = |message: &NodeMessage| match message {
+            NodeMessage::Status { updates, .. } => {
+                updates.iter().any(|(task, status)| *task == id && status.state == state)
+            }
+            _ => false,
+        };
+        let message = self.until(&format!("task {id} seen {state}"), reached).await;
+        let NodeMessage::Status { updates, .. } = message else {
+            unreachable!("only reports are looked for")
+        };
+        let status = updates.into_iter().find(|(task, _)| *task == id);
+        status.expect("it was found").1
+    }
+}
+
+#[tokio::test]
+async fn a_task_is_run_reported_and_removed() {
+    let world = World::new();
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let task = task(1, TaskState::Running);
+    let id = task.id;
+    line.assign(vec![task]).await;
+    let status = line.until_seen(id, TaskState::Running).await;
+    assert_eq!(status.message, "started");
+    assert!(world.wiring.held().sandboxes.contains(&id));
+    world.engine.exit(id, 3);
+    let status = line.until_seen(id, TaskState::Failed).await;
+    assert_eq!(status.err, "task: non-zero exit (3)");
+    wait_for("the sandbox to go", || !world.wiring.held().sandboxes.contains(&id)).await;
+    assert!(world.engine.container_of(id).is_some(), "history keeps its container");
+    line.assign(Vec::new()).await;
+    wait_for("the container to go", || world.engine.container_of(id).is_none()).await;
+}
+
+#[tokio::test]
+async fn reports_are_sent_again_until_they_are_stored() {
+    let world = World::new();
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let task = task(1, TaskState::Running);
+    let id = task.id;
+    line.assign(vec![task]).await;
+    // This manager hears everything and stores nothing.
+    while let Some(message) = line.from_node.recv().await {
+        if let NodeMessage::Status { updates, .. } = message
+            && updates.iter().any(|(_, status)| status.state == TaskState::Running)
+        {
+            break;
+        }
+    }
+    drop(line);
+    let mut line = node.session().await;
+    line.until_seen(id, TaskState::Running).await;
+}
+
+#[tokio::test]
+async fn a_restarted_agent_adopts_what_runs_with_no_manager_in_sight() {
+    let world = World::new();
+    let id = {
+        let mut node = world.boot();
+        let mut line = node.session().await;
+        let task = task(1, TaskState::Running);
+        let id = task.id;
+        line.assign(vec![task]).await;
+        line.until_seen(id, TaskState::Running).await;
+        id
+    };
+    // The kernel keeps sandboxes; the pretend one forgets so that we can see them made again.
+    world.wiring.held().sandboxes.clear();
+    let mut node = world.boot();
+    wait_for("the sandbox to be taken up", || world.wiring.held().sandboxes.contains(&id)).await;
+    let container = world.engine.container_of(id).expect("the container is still there");
+    assert_eq!(container.starts, 1, "it was not started again");
+    let mut line = node.session().await;
+    line.until_seen(id, TaskState::Running).await;
+}
+
+#[tokio::test]
+async fn a_task_that_dies_with_no_manager_in_sight_is_told_later() {
+    let world = World::new();
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let task = task(1, TaskState::Running);
+    let id = task.id;
+    line.assign(vec![task]).await;
+    line.until_seen(id, TaskState::Running).await;
+    for _ in 0..3 {
+        node.board.refusals.lock().await.push_back("no leader".to_owned());
+    }
+    drop(line);
+    world.engine.exit(id, 1);
+    let mut line = node.session().await;
+    line.until_seen(id, TaskState::Failed).await;
+    assert_eq!(world.engine.container_of(id).map(|container| container.starts), Some(1));
+}
+
+#[tokio::test]
+async fn the_network_is_applied_acknowledged_and_mended_after_a_gap() {
+    let world = World::new();
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let first = NetState { revision: 5, data_path_port: 4789, ..NetState::default() };
+    let delta = NetState::default().delta_to(&first);
+    line.say(ManagerMessage::NetState(Box::new(delta))).await;
+    let applied = |revision| move |message: &NodeMessage| {
+        matches!(message, NodeMessage::Applied { revision: told, .. } if *told == revision)
+    };
+    line.until("revision 5 applied", applied(5)).await;
+    let gap = NetDelta { base: 6, revision: 7, ..NetDelta::default() };
+    line.say(ManagerMessage::NetState(Box::new(gap))).await;
+    line.until("the gap told", |message| matches!(message, NodeMessage::NetStateGap)).await;
+    assert_eq!(world.wiring.held().state.revision, 5, "a gap changes nothing");
+    let snapshot = NetState { revision: 7, data_path_port: 4789, ..NetState::default() };
+    let delta = NetState::default().delta_to(&snapshot);
+    line.say(ManagerMessage::NetState(Box::new(delta))).await;
+    line.until("revision 7 applied", applied(7)).await;
+}
+
+#[tokio::test]
+async fn a_failed_pull_is_the_tasks_end_and_a_silent_engine_is_not() {
+    let world = World::new();
+    world.engine.fail(Verb::Prepare, Failure::passing("no answer"));
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let patient = task(1, TaskState::Running);
+    line.assign(vec![patient.clone()]).await;
+    line.until_seen(patient.id, TaskState::Running).await;
+    world.engine.fail(Verb::Prepare, Failure::lasting("No such image: nosuch:latest"));
+    let unlucky = task(2, TaskState::Running);
+    line.assign(vec![patient, unlucky.clone()]).await;
+    let status = line.until_seen(unlucky.id, TaskState::Rejected).await;
+    assert_eq!(status.err, "No such image: nosuch:latest");
+}
+
+#[tokio::test]
+async fn a_probed_task_enters_when_it_is_healthy() {
+    let world = World::new();
+    world.engine.held().probed = true;
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let task = task(1, TaskState::Running);
+    let id = task.id;
+    line.assign(vec![task]).await;
+    line.until_seen(id, TaskState::Starting).await;
+    wait_for("the sandbox", || world.wiring.held().sandboxes.contains(&id)).await;
+    world.engine.probe(id, Health::Healthy);
+    line.until_seen(id, TaskState::Running).await;
+}
+
+#[tokio::test]
+async fn a_follower_sends_the_node_to_the_leader() {
+    let world = World::new();
+    let mut node = world.boot();
+    let mut line = node.lines.recv().await.expect("a session");
+    line.from_node.recv().await;
+    line.say(ManagerMessage::Redirect(Some("192.0.2.9:2377".to_owned()))).await;
+    let line = node.session().await;
+    assert_eq!(line.addr, "192.0.2.9:2377".parse().expect("an address"));
+}
+
+#[tokio::test]
+async fn logs_are_served_to_the_end() {
+    let world = World::new();
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let task = task(1, TaskState::Running);
+    let id = task.id;
+    line.assign(vec![task]).await;
+    line.until_seen(id, TaskState::Running).await;
+    {
+        let mut held = world.engine.held();
+        let container = held.containers.values_mut().next().expect("a container");
+        for word in ["one\n", "two\n", "three\n"] {
+            container.log.push(weft_agent::executor::LogEntry {
+                stream: weft_proto::LogStream::Stdout,
+                at: fixture::at(1),
+                line: word.as_bytes().to_vec(),
+            });
+        }
+    }
+    let selector = LogSelector {
+        tasks: vec![id],
+        stdout: true,
+        tail: Some(2),
+        ..LogSelector::default()
+    };
+    line.say(ManagerMessage::LogRequest { request: 4, selector }).await;
+    let mut lines = Vec::new();
+    loop {
+        let message = line
+            .until("lines", |message| matches!(message, NodeMessage::Logs { request: 4, .. }))
+            .await;
+        let NodeMessage::Logs { items, end, .. } = message else {
+            unreachable!("only logs are looked for")
+        };
+        lines.extend(items.into_iter().filter_map(|item| match item {
+            LogItem::Line(line) => String::from_utf8(line.line).ok(),
+            LogItem::Warning(_) => None,
+        }));
+        if end {
+            break;
+        }
+    }
+    assert_eq!(lines, ["two\n", "three\n"]);
+}
+
+#[tokio::test]
+async fn a_removed_node_stops_its_tasks_and_says_so() {
+    let world = World::new();
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let task = task(1, TaskState::Running);
+    let id = task.id;
+    line.assign(vec![task]).await;
+    line.until_seen(id, TaskState::Running).await;
+    line.say(ManagerMessage::Removed).await;
+    assert_eq!(node.notices.recv().await, Some(Notice::Removed));
+    wait_for("the container to go", || world.engine.container_of(id).is_none()).await;
+    wait_for("an empty node", || node.agent.glance().borrow().is_empty).await;
+}
