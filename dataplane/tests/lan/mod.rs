@@ -288,6 +288,18 @@ impl Lan {
     }
 }
 
+/// Waits until `holds` is true, or says what was waited for.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !holds().await? {
+        if Instant::now() > deadline {
+            bail!("waited 15 s for: {what}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
 /// Waits for an answer outside of any runtime's worker.
 fn futures_block<T: Send>(future: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {

@@ -1,0 +1,175 @@
+//! Change under traffic: drains, removals, new links, host ports. Needs root.
+
+mod lan;
+
+use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use lan::{CLIENT4, Lan, PATIENCE, eventually, host4, host6, ingress, run};
+use weft_types::{
+    BackendId, TaskId,
+    netstate::EndpointPhase,
+    service::{PortConfig, Protocol, PublishMode},
+};
+
+/// A service with a task on each of two hosts, and a third host.
+async fn two_backends() -> Result<Lan> {
+    let mut lan = Lan::new(3)?;
+    lan.start_all().await?;
+    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
+    lan.add_task(1, Some(web), 1, &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])]).await?;
+    lan.add_task(2, Some(web), 2, &[(ingress(), &["10.0.0.6/24", "fd00:1::6/64"])]).await?;
+    lan.apply().await?;
+    lan.serve("t1", 80)?;
+    lan.serve("t2", 80)?;
+    Ok(lan)
+}
+
+fn read_line(stream: &mut TcpStream) -> Result<String> {
+    let mut text = String::new();
+    let mut byte = [0];
+    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
+        text.push(byte[0] as char);
+    }
+    Ok(text)
+}
+
+fn echo(stream: &mut TcpStream, word: &[u8]) -> Result<()> {
+    stream.write_all(word)?;
+    let mut back = vec![0; word.len()];
+    stream.read_exact(&mut back)?;
+    anyhow::ensure!(back == word, "the echo differs");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_backends_get_their_share() -> Result<()> {
+    let lan = two_backends().await?;
+    let mut seen = BTreeSet::new();
+    for _ in 0..40 {
+        seen.insert(lan.ask_udp("c", (host4(3), 8000))?);
+    }
+    assert_eq!(seen, BTreeSet::from([format!("t1 {CLIENT4}"), format!("t2 {CLIENT4}")]));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_task_keeps_its_connections_and_gets_no_new_ones() -> Result<()> {
+    let mut lan = two_backends().await?;
+    // Connections to both, through a host that has neither.
+    let mut streams = Vec::new();
+    let mut names = BTreeSet::new();
+    while names.len() < 2 {
+        let mut stream = lan.within("c", || Ok(TcpStream::connect((host4(3), 8000))?))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        names.insert(read_line(&mut stream)?);
+        echo(&mut stream, b"hello")?;
+        streams.push(stream);
+    }
+    lan.state.endpoints.get_mut(&BackendId(20)).context("t2")?.phase = EndpointPhase::Draining;
+    lan.apply().await?;
+    for stream in &mut streams {
+        echo(stream, b"still there")?;
+    }
+    for _ in 0..20 {
+        assert_eq!(lan.ask_tcp("c", (host4(3), 8000))?, format!("t1 {CLIENT4}"));
+        assert_eq!(lan.ask_udp("c", (host4(2), 8000))?, format!("t1 {CLIENT4}"));
+    }
+    let host = lan.hosts[&2].clone();
+    assert!(host.flows(BackendId(20)).await? >= 1);
+    for stream in &mut streams {
+        echo(stream, b"and after new ones")?;
+    }
+    drop(streams);
+    eventually("t2's flows to end", async || Ok(host.flows(BackendId(20)).await? == 0)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datagrams_of_a_removed_task_go_to_another() -> Result<()> {
+    let mut lan = two_backends().await?;
+    let socket = lan.within("c", || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+        socket.connect((host4(3), 8000))?;
+        Ok(socket)
+    })?;
+    let ask = || -> Option<String> {
+        let mut bytes = [0; 100];
+        socket.send(b"?").ok()?;
+        let count = socket.recv(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes[..count]).into_owned())
+    };
+    let mut first = None;
+    eventually("an answer", async || {
+        first = ask();
+        Ok(first.is_some())
+    })
+    .await?;
+    let (gone, host) = if first.is_some_and(|said| said.starts_with("t1")) { (1, 1) } else { (2, 2) };
+    lan.hosts[&host].remove_sandbox(TaskId::numbered(u128::from(gone))).await?;
+    lan.state.endpoints.remove(&BackendId(gone * 10));
+    lan.apply().await?;
+    let other = format!("t{} {CLIENT4}", 3 - gone);
+    eventually("the other task to answer the same socket", async || Ok(ask().as_ref() == Some(&other))).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_reaches_published_ports_of_every_host_itself_included() -> Result<()> {
+    let lan = two_backends().await?;
+    for task in ["t1", "t2"] {
+        for host in 1..=3 {
+            for to in [SocketAddr::from((host4(host), 8000)), (host6(host), 8000).into()] {
+                for _ in 0..4 {
+                    let said = lan.ask_tcp(task, to)?;
+                    assert!(said.starts_with("t1 ") || said.starts_with("t2 "), "{said}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_port_answers_where_its_task_runs_and_nowhere_else() -> Result<()> {
+    let mut lan = two_backends().await?;
+    lan.state.endpoints.get_mut(&BackendId(20)).context("t2")?.host_ports = vec![PortConfig {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        target_port: 80,
+        published_port: 9000,
+        publish_mode: PublishMode::Host,
+    }];
+    lan.apply().await?;
+    assert_eq!(lan.ask_tcp("c", (host4(2), 9000))?, format!("t2 {CLIENT4}"));
+    assert!(lan.ask_tcp("c", (host4(1), 9000)).is_err());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_link_of_a_host_answers_too() -> Result<()> {
+    let mut lan = two_backends().await?;
+    let inside = lan.add_namespace("b")?;
+    let host = lan.namespace("n3");
+    // As an engine makes its bridge and a container on it.
+    run(&format!(
+        "ip -n {host} link add docker0 type bridge && ip -n {host} addr add 172.30.3.1/24 dev docker0 && \
+         ip -n {host} link set docker0 up && ip -n {host} link add vethx type veth peer name eth0 netns {inside} && \
+         ip -n {host} link set vethx master docker0 up && ip -n {inside} addr add 172.30.3.2/24 dev eth0 && \
+         ip -n {inside} link set eth0 up && ip -n {inside} route add default via 172.30.3.1"
+    ))?;
+    let dataplane = lan.hosts[&3].clone();
+    eventually("docker0 to be an uplink", async || {
+        Ok(dataplane.status().await.uplinks.iter().any(|name| name == "docker0"))
+    })
+    .await?;
+    for to in [Ipv4Addr::new(172, 30, 3, 1), host4(3)] {
+        let said = lan.ask_tcp("b", (to, 8000))?;
+        assert!(said.ends_with(" 172.30.3.2"), "{said}");
+    }
+    Ok(())
+}
