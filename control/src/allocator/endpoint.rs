@@ -10,7 +10,7 @@ use weft_types::{
 };
 
 use super::task::choose;
-use crate::store::{Draft, View};
+use crate::store::{Draft, Scope, View};
 
 /// Ports that are given to services that name none, as Swarm's.
 const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
@@ -21,9 +21,15 @@ pub fn ingress_ports(spec: &ServiceSpec) -> impl Iterator<Item = &PortConfig> {
     ports.filter(|port| port.publish_mode == PublishMode::Ingress)
 }
 
-pub(super) fn run(draft: &mut Draft) {
+pub(super) fn run(draft: &mut Draft, scope: &Scope) {
+    // What could not be given before may be free now, whoever let go of it.
     let services: Vec<_> = draft
         .services()
+        .filter(|service| {
+            scope.all
+                || !service.allocation_error.is_empty()
+                || scope.services.contains(&service.id)
+        })
         .filter(|service| !service.pending_delete && !is_settled(draft, service))
         .cloned()
         .collect();

@@ -14,19 +14,19 @@ pub use task::{AttachError, attach};
 
 use weft_types::Timestamp;
 
-use crate::store::{Draft, IdSource, Outcome, View};
+use crate::store::{Draft, IdSource, Outcome, Scope, View};
 
 /// Gives every network, service and new task what it needs.
 #[must_use]
 pub fn reconcile(view: &View, now: Timestamp, ids: &mut IdSource) -> Outcome {
     let mut draft = Draft::new(view, now);
-    run(&mut draft, ids);
+    run(&mut draft, ids, &Scope::all());
     draft.outcome()
 }
 
 /// The same, as a part of a larger thought.
-pub(crate) fn run(draft: &mut Draft, _ids: &mut IdSource) {
+pub(crate) fn run(draft: &mut Draft, _ids: &mut IdSource, scope: &Scope) {
     network::run(draft);
-    endpoint::run(draft);
+    endpoint::run(draft, scope);
     task::run(draft);
 }

@@ -1,8 +1,10 @@
 //! Tasks get addresses.
 
+use std::collections::HashMap;
+
 use ipnetwork::IpNetwork;
 use weft_types::{
-    NetworkId, TaskState, Timestamp,
+    NetworkId, ServiceId, TaskState, Timestamp,
     network::Network,
     service::NetworkAttachmentConfig,
     task::{NetworkAttachment, Task},
@@ -58,9 +60,17 @@ pub(super) fn run(draft: &mut Draft) {
         })
         .cloned()
         .collect();
+    // What one task of a service and spec cannot have, the next cannot have either.
+    let mut refused: HashMap<(ServiceId, u64), AttachError> = HashMap::new();
     for task in waiting {
         let mut task = Task::clone(&task);
-        match attach(draft, &mut task) {
+        let group = task.service_id.map(|id| (id, task.spec_version.index));
+        let earlier = group.and_then(|group| refused.get(&group).cloned());
+        let result = earlier.map_or_else(|| attach(draft, &mut task), Err);
+        if let (Err(error), Some(group)) = (&result, group) {
+            refused.insert(group, error.clone());
+        }
+        match result {
             Ok(()) => {
                 task.status.state = TaskState::Pending;
                 task.status.message = "pending task scheduling".to_owned();

@@ -11,7 +11,7 @@ use weft_types::{
 use super::{Answer, find, refused};
 use crate::{
     allocator,
-    store::{Draft, IdSource, Key, View},
+    store::{Draft, IdSource, Key, Scope, View},
 };
 
 pub(super) fn create(
@@ -62,7 +62,7 @@ pub(super) fn create(
         pending_delete: false,
     });
     // What cannot be given now is refused now, not left waiting in silence.
-    allocator::run(&mut draft, ids);
+    allocator::run(&mut draft, ids, &Scope::default());
     if let Some(network) = draft.network(id)
         && !network.allocation_error.is_empty()
     {

@@ -1,9 +1,10 @@
 //! Placement constraints: `key==value` and `key!=value`, all of which must hold.
 
 use ipnetwork::IpNetwork;
-use weft_types::{TaskState, node::Node, node::Role, task::Task};
+use weft_types::{TaskId, TaskState, node::Node, node::Role, task::Task};
 
-use crate::store::Draft;
+use super::task::occupies;
+use crate::store::{Draft, Scope};
 
 /// One constraint, parsed.
 ///
@@ -134,8 +135,15 @@ pub fn satisfies(node: &Node, spec: &weft_types::task::TaskSpec) -> bool {
 }
 
 /// Rejects tasks whose node no longer fits them: its labels or resources changed under them.
-pub(super) fn enforce(draft: &mut Draft) {
+pub(super) fn enforce(draft: &mut Draft, scope: &Scope) {
     let mut misplaced = Vec::new();
+    if !scope.all {
+        for service in scope.services.iter().filter_map(|id| draft.service(*id)) {
+            misplaced.extend(out_of_place(draft, service));
+        }
+        reject(draft, misplaced);
+        return;
+    }
     for node in draft.nodes() {
         if node.spec.availability != weft_types::node::Availability::Active
             || node.status.state == weft_types::node::NodeState::Down
@@ -165,6 +173,34 @@ pub(super) fn enforce(draft: &mut Draft) {
             }
         }
     }
+    reject(draft, misplaced);
+}
+
+/// Tasks of `service` on nodes that its constraints exclude: its spec may have changed.
+fn out_of_place<'a>(
+    draft: &'a Draft,
+    service: &'a weft_types::service::Service,
+) -> impl Iterator<Item = TaskId> + 'a {
+    let template = &service.spec.task_template;
+    let placement = template.placement.as_ref();
+    let constrained = placement
+        .and_then(|placement| placement.constraints.as_ref())
+        .is_some_and(|constraints| !constraints.is_empty());
+    let tasks = constrained.then(|| draft.tasks_of(service.id));
+    let misplaced = tasks.into_iter().flatten().filter(|task| {
+        let node = task.node_id.and_then(|id| draft.node(id));
+        task.desired_state <= TaskState::Complete
+            && occupies(task)
+            && node.is_some_and(|node| {
+                node.spec.availability == weft_types::node::Availability::Active
+                    && node.status.state != weft_types::node::NodeState::Down
+                    && !satisfies(node, template)
+            })
+    });
+    misplaced.map(|task| task.id)
+}
+
+fn reject(draft: &mut Draft, misplaced: Vec<TaskId>) {
     let now = draft.now();
     for id in misplaced {
         draft.edit_task(id, |task| {

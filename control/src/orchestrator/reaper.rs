@@ -1,5 +1,7 @@
 //! Forgets tasks: those to be removed once they have stopped, and history beyond its limit.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use weft_types::{ServiceId, TaskState, service::Service, service::UpdateState, task::Task};
 
 use super::slot::Slots;
@@ -8,52 +10,58 @@ use crate::store::{Draft, Key, View};
 /// Docker's limit when the cluster names none.
 const DEFAULT_LIMIT: i64 = 5;
 
-pub(super) fn run(draft: &mut Draft) {
+/// Forgets what may be forgotten of the tasks of `id`, a service that may be gone itself.
+pub(super) fn run(draft: &mut Draft, id: ServiceId) {
     let now = draft.now();
-    let mut gone = Vec::new();
-    let mut stopped = Vec::new();
-    for task in draft.tasks() {
-        let service = task.service_id.and_then(|id| draft.service(id));
-        if task.desired_state == TaskState::Remove {
-            if task.status.state < TaskState::Assigned || task.status.state >= TaskState::Complete {
-                gone.push(task.id);
-            }
-        } else if task.service_id.is_some() && service.is_none() {
-            stopped.push(task.id);
-        } else if task.status.state == TaskState::Orphaned && task.service_id.is_none() {
-            gone.push(task.id);
+    let service = draft.service(id).cloned();
+    let tasks: Vec<Arc<Task>> = draft.tasks_of(id).cloned().collect();
+    for task in tasks {
+        let removed = service.is_none() || task.desired_state == TaskState::Remove;
+        if removed && has_stopped(&task) {
+            draft.delete(Key::Task(task.id));
+        } else if removed {
+            draft.edit_task(task.id, |task| task.desired_state = TaskState::Remove);
+        } else if task.desired_state == TaskState::Shutdown
+            && task.status.state < TaskState::Assigned
+        {
+            // Nobody will ever report on a task that no agent has: it ends where it is.
+            draft.edit_task(task.id, |task| {
+                task.status.state = TaskState::Shutdown;
+                task.status.timestamp = now;
+                "shutdown".clone_into(&mut task.status.message);
+            });
         }
     }
-    for id in stopped {
-        draft.edit_task(id, |task| task.desired_state = TaskState::Remove);
-        if draft.task(id).is_some_and(|task| {
-            task.status.state < TaskState::Assigned || task.status.state >= TaskState::Complete
-        }) {
-            gone.push(id);
+    if let Some(service) = service {
+        history(draft, &service);
+    }
+}
+
+/// Forgets tasks that are no service's: attachments of lost nodes, and what a removed service
+/// left behind under an earlier leader.
+pub(super) fn run_strays(draft: &mut Draft) {
+    let mut services = BTreeSet::new();
+    let mut gone = Vec::new();
+    for task in draft.tasks() {
+        match task.service_id {
+            Some(id) if draft.service(id).is_none() => {
+                services.insert(id);
+            }
+            None if task.status.state == TaskState::Orphaned => gone.push(task.id),
+            _ => {}
         }
+    }
+    for id in services {
+        run(draft, id);
     }
     for id in gone {
         draft.delete(Key::Task(id));
     }
-    // Nobody will ever report on a task that no agent has: it ends where it is.
-    let never: Vec<_> = draft
-        .tasks_waiting()
-        .filter(|task| task.desired_state == TaskState::Shutdown)
-        .map(|task| task.id)
-        .collect();
-    for id in never {
-        draft.edit_task(id, |task| {
-            task.status.state = TaskState::Shutdown;
-            task.status.timestamp = now;
-            task.status.message = "shutdown".to_owned();
-        });
-    }
-    let services: Vec<ServiceId> = draft.services().map(|service| service.id).collect();
-    for id in services {
-        if let Some(service) = draft.service(id).cloned() {
-            history(draft, &service);
-        }
-    }
+}
+
+/// Whether nothing of a task is left on a node.
+fn has_stopped(task: &Task) -> bool {
+    task.status.state < TaskState::Assigned || task.status.state >= TaskState::Complete
 }
 
 fn history(draft: &mut Draft, service: &Service) {
@@ -65,7 +73,7 @@ fn history(draft: &mut Draft, service: &Service) {
     }
     let slots = Slots::of(draft, service, draft.now());
     for tasks in slots.by_place.values() {
-        let is_dead = |task: &&std::sync::Arc<Task>| {
+        let is_dead = |task: &&Arc<Task>| {
             task.desired_state > TaskState::Running && task.status.state.is_terminal()
         };
         let live = tasks.len() - tasks.iter().filter(is_dead).count();
@@ -82,7 +90,7 @@ fn history(draft: &mut Draft, service: &Service) {
     }
 }
 
-fn unsettled(tasks: &[std::sync::Arc<Task>]) -> bool {
+fn unsettled(tasks: &[Arc<Task>]) -> bool {
     tasks.iter().any(|task| {
         task.desired_state <= TaskState::Running && task.status.state < TaskState::Running
     })

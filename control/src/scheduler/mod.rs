@@ -15,22 +15,30 @@ use self::{
     filter::{Explanation, Needs},
     node_table::NodeTable,
 };
-use crate::store::{Draft, IdSource, Outcome, View};
+use crate::store::{Draft, IdSource, Outcome, Scope, View};
 
 /// Which of the pending tasks can have a node.
 #[must_use]
 pub fn reconcile(view: &View, now: Timestamp, ids: &mut IdSource) -> Outcome {
     let mut draft = Draft::new(view, now);
-    run(&mut draft, ids);
+    run(&mut draft, ids, &Scope::all());
     draft.outcome()
 }
 
 /// The same, as a part of a larger thought.
-pub(crate) fn run(draft: &mut Draft, _ids: &mut IdSource) {
+pub(crate) fn run(draft: &mut Draft, _ids: &mut IdSource, scope: &Scope) {
+    let is_news = scope.all || scope.room;
     let pending: Vec<Arc<Task>> = draft
         .tasks_waiting()
         .filter(|task| {
             task.status.state == TaskState::Pending && task.desired_state <= TaskState::Complete
+        })
+        // One that waits for a node goes on waiting until a node has room or changes.
+        .filter(|task| {
+            is_news
+                || task
+                    .service_id
+                    .is_none_or(|service| scope.services.contains(&service))
         })
         .cloned()
         .collect();

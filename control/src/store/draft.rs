@@ -7,7 +7,7 @@ use weft_types::{
     task::Task,
 };
 
-use super::{Change, Key, Object, View};
+use super::{Change, Key, Object, Scope, View};
 
 /// What a loop answers.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -29,7 +29,7 @@ pub struct Draft {
     touched: BTreeSet<Key>,
     now: Timestamp,
     wake_at: Option<Timestamp>,
-    edits: u64,
+    dirty: Scope,
 }
 
 impl Draft {
@@ -44,7 +44,7 @@ impl Draft {
             touched: BTreeSet::new(),
             now,
             wake_at: None,
-            edits: 0,
+            dirty: Scope::default(),
         }
     }
 
@@ -78,7 +78,7 @@ impl Draft {
         if old.as_ref() == Some(&object) {
             return;
         }
-        self.edits += 1;
+        self.note(old.as_ref(), Some(&object));
         if let Some(old) = &old {
             self.next.unlink(old);
             self.next.ledger.release(old, self.now);
@@ -143,7 +143,7 @@ impl Draft {
                 self.next.ledger.drop_network(id);
             }
             self.touched.insert(key);
-            self.edits += 1;
+            self.note(Some(&old), None);
         }
     }
 
@@ -152,10 +152,41 @@ impl Draft {
         self.wake_at = Some(self.wake_at.map_or(moment, |at| at.min(moment)));
     }
 
-    /// How often something was really changed so far.
+    /// What has really been changed since this was asked last.
+    pub fn take_dirty(&mut self) -> Scope {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Whether nothing has been changed since [`Draft::take_dirty`].
     #[must_use]
-    pub fn edits(&self) -> u64 {
-        self.edits
+    pub fn is_clean(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// Takes back what was asked of [`Draft::wake_at`].
+    pub fn take_wake(&mut self) -> Option<Timestamp> {
+        self.wake_at.take()
+    }
+
+    fn note(&mut self, old: Option<&Object>, new: Option<&Object>) {
+        for object in old.into_iter().chain(new) {
+            match object {
+                Object::Service(service) => {
+                    self.dirty.services.insert(service.id);
+                }
+                Object::Task(_) => {}
+                Object::Cluster(_) | Object::Node(_) | Object::Network(_) => self.dirty.all = true,
+                Object::Secret(_) | Object::Config(_) => {}
+            }
+        }
+        let task = |object: Option<&Object>| match object {
+            Some(Object::Task(task)) => Some(task.clone()),
+            _ => None,
+        };
+        let (old, new) = (task(old), task(new));
+        if old.is_some() || new.is_some() {
+            self.dirty.note(old.as_deref(), new.as_deref());
+        }
     }
 
     /// The state with the changes in it.

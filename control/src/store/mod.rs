@@ -16,6 +16,7 @@ mod draft;
 mod ids;
 mod ledger;
 mod object;
+mod scope;
 mod snapshot;
 mod view;
 
@@ -24,5 +25,6 @@ pub use draft::{Draft, Outcome};
 pub use ids::IdSource;
 pub use ledger::{Holder, Ledger, REST, VNI_OPTION};
 pub use object::{Change, Event, Key, Object, Transaction};
+pub use scope::Scope;
 pub use snapshot::RestoreError;
 pub use view::View;

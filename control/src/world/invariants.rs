@@ -10,7 +10,7 @@ pub(super) fn check(before: &View, after: &View) {
     addresses_have_one_owner(after);
     vnis_and_ports_have_one_owner(after);
     tasks_stay_and_states_rise(before, after);
-    slots_hold_one_task_meant_to_run(after);
+    slots_hold_one_task_meant_to_run(before, after);
     no_task_waits_in_silence(after);
     snapshots_say_everything(after);
 }
@@ -86,32 +86,35 @@ fn tasks_stay_and_states_rise(before: &View, after: &View) {
     }
 }
 
-fn slots_hold_one_task_meant_to_run(view: &View) {
-    for service in view.services() {
+fn slots_hold_one_task_meant_to_run(before: &View, after: &View) {
+    for service in after.services() {
         let config = service.spec.update_config.as_ref();
-        let rollback = service.spec.rollback_config.as_ref();
-        let start_first = |config: Option<&weft_types::service::UpdateConfig>| {
-            config.is_some_and(|config| config.order == "start-first")
-        };
-        let previous = service.previous_spec.as_ref();
-        if start_first(config)
-            || start_first(rollback)
-            || previous.is_some_and(|previous| start_first(previous.update_config.as_ref()))
+        if config.is_some_and(|config| config.order == "start-first")
             || service.spec.mode.replicated.is_none()
         {
             continue;
         }
-        let mut slots = BTreeSet::new();
-        for task in view.tasks_of(service.id) {
-            if task.desired_state <= TaskState::Running {
-                assert!(
-                    slots.insert(task.slot),
-                    "two tasks are meant to run in {}",
-                    task.name
-                );
-            }
+        let old = meant_twice(before, service.id);
+        for slot in meant_twice(after, service.id) {
+            // An update of the other order may have left such a pair behind.
+            let name = &service.spec.name;
+            assert!(
+                old.contains(&slot),
+                "two tasks are now meant to run in {name}.{slot}"
+            );
         }
     }
+}
+
+fn meant_twice(view: &View, service: weft_types::ServiceId) -> BTreeSet<u64> {
+    let meant =
+        |task: &&std::sync::Arc<weft_types::task::Task>| task.desired_state <= TaskState::Running;
+    let mut seen = BTreeSet::new();
+    let tasks = view.tasks_of(service).filter(meant);
+    tasks
+        .map(|task| task.slot)
+        .filter(|slot| !seen.insert(*slot))
+        .collect()
 }
 
 fn no_task_waits_in_silence(view: &View) {

@@ -21,7 +21,8 @@ use weft_types::{
 use crate::{
     api,
     dispatcher::{self, Acks},
-    fixture, settle,
+    fixture,
+    settle::{self, Settler},
     store::{Change, IdSource, Store, Transaction, View},
 };
 
@@ -36,7 +37,7 @@ pub(crate) struct World {
     silent: BTreeMap<NodeId, Timestamp>,
     /// What agents have of tasks, whatever the managers know.
     seen: BTreeMap<TaskId, TaskState>,
-    wake_at: Option<Timestamp>,
+    settler: Settler,
     /// Tasks to crash at the next tick.
     crash: BTreeSet<TaskId>,
 }
@@ -54,7 +55,7 @@ impl World {
             ids: IdSource::seeded(seed),
             silent: BTreeMap::new(),
             seen: BTreeMap::new(),
-            wake_at: None,
+            settler: Settler::default(),
             crash: BTreeSet::new(),
         };
         let mut changes = vec![
@@ -90,9 +91,11 @@ impl World {
     /// Runs the loops until they are content, and checks that they then are.
     pub(crate) fn settle(&mut self) {
         for _ in 0..50 {
-            let outcome = settle::settle(&self.view(), self.now, &mut self.ids);
-            self.wake_at = outcome.wake_at;
+            let outcome = self.settler.settle(&self.view(), self.now, &mut self.ids);
             if outcome.changes.is_empty() {
+                // What changed says all there is to do.
+                let fresh = settle::settle(&self.view(), self.now, &mut self.ids);
+                assert_eq!(fresh.changes, [], "the settler overlooked something");
                 return;
             }
             self.commit(outcome.changes);
