@@ -19,7 +19,7 @@ pub struct NetworkSpec {
     /// Driver and its options; we serve `overlay`, and name `bridge` and `host` as predefined.
     pub driver_configuration: Driver,
     /// Whether it has IPv6 beside IPv4.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "IPv6Enabled", skip_serializing_if = "std::ops::Not::not")]
     pub ipv6_enabled: bool,
     /// Without a way to the world.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
