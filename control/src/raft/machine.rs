@@ -180,10 +180,16 @@ impl Machine {
     }
 }
 
-/// Object by object, for those who follow the feed; secrets without their data.
+/// Object by object, for those who follow the feed; secrets and keys left out.
 fn told(object: store::Object) -> Object {
     match object {
-        store::Object::Cluster(object) => Object::Cluster(Box::new(Arc::unwrap_or_clone(object))),
+        store::Object::Cluster(object) => {
+            let mut cluster = Arc::unwrap_or_clone(object);
+            cluster.ca_key.clear();
+            cluster.unlock_key.clear();
+            cluster.spec.ca_config.signing_ca_key.clear();
+            Object::Cluster(Box::new(cluster))
+        }
         store::Object::Node(object) => Object::Node(Box::new(Arc::unwrap_or_clone(object))),
         store::Object::Network(object) => Object::Network(Box::new(Arc::unwrap_or_clone(object))),
         store::Object::Service(object) => Object::Service(Box::new(Arc::unwrap_or_clone(object))),

@@ -85,12 +85,6 @@ const HEARTBEAT_MS: u64 = 100;
 /// 1 s, and seven heartbeats may be lost before anybody thinks of it.
 const ELECTION_MS: (u64, u64) = (250, 500);
 
-/// Log entries between snapshots.
-const SNAPSHOT_EVERY: u64 = 10_000;
-
-/// Log entries kept behind a snapshot, for followers that lag a little.
-const KEEP_BEHIND: u64 = 500;
-
 /// How the engine is run.
 ///
 /// # Errors
@@ -104,8 +98,9 @@ pub fn config(cluster: &str) -> Result<Arc<Config>, openraft::ConfigError> {
         install_snapshot_timeout: 60_000,
         max_payload_entries: 256,
         replication_lag_threshold: 2_000,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-        max_in_snapshot_log_to_keep: KEEP_BEHIND,
+        // When is the cluster's own setting, see the runtime.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
         purge_batch_size: 64,
         enable_pre_vote: Some(true),
         quorum_loss_probe_interval: Some(3 * ELECTION_MS.1),

@@ -17,7 +17,7 @@ use super::{
     propose::ProposeError,
     session::{GRACE, Report},
 };
-use crate::{dispatcher, settle, store::View};
+use crate::{dispatcher, settle::Settler, store::View};
 
 /// Commits within this time are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -95,9 +95,10 @@ impl Manager {
         let mut views = self.replica.follow();
         let mut members_due = Instant::now();
         let mut down_due = Instant::now();
+        let mut settler = Settler::default();
         loop {
             let _ = views.borrow_and_update();
-            let wake_at = self.decide().await;
+            let wake_at = self.decide(&mut settler).await;
             if down_due <= Instant::now() {
                 self.notice_silence(begun).await;
                 down_due = Instant::now() + TICK;
@@ -120,11 +121,11 @@ impl Manager {
     }
 
     /// Asks all loops what must change, and changes it. Says when they want to be asked again.
-    async fn decide(&self) -> Option<Timestamp> {
+    async fn decide(&self, settler: &mut Settler) -> Option<Timestamp> {
         let acks = self.sessions.acks();
         let decided = self
             .propose(|view, now, ids| {
-                let mut outcome = settle::settle(view, now, ids);
+                let mut outcome = settler.settle(view, now, ids);
                 if outcome.changes.is_empty() {
                     let withdrawn = dispatcher::withdraw(view, now, &acks);
                     outcome.wake_at = earlier(outcome.wake_at, withdrawn.wake_at);

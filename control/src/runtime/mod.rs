@@ -9,6 +9,7 @@ mod acks;
 mod bootstrap;
 mod call;
 mod clock;
+mod disk;
 mod issue;
 mod leader;
 mod logs;
@@ -27,7 +28,7 @@ use ipnetwork::IpNetwork;
 use openraft::{RaftMetrics, async_runtime::watch::WatchReceiver};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use weft_proto::{ControlError, identity::Credentials, raft::RaftMessage};
+use weft_proto::{ControlError, ErrorCode, identity::Credentials, raft::RaftMessage};
 use weft_types::{
     ClusterId, NodeId,
     cluster::ClusterSpec,
@@ -35,7 +36,7 @@ use weft_types::{
 };
 
 use crate::{
-    raft::{Inbox, KeyError, Peers, Raft, Replica, ServeError, Types},
+    raft::{Inbox, KeyError, Peers, Raft, Replica, Seal, ServeError, Types},
     rpc::Connections,
     store::{IdSource, View},
 };
@@ -88,6 +89,7 @@ pub struct Manager {
     credentials: Credentials,
     raft: Raft,
     replica: Arc<Replica>,
+    seal: Seal,
     peers: Peers,
     inbox: Inbox,
     connections: Connections,
@@ -170,6 +172,13 @@ impl Manager {
 
 impl From<KeyError> for ControlError {
     fn from(error: KeyError) -> Self {
-        Self::unknown(error.to_string())
+        let code = match error {
+            KeyError::Locked => ErrorCode::Unavailable,
+            KeyError::NoUnlockKey => ErrorCode::InvalidArgument,
+            KeyError::WrongUnlockKey => ErrorCode::Unauthenticated,
+            KeyError::NotLocked => ErrorCode::AlreadyExists,
+            _ => ErrorCode::Unknown,
+        };
+        Self::new(code, error.to_string())
     }
 }

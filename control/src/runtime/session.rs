@@ -402,10 +402,24 @@ impl Manager {
         } else if lock(&session.acked).still(view.index()) {
             self.wake.notify_one();
         }
-        let set = told.assign(dispatcher::assignments(view, session.node));
-        news.extend(set.map(|set| ManagerMessage::Assignments(Box::new(set))));
+        let ingredients = ingredients(view, session.node);
+        if told.ingredients != ingredients {
+            told.ingredients = ingredients;
+            let set = told.assign(dispatcher::assignments(view, session.node));
+            news.extend(set.map(|set| ManagerMessage::Assignments(Box::new(set))));
+        }
         news
     }
+}
+
+/// The versions of all that a node's assignments are made of: much cheaper than making them.
+fn ingredients(view: &View, node: NodeId) -> Vec<u64> {
+    let tasks = view.tasks_on_node(node).map(|task| task.meta.version.index);
+    let secrets = view.secrets().map(|secret| secret.meta.version.index);
+    let configs = view.configs().map(|config| config.meta.version.index);
+    // Zero is no version: it stands between the kinds, and makes even nothing an ingredient.
+    let kinds = tasks.chain([0]).chain(secrets).chain([0]).chain(configs);
+    kinds.collect()
 }
 
 /// Whether a node's own object has not changed in a way that matters to the node.
@@ -424,6 +438,7 @@ struct Told {
     root: String,
     role: Role,
     net: NetState,
+    ingredients: Vec<u64>,
     assigned: Option<AssignmentSet>,
 }
 
@@ -435,6 +450,7 @@ impl Told {
             root: String::new(),
             role,
             net: NetState::default(),
+            ingredients: Vec::new(),
             assigned: None,
         }
     }

@@ -102,6 +102,7 @@ impl From<StartError> for ControlError {
     fn from(error: StartError) -> Self {
         match error {
             StartError::First(error) => error,
+            StartError::Key(error) => error.into(),
             StartError::Join(_) => Self::unavailable(error.to_string()),
             other => Self::unknown(other.to_string()),
         }
@@ -110,6 +111,7 @@ impl From<StartError> for ControlError {
 
 /// What is open before consensus starts.
 struct Opened {
+    seal: Seal,
     listener: TcpListener,
     log: LogStore,
     machine: Machine,
@@ -122,28 +124,33 @@ fn state_error(directory: &Path) -> impl Fn(io::Error) -> StartError + '_ {
     }
 }
 
-/// Opens address, log and state machine.
-async fn open(config: &ManagerConfig) -> Result<Opened, StartError> {
+/// Opens address, log and state machine; with the unlock key if it is given.
+async fn open(config: &ManagerConfig, unlock_key: Option<&str>) -> Result<Opened, StartError> {
     let listener = rpc::bind(config.listen).map_err(|source| StartError::Listen {
         addr: config.listen,
         source,
     })?;
     let directory = config.state_dir.join("raft");
     let opened = tokio::task::spawn_blocking({
-        let directory = directory.clone();
+        let (directory, unlock_key) = (directory.clone(), unlock_key.map(str::to_owned));
         move || {
             fs::create_dir_all(&directory).map_err(state_error(&directory))?;
-            let seal = Seal::open(&directory)?;
+            let seal = match unlock_key {
+                Some(key) => Seal::unlock(&directory, &key)?,
+                None => Seal::open(&directory)?,
+            };
             let log = LogStore::open(&directory, seal.clone()).map_err(state_error(&directory))?;
-            let machine = Machine::open(&directory, seal).map_err(state_error(&directory))?;
-            Ok((log, machine))
+            let machine =
+                Machine::open(&directory, seal.clone()).map_err(state_error(&directory))?;
+            Ok((seal, log, machine))
         }
     });
-    let (log, machine) = opened
+    let (seal, log, machine) = opened
         .await
         .map_err(|error| state_error(&directory)(io::Error::other(error)))
         .and_then(|result: Result<_, StartError>| result)?;
     Ok(Opened {
+        seal,
         listener,
         log,
         machine,
@@ -191,7 +198,7 @@ impl Manager {
             trust_root: authority.certificate().to_owned(),
         };
         let changes = bootstrap::objects(&config, &init, &authority, (cluster, node), &mut ids)?;
-        let opened = open(&config).await?;
+        let opened = open(&config, None).await?;
         let number: u64 = rand::random();
         opened
             .log
@@ -251,11 +258,31 @@ impl Manager {
         credentials: Credentials,
         managers: Vec<SocketAddr>,
     ) -> Result<Arc<Self>, StartError> {
-        let opened = open(&config).await?;
+        let opened = open(&config, None).await?;
         let directory = config.state_dir.join("raft");
         match opened.log.member_number().map_err(state_error(&directory))? {
             Some(number) => Self::run(config, credentials, opened, number).await,
             None => Self::enter(config, credentials, opened, managers).await,
+        }
+    }
+
+    /// Starts a manager whose data key is locked, with the cluster's unlock key.
+    ///
+    /// # Errors
+    /// When the key is not the right one, else as [`Manager::restart`]. [`Seal::is_locked`] says
+    /// whether it is needed.
+    pub async fn unlock(
+        config: ManagerConfig,
+        credentials: Credentials,
+        unlock_key: &str,
+    ) -> Result<Arc<Self>, StartError> {
+        let opened = open(&config, Some(unlock_key)).await?;
+        let directory = config.state_dir.join("raft");
+        match opened.log.member_number().map_err(state_error(&directory))? {
+            Some(number) => Self::run(config, credentials, opened, number).await,
+            None => Err(StartError::NoMember {
+                directory: directory.display().to_string(),
+            }),
         }
     }
 
@@ -267,7 +294,7 @@ impl Manager {
         config: ManagerConfig,
         credentials: Credentials,
     ) -> Result<Arc<Self>, StartError> {
-        let opened = open(&config).await?;
+        let opened = open(&config, None).await?;
         let directory = config.state_dir.join("raft");
         match opened.log.member_number().map_err(state_error(&directory))? {
             Some(number) => Self::run(config, credentials, opened, number).await,
@@ -287,7 +314,7 @@ impl Manager {
         credentials: Credentials,
         managers: Vec<SocketAddr>,
     ) -> Result<Arc<Self>, StartError> {
-        let opened = open(&config).await?;
+        let opened = open(&config, None).await?;
         Self::enter(config, credentials, opened, managers).await
     }
 
@@ -406,6 +433,7 @@ impl Manager {
             credentials: credentials.clone(),
             raft,
             replica,
+            seal: opened.seal,
             peers,
             config,
         });
@@ -415,6 +443,7 @@ impl Manager {
         let loops = [
             tokio::spawn(Arc::clone(&manager).lead()),
             tokio::spawn(Arc::clone(&manager).write_reports(incoming)),
+            tokio::spawn(Arc::clone(&manager).tend_disk()),
             tokio::spawn(async move {
                 if let Err(error) = served.await {
                     debug!(%error, "the listener ended");
