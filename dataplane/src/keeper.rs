@@ -61,6 +61,8 @@ pub(crate) struct Keeper {
     routes: BTreeSet<Route>,
     pub(crate) collector: Option<Collector>,
     repairs: Repairs,
+    ticks: u64,
+    has_ipv6: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,6 +91,9 @@ impl FirstError {
         self.0.map_or(Ok(()), Err)
     }
 }
+
+/// How many looks at links there are for one look at everything.
+const TICKS_PER_READ_BACK: u64 = 5;
 
 /// Threads for writes that wait: swapping a ring waits until no program reads the old one, and such
 /// waits run side by side.
@@ -160,26 +165,45 @@ impl Keeper {
             routes: BTreeSet::new(),
             collector: None,
             repairs: Repairs::default(),
+            ticks: 0,
+            has_ipv6: sysctl::get("ipv6/conf/all/disable_ipv6").is_some(),
             config,
         };
         keeper.ensure_overlay()?;
         keeper.look_around()?;
         keeper.adopt()?;
         keeper.attach_hooks()?;
-        keeper.attach_sockets()?;
-        keeper.write_firewall(false)?;
+        keeper.try_sockets();
+        // A table that is there knows more networks than this process does before its first desire.
+        if !firewall::is_there().unwrap_or(false) {
+            keeper.try_firewall(false);
+        }
         keeper.programs.forget_other_layouts()?;
         tracing::info!(programs = ?keeper.programs.ids(), adopted = keeper.adopted.len(), "data plane is up");
         Ok(keeper)
     }
 
+    /// Attaches the socket programs. Without them packets are translated instead, which is no reason
+    /// to refuse everything else.
+    fn try_sockets(&mut self) -> u64 {
+        self.attach_sockets().unwrap_or_else(|error| {
+            tracing::warn!(%error, "sockets are not helped, packets are translated instead");
+            0
+        })
+    }
+
+    /// Writes the firewall's part. Without it tasks may not reach the world, but services work.
+    fn try_firewall(&mut self, look: bool) -> u64 {
+        self.write_firewall(look).unwrap_or_else(|error| {
+            tracing::warn!(%error, "tasks may not reach the world");
+            0
+        })
+    }
+
     fn attach_sockets(&mut self) -> Result<u64, DataplaneError> {
         match self.cgroup.clone() {
             Some(cgroup) => self.programs.attach_sockets(&cgroup),
-            None => {
-                tracing::warn!("no cgroup2 is mounted: sockets are not helped, packets are translated instead");
-                Ok(0)
-            }
+            None => Err(DataplaneError::Refused("no cgroup2 file system is mounted".to_owned())),
         }
     }
 
@@ -216,6 +240,7 @@ impl Keeper {
         if !link.up || link.mtu != mtu {
             sysctl::set(&format!("ipv6/conf/{OVERLAY}/addr_gen_mode"), "1")?;
             sysctl::set(&format!("ipv6/conf/{OVERLAY}/accept_ra"), "0")?;
+            sysctl::set(&format!("ipv6/conf/{OVERLAY}/disable_ipv6"), "0")?;
             self.netlink.take_up(link.index, Some(mtu))?;
         }
         self.overlay = link.index;
@@ -323,16 +348,17 @@ impl Keeper {
         self.reconcile(true)
     }
 
-    /// Looks whether links or addresses changed, and follows.
+    /// Looks whether links or addresses changed, and follows; from time to time reads everything back.
     pub(crate) fn tick(&mut self) {
-        match self.look_around() {
-            Ok(true) => {
-                if let Err(error) = self.reconcile(false) {
-                    tracing::warn!(%error, "cannot follow this host's links");
-                }
-            }
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "cannot read this host's links"),
+        self.ticks += 1;
+        let read_back = self.ticks % TICKS_PER_READ_BACK == 0 && self.desired.is_some();
+        let result = match self.look_around() {
+            Ok(changed) if changed || read_back => self.reconcile(read_back).map(drop),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, "cannot keep the data plane as it should be; tried again soon");
         }
     }
 
@@ -349,8 +375,8 @@ impl Keeper {
         if let Some(repaired) = errors.note(self.attach_hooks()) {
             repairs.programs += repaired;
         }
-        if read_back && let Some(missing) = errors.note(self.attach_sockets()) {
-            repairs.programs += missing;
+        if read_back {
+            repairs.programs += self.try_sockets();
         }
         if let Some((written, repaired)) = errors.note(self.write_tables(read_back)) {
             changes += written;
@@ -360,8 +386,8 @@ impl Keeper {
             changes += written;
             repairs.links += repaired;
         }
-        if let Some(repaired) = errors.note(self.write_firewall(read_back)) {
-            repairs.firewall += repaired;
+        if self.desired.is_some() {
+            repairs.firewall += self.try_firewall(read_back);
         }
         if repairs.total() > 0 {
             tracing::warn!(?repairs, "the kernel had drifted: mended");
@@ -558,12 +584,15 @@ impl Keeper {
             self.config.data_path_addr,
             self.overlay,
         );
+        let works = |addr: IpAddr| self.has_ipv6 || addr.is_ipv4();
+        let routes: BTreeSet<Route> = routes.into_iter().filter(|route| works(route.to.ip())).collect();
         let have: BTreeSet<_> = self.netlink.routes()?.into_iter().filter(|route| ours.contains(&route.link)).collect();
         let mut errors = FirstError::default();
         let mut written = 0;
         // Removal first: a changed source is another route to the same place, and the kernel would
         // remove the new one for the old.
-        for route in have.difference(&routes) {
+        // Before the first desire, a route that is there has a reason that is not known yet.
+        for route in have.difference(&routes).filter(|_| self.desired.is_some()) {
             errors.note(self.netlink.remove_route(route));
             written += 1;
         }
@@ -577,7 +606,8 @@ impl Keeper {
             }
         }
         self.routes = routes;
-        let neighbours = links::neighbours(&interfaces);
+        let mut neighbours = links::neighbours(&interfaces);
+        neighbours.retain(|neighbour| works(neighbour.addr));
         let have: BTreeSet<_> =
             self.netlink.neighbours()?.into_iter().filter(|neighbour| ours.contains(&neighbour.link)).collect();
         for neighbour in neighbours.difference(&have) {
@@ -598,7 +628,10 @@ impl Keeper {
     pub(crate) fn create_sandbox(&mut self, spec: &SandboxSpec, netns: OwnedFd) -> Result<Sandbox, DataplaneError> {
         let (cookie, inner) = interfaces::inner_links(netns.as_fd())?;
         let egress = if spec.attachments.is_empty() { Some(self.egress_address(spec.task, &inner)?) } else { None };
-        let wanted = interfaces::plan(spec, self.mtu(), egress);
+        let mut wanted = interfaces::plan(spec, self.mtu(), egress);
+        if !self.has_ipv6 {
+            wanted.iter_mut().for_each(|interface| interface.addresses.retain(IpNetwork::is_ipv4));
+        }
         let mut made = Vec::new();
         for interface in wanted {
             let link = interfaces::make_pair(&mut self.netlink, &inner, netns.as_fd(), &interface)?;
@@ -667,21 +700,26 @@ impl Keeper {
         errors.finish()
     }
 
-    /// Removes sandboxes of other tasks than these, and those that nobody claimed.
+    /// Removes sandboxes of other tasks than these. What was found at start and nobody claimed goes
+    /// when all of `tasks` have claimed theirs.
     pub(crate) fn retain_sandboxes(&mut self, tasks: &BTreeSet<TaskId>) -> Result<(), DataplaneError> {
         let mut errors = FirstError::default();
         let gone: Vec<TaskId> = self.sandboxes.keys().filter(|task| !tasks.contains(task)).copied().collect();
         for task in gone {
             errors.note(self.remove_sandbox(task));
         }
-        self.adopted_namespaces.clear();
-        for endpoint in std::mem::take(&mut self.adopted) {
-            if let Some(link) = self.surroundings.links.get(&endpoint.ifindex).cloned() {
-                errors.note(self.netlink.remove_link(&link.name));
+        let all_claimed = tasks.iter().all(|task| self.sandboxes.contains_key(task));
+        let unclaimed = !self.adopted.is_empty() || !self.adopted_namespaces.is_empty();
+        if all_claimed && unclaimed {
+            self.adopted_namespaces.clear();
+            for endpoint in std::mem::take(&mut self.adopted) {
+                if let Some(link) = self.surroundings.links.get(&endpoint.ifindex).cloned() {
+                    errors.note(self.netlink.remove_link(&link.name));
+                }
+                errors.note(self.programs.detach(Hook::TaskIn(endpoint.ifindex)));
             }
-            errors.note(self.programs.detach(Hook::TaskIn(endpoint.ifindex)));
+            errors.note(self.reconcile(false));
         }
-        errors.note(self.reconcile(true));
         errors.finish()
     }
 
