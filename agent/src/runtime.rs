@@ -44,6 +44,10 @@ use crate::{
 
 /// Inputs taken in one turn before settling.
 const BATCH: usize = 256;
+/// How long a leaving node waits for its tasks to be taken out of the others' rings and replaced.
+const HAND_OVER: Duration = Duration::from_secs(20);
+/// The same once no manager listens: others notice by themselves that it has gone.
+const HAND_OVER_ALONE: Duration = Duration::from_secs(2);
 /// Between two tellings of the flows that tasks being withdrawn still have.
 const DRAIN_PERIOD: Duration = Duration::from_millis(200);
 
@@ -195,9 +199,17 @@ struct Runtime {
     logs: HashMap<u64, AbortHandle>,
     /// A full assignment set has been seen in this life: what is not in it is nobody's.
     knows_all: bool,
-    leaving: bool,
+    leaving: Option<Leaving>,
     /// Long-lived work beside the loop; ends with it.
     helpers: Vec<Helper>,
+}
+
+/// A node on its way out.
+struct Leaving {
+    /// Its tasks are stopped then, handed over or not.
+    at: Instant,
+    /// They were told to stop.
+    is_done: bool,
 }
 
 /// A spawned task that ends when this is dropped.
@@ -288,7 +300,7 @@ impl Runtime {
             node: None,
             logs: HashMap::new(),
             knows_all: false,
-            leaving: false,
+            leaving: None,
             helpers: Vec::new(),
             config,
             journal,
@@ -340,7 +352,9 @@ impl Runtime {
         let far = Instant::now() + Duration::from_secs(60);
         let worker = self.worker.wake_at().map(|at| self.clock.instant(at));
         let heartbeat = self.heartbeat.map(|(_, at)| at);
-        [worker, heartbeat, self.drain_at].into_iter().flatten().fold(far, Instant::min)
+        let leaving = self.leaving.as_ref().filter(|leaving| !leaving.is_done);
+        let leaving = leaving.map(|leaving| leaving.at);
+        [worker, heartbeat, self.drain_at, leaving].into_iter().flatten().fold(far, Instant::min)
     }
 
     fn take(&mut self, input: Input) {
@@ -377,9 +391,13 @@ impl Runtime {
                 self.logs.remove(&request);
             }
             Input::Leave => {
-                self.leaving = true;
+                let is_told = self.session.is_up();
                 self.send(NodeMessage::Leave);
-                self.forget_all_tasks();
+                let patience = if is_told { HAND_OVER } else { Duration::ZERO };
+                self.leaving = Some(Leaving {
+                    at: Instant::now() + patience,
+                    is_done: false,
+                });
             }
         }
     }
@@ -398,6 +416,13 @@ impl Runtime {
         {
             self.heartbeat = Some((period, now + period));
             self.send(NodeMessage::Heartbeat);
+        }
+        if let Some(leaving) = &mut self.leaving
+            && !leaving.is_done
+            && now >= leaving.at
+        {
+            leaving.is_done = true;
+            self.forget_all_tasks();
         }
         if self.drain_at.is_some_and(|at| now >= at) {
             self.drain_at = None;
@@ -437,8 +462,18 @@ impl Runtime {
         if self.drain_at.is_none() && self.worker.machines().any(|(_, machine)| machine.is_withdrawing()) {
             self.drain_at = Some(Instant::now() + DRAIN_PERIOD);
         }
-        if self.link.is_none() && !self.leaving {
-            self.open_link();
+        match &mut self.leaving {
+            None if self.link.is_none() => self.open_link(),
+            Some(leaving) if !leaving.is_done => {
+                let mut machines = self.worker.machines();
+                let now = Instant::now();
+                if machines.all(|(_, machine)| machine.status().state.is_terminal()) {
+                    leaving.at = now;
+                } else if self.link.is_none() {
+                    leaving.at = leaving.at.min(now + HAND_OVER_ALONE);
+                }
+            }
+            _ => {}
         }
         self.show();
     }
@@ -505,7 +540,7 @@ impl Runtime {
             seen.insert(found.task);
             if self.worker.machine(&found.task).is_some() {
                 self.event(found.task, Event::Observed(Ok(found.observation)));
-            } else if self.knows_all && !self.leaving {
+            } else if self.knows_all && self.leaving.is_none() {
                 tracing::info!(task = %found.task, container = found.container, "removing a container whose task is gone");
                 self.remove_stray(found);
             }

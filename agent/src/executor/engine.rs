@@ -76,6 +76,24 @@ impl Engine {
         self.connection.docker().await
     }
 
+    /// What the gate of a container said last, if it was the gate that ended it; else nothing.
+    async fn gate_words(&self, container: &str) -> String {
+        let query = LogQuery {
+            stdout: false,
+            stderr: true,
+            follow: false,
+            tail: Some(1),
+            since: weft_types::Timestamp::ZERO,
+        };
+        let Ok(mut lines) = self.logs(container, query).await else {
+            return String::new();
+        };
+        let last = lines.recv().await.map(|entry| entry.line).unwrap_or_default();
+        let last = String::from_utf8_lossy(&last);
+        let is_gates = gate::WORDS.iter().any(|start| last.starts_with(start));
+        if is_gates { last.trim().to_owned() } else { String::new() }
+    }
+
     async fn turn(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
         self.turns.acquire().await.ok()
     }
@@ -259,7 +277,14 @@ impl Executor for Engine {
 
     async fn inspect(&self, container: &str) -> Result<Observation, Failure> {
         let found = self.look(container).await?;
-        Ok(found.as_ref().map_or(Observation::Missing, observation))
+        let mut seen = found.as_ref().map_or(Observation::Missing, observation);
+        if let Observation::Exited { code, error } = &mut seen
+            && error.is_empty()
+            && gate::STATUSES.contains(code)
+        {
+            *error = self.gate_words(container).await;
+        }
+        Ok(seen)
     }
 
     async fn stop(&self, container: &str, grace: Duration) -> Result<i64, Failure> {

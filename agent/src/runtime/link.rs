@@ -220,13 +220,14 @@ impl Runtime {
         for id in set.removed_configs {
             shelf.configs.remove(&id);
         }
-        let assignment = Assignment {
+        let mut assignment = Assignment {
             complete: set.complete,
             tasks: set.tasks,
             removed: set.removed_tasks,
         };
-        if self.leaving {
-            return;
+        if self.leaving.is_some() {
+            // Nothing new is begun here, but what runs may be told that it can stop.
+            assignment.tasks.retain(|task| self.worker.machine(&task.id).is_some());
         }
         let outcome = self.worker.assign(assignment, self.clock.now());
         self.carry_out(outcome);

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, RwLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -49,6 +49,9 @@ const JOIN_LIMIT: Duration = Duration::from_secs(10);
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
 /// How long `init` and `join` wait for the node's first session.
 const WELCOME_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between two looks at the certificate's age.
+const CERTIFICATE_PERIOD: Duration = Duration::from_secs(60);
 
 /// The node's membership.
 pub(crate) struct Membership {
@@ -150,25 +153,23 @@ impl Membership {
                 let _one = self.change.lock().await;
                 self.settle_role(&seat, wished).await
             };
-            let notice = match settled {
+            let pause = match settled {
                 Ok(()) => {
+                    wished = None;
                     self.amend(|now| now.error.clear());
-                    match notices.recv().await {
-                        Some(notice) => Some(notice),
-                        None => return,
-                    }
+                    CERTIFICATE_PERIOD
                 }
                 Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), "cannot take up the role wished; trying again");
                     let text = format!("{error:#}");
+                    tracing::warn!(error = text, "cannot take up the role wished; trying again");
                     self.amend(|now| now.error = text);
-                    let later = tokio::time::timeout(role::RETRY, notices.recv()).await;
-                    match later {
-                        Ok(None) => return,
-                        Ok(notice) => notice,
-                        Err(_) => None,
-                    }
+                    role::RETRY
                 }
+            };
+            let notice = match tokio::time::timeout(pause, notices.recv()).await {
+                Ok(None) => return,
+                Ok(notice) => notice,
+                Err(_) => None,
             };
             match notice {
                 Some(Notice::Role(role)) => wished = Some(role),
@@ -194,11 +195,17 @@ impl Membership {
         let held = seat.credentials.identity().role;
         let mut managers = self.managers(seat);
         let role = match wished {
-            Some(wished) if wished != held => {
-                if held == Role::Manager {
+            // Asked for the role it has, the node gets a new certificate all the same: that is how
+            // managers ask for a renewal.
+            Some(wished) => {
+                if held == Role::Manager && wished == Role::Worker {
                     // Its own manager is the one being taken away.
                     managers.retain(|addr| *addr != seat.settings.advertise);
                 }
+                role::renew(dir, &seat.credentials, &managers).await?
+            }
+            _ if role::renewal_due(&seat.credentials)? <= SystemTime::now() => {
+                tracing::info!("renewing the certificate of this node");
                 role::renew(dir, &seat.credentials, &managers).await?
             }
             _ => held,
@@ -334,11 +341,8 @@ impl std::ops::Deref for Handle {
 impl NodeControl for Handle {
     async fn init(&self, request: InitRequest) -> Result<NodeId, ControlError> {
         let _one = self.change.lock().await;
-        if request.force_new_cluster {
-            return Err(ControlError::new(
-                weft_proto::ErrorCode::Unimplemented,
-                "--force-new-cluster is not supported by weft yet",
-            ));
+        if request.force_new_cluster && self.standing().seat.is_some() {
+            return self.found_again().await;
         }
         self.refuse_member()?;
         let mut settings = addresses(
@@ -508,6 +512,28 @@ impl NodeControl for Handle {
 }
 
 impl Membership {
+    /// Goes on alone with the store at hand: the majority of managers is lost for good.
+    async fn found_again(&self) -> Result<NodeId, ControlError> {
+        let standing = self.standing();
+        let seat = standing
+            .seat
+            .filter(|seat| seat.credentials.identity().role == Role::Manager)
+            .ok_or_else(|| {
+                ControlError::precondition("only a manager can force a new cluster: run this on one")
+            })?;
+        if let Some(manager) = standing.manager {
+            self.amend(|now| now.manager = None);
+            manager.shutdown().await;
+        }
+        let config = role::config(self.place.state_dir(), &seat.settings);
+        let manager = Manager::force_new_cluster(config, seat.credentials.clone()).await?;
+        self.amend(|now| now.manager = Some(manager));
+        if !seat.await_welcome(WELCOME_LIMIT).await {
+            tracing::warn!("this node's own manager has not welcomed it yet; going on");
+        }
+        Ok(seat.credentials.identity().node)
+    }
+
     async fn join_as(
         self: &Arc<Self>,
         mut settings: Settings,

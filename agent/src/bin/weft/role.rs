@@ -1,11 +1,18 @@
 //! The manager's role: switched on by init, by a manager's token or by promotion, and off again.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result};
 use weft_control::runtime::{Manager, ManagerConfig};
 use weft_proto::{dial, identity::Credentials};
 use weft_types::node::Role;
+use x509_parser::pem::parse_x509_pem;
 
 use crate::place::Settings;
 
@@ -37,6 +44,27 @@ pub(crate) async fn renew(
         }
     }
     Err(last).context("cannot renew the certificate of this node")
+}
+
+/// When the certificate in use should be renewed: between a half and four fifths of its life, at a
+/// point that differs from node to node so that they do not all come at once.
+pub(crate) fn renewal_due(credentials: &Credentials) -> Result<SystemTime> {
+    let identity = credentials.identity();
+    let (_, pem) = parse_x509_pem(identity.certificate.as_bytes())
+        .map_err(|error| anyhow::anyhow!("the certificate of this node is not PEM: {error}"))?;
+    let certificate = pem
+        .parse_x509()
+        .map_err(|error| anyhow::anyhow!("the certificate of this node is not X.509: {error}"))?;
+    let validity = certificate.validity();
+    let second = |at: i64| u64::try_from(at).unwrap_or_default();
+    let (from, to) = (
+        second(validity.not_before.timestamp()),
+        second(validity.not_after.timestamp()),
+    );
+    let digits = identity.node.as_str().bytes().map(u64::from);
+    let share = 50 + digits.fold(0, |sum, digit| (sum * 31 + digit) % 31);
+    let due = from + (to.saturating_sub(from)) * share / 100;
+    Ok(UNIX_EPOCH + Duration::from_secs(due))
 }
 
 /// Starts the manager of this node.

@@ -10,6 +10,11 @@ use crate::task::Failure;
 /// The program, static, as `cargo xtask build` left it.
 static GATE: &[u8] = include_bytes!(env!("WEFT_GATE"));
 
+/// Exit statuses of a gate that could not let the program go.
+pub(super) const STATUSES: std::ops::RangeInclusive<i64> = 125..=127;
+/// How its words begin then.
+pub(super) const WORDS: [&str; 2] = ["exec: \"", "weft-gate: "];
+
 /// Longer than the gate's own patience, so that its message comes first.
 const PATIENCE: Duration = Duration::from_secs(65);
 /// Between two looks. The gate itself looks every 20 ms at least.
