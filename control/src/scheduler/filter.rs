@@ -1,12 +1,12 @@
 //! Whether a node can take a task, and if not, why.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use weft_types::{
     ServiceId,
     node::{Availability, EnginePlugin, NodeState},
     service::{Protocol, PublishMode},
-    task::{GenericResource, Platform, Task, TaskSpec},
+    task::{GenericResource, Platform, Resources, Task, TaskSpec},
 };
 
 use super::node_table::Row;
@@ -17,7 +17,7 @@ use crate::orchestrator::constraint;
 pub(super) struct Needs {
     pub(super) service: Option<ServiceId>,
     pub(super) spec_version: u64,
-    pub(super) spec: TaskSpec,
+    task: Arc<Task>,
     pub(super) nano_cpus: i64,
     pub(super) memory_bytes: i64,
     pub(super) generic: Vec<GenericResource>,
@@ -26,21 +26,36 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    pub(super) fn of(task: &Task) -> Self {
-        let resources = task.spec.resources.as_ref();
-        let reserved = resources.and_then(|resources| resources.reservations.clone());
-        let reserved = reserved.unwrap_or_default();
+    pub(super) fn of(task: &Arc<Task>) -> Self {
+        let (nano_cpus, memory_bytes) = reserved(task);
+        let generic = reservations(task).and_then(|reserved| reserved.generic_resources.clone());
         Self {
             service: task.service_id,
             spec_version: task.spec_version.index,
-            nano_cpus: reserved.nano_cpus,
-            memory_bytes: reserved.memory_bytes,
-            generic: reserved.generic_resources.unwrap_or_default(),
+            nano_cpus,
+            memory_bytes,
+            generic: generic.unwrap_or_default(),
             host_ports: host_ports(task).collect(),
             max_replicas: (task.spec.placement.as_ref()).map_or(0, |place| place.max_replicas),
-            spec: task.spec.clone(),
+            task: task.clone(),
         }
     }
+
+    pub(super) fn spec(&self) -> &TaskSpec {
+        &self.task.spec
+    }
+}
+
+fn reservations(task: &Task) -> Option<&Resources> {
+    let resources = task.spec.resources.as_ref();
+    resources.and_then(|resources| resources.reservations.as_ref())
+}
+
+/// Billionths of a CPU and bytes of memory that a task reserves.
+pub(super) fn reserved(task: &Task) -> (i64, i64) {
+    reservations(task).map_or((0, 0), |reserved| {
+        (reserved.nano_cpus, reserved.memory_bytes)
+    })
 }
 
 /// Fixed host-mode ports of a task.
@@ -70,7 +85,7 @@ pub(super) fn refuse(row: &Row, needs: &Needs) -> Option<Filter> {
         (Filter::Resource, has_resources),
         (Filter::Plugin, has_plugins),
         (Filter::Constraint, |row, needs| {
-            constraint::satisfies(&row.node, &needs.spec)
+            constraint::satisfies(&row.node, needs.spec())
         }),
         (Filter::Platform, has_platform),
         (Filter::HostPort, |row, needs| {
@@ -106,7 +121,7 @@ fn has_plugins(row: &Row, needs: &Needs) -> bool {
         plugins.iter().any(is)
     };
     let lists = |kind: &str| plugins.iter().any(|plugin| plugin.kind == kind);
-    if let Some(log) = &needs.spec.log_driver
+    if let Some(log) = &needs.spec().log_driver
         && !log.name.is_empty()
         && log.name != "none"
         && lists("Log")
@@ -114,7 +129,7 @@ fn has_plugins(row: &Row, needs: &Needs) -> bool {
     {
         return false;
     }
-    let container = needs.spec.container_spec.as_ref();
+    let container = needs.spec().container_spec.as_ref();
     let mounts = container.and_then(|container| container.mounts.as_ref());
     mounts.into_iter().flatten().all(|mount| {
         let options = mount.rest.get("VolumeOptions");
@@ -126,7 +141,7 @@ fn has_plugins(row: &Row, needs: &Needs) -> bool {
 }
 
 fn has_platform(row: &Row, needs: &Needs) -> bool {
-    let placement = needs.spec.placement.as_ref();
+    let placement = needs.spec().placement.as_ref();
     let Some(platforms) = placement.and_then(|placement| placement.platforms.as_ref()) else {
         return true;
     };

@@ -61,7 +61,7 @@ pub(crate) fn run(draft: &mut Draft, _ids: &mut IdSource, scope: &Scope) {
 }
 
 /// A task that belongs on one node waits until that node can take it.
-fn place_preassigned(draft: &mut Draft, table: &mut NodeTable, task: &Task) {
+fn place_preassigned(draft: &mut Draft, table: &mut NodeTable, task: &Arc<Task>) {
     let needs = Needs::of(task);
     let row = task.node_id.and_then(|id| table.row_of(id));
     let mut explanation = Explanation::default();

@@ -13,7 +13,7 @@ use weft_types::{
     task::{DiscreteResource, GenericResource, NamedResource, Task},
 };
 
-use super::filter::{Needs, host_ports};
+use super::filter::{Needs, host_ports, reserved};
 use crate::{orchestrator::occupies, store::Draft};
 
 /// Failures older than this are forgiven.
@@ -95,9 +95,9 @@ impl Row {
     }
 
     fn add(&mut self, task: &Task) {
-        let needs = Needs::of(task);
-        self.nano_cpus -= needs.nano_cpus;
-        self.memory_bytes -= needs.memory_bytes;
+        let (nano_cpus, memory_bytes) = reserved(task);
+        self.nano_cpus -= nano_cpus;
+        self.memory_bytes -= memory_bytes;
         for resource in &task.generic_resources {
             self.take_generic(resource);
         }

@@ -24,7 +24,7 @@ pub(super) fn choose(table: &NodeTable, needs: &Needs) -> Result<usize, Explanat
         }
     }
     let mut all: Vec<usize> = table.rows().map(|(place, _)| place).collect();
-    let placement = needs.spec.placement.as_ref();
+    let placement = needs.spec().placement.as_ref();
     let preferences = placement.and_then(|placement| placement.preferences.as_ref());
     for preference in preferences.into_iter().flatten() {
         let Some(spread) = &preference.spread else {

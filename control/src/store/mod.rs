@@ -18,6 +18,8 @@ mod ledger;
 mod object;
 mod scope;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use apply::{ApplyError, Store};
