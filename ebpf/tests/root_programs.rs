@@ -1,8 +1,26 @@
 //! The loaded programs. Needs root and `target/ebpf/weft.bpf.o` (`cargo xtask build-ebpf`).
+#![expect(
+    unsafe_code,
+    reason = "the namespace cookie is a socket option that no safe wrapper reads"
+)]
 
-use anyhow::{Context as _, Result};
-use aya::programs::{CgroupSockAddr, Program, SchedClassifier};
-use aya::{Ebpf, EbpfLoader};
+#[expect(dead_code, reason = "the walks use the rest")]
+#[path = "walks/netns.rs"]
+mod netns;
+mod rows;
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, HashOfMaps, LpmTrie, Map, MapData};
+use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader, Pod};
+use netns::Netns;
+use rows::Step;
+use rows::frames::Frame;
+use rows::town::{OVERLAY, UPLINK, link_of};
+use rows::world::World;
+use weft_abi::{Config, Flow, FlowKey, FragKey, FragPorts, Pick, REHEARSAL};
+use weft_ebpf::verdict::Verdict;
 
 /// The object, with tables small enough for a test.
 fn load() -> Result<Ebpf> {
@@ -51,5 +69,186 @@ fn every_program_passes_the_verifier() -> Result<()> {
         "uplink_in",
     ];
     assert_eq!(names, expected);
+    Ok(())
+}
+
+fn put<K: Pod, V: Pod>(
+    ebpf: &mut Ebpf,
+    map: &str,
+    entries: impl IntoIterator<Item = (K, V)>,
+) -> Result<()> {
+    let map = ebpf.map_mut(map).with_context(|| format!("no map {map}"))?;
+    let mut map = HashMap::<_, K, V>::try_from(map)?;
+    let old = map.keys().collect::<Result<Vec<K>, _>>()?;
+    for key in old {
+        map.remove(&key)?;
+    }
+    for (key, value) in entries {
+        map.insert(key, value, 0)?;
+    }
+    Ok(())
+}
+
+fn rings(
+    ebpf: &mut Ebpf,
+    map: &str,
+    rings: &std::collections::BTreeMap<u32, Vec<u32>>,
+) -> Result<()> {
+    let map = ebpf.map_mut(map).with_context(|| format!("no map {map}"))?;
+    let mut map = HashOfMaps::<_, u32, Array<MapData, u32>>::try_from(map)?;
+    let old = map.keys().collect::<Result<Vec<u32>, _>>()?;
+    for key in old {
+        map.remove(&key)?;
+    }
+    for (service, ring) in rings {
+        let mut inner = Array::<MapData, u32>::create(1 + ring.len() as u32, 0x1000)?;
+        inner.set(0, ring.len() as u32, 0)?;
+        for (slot, id) in ring.iter().enumerate() {
+            inner.set(1 + slot as u32, *id, 0)?;
+        }
+        map.insert(service, &inner, 0)?;
+    }
+    Ok(())
+}
+
+/// Makes the maps say what the world says, and forget all else.
+fn fill(ebpf: &mut Ebpf, world: &World) -> Result<()> {
+    let map = ebpf.map_mut("config").context("no map config")?;
+    Array::<_, Config>::try_from(map)?.set(0, world.config.unwrap_or_default(), 0)?;
+    put(ebpf, "front", world.fronts.clone())?;
+    put(ebpf, "backends", world.backends.clone())?;
+    put(ebpf, "nodes", world.nodes.clone())?;
+    put(ebpf, "node_by_addr", world.node_by_addr.clone())?;
+    put(ebpf, "local_addrs", world.locals.iter().map(|a| (*a, 1u32)))?;
+    put(ebpf, "owner", world.owners.clone())?;
+    put(ebpf, "tasks", world.tasks.clone())?;
+    put(ebpf, "endpoints", world.endpoints.clone())?;
+    put(
+        ebpf,
+        "local_tasks",
+        world.endpoints.values().map(|e| (e.id, *e)),
+    )?;
+    put::<FlowKey, Flow>(ebpf, "flow", [])?;
+    put::<FlowKey, Flow>(ebpf, "flow_new", [])?;
+    put::<FlowKey, Pick>(ebpf, "pick", [])?;
+    put::<FragKey, FragPorts>(ebpf, "frag", [])?;
+    rings(ebpf, "rings", &world.rings)?;
+    rings(ebpf, "rings_before", &world.rings_before)?;
+    let Some(Map::LpmTrie(_)) = ebpf.map("subnets") else {
+        bail!("no trie named subnets")
+    };
+    let map = ebpf.map_mut("subnets").context("no map subnets")?;
+    let mut subnets = LpmTrie::<_, weft_abi::Addr, u32>::try_from(map)?;
+    for (len, prefix, net) in &world.subnets {
+        subnets.insert(&Key::new(*len, *prefix), *net, 0)?;
+    }
+    Ok(())
+}
+
+/// The words of `__sk_buff` that a test run may give and take.
+fn context(step: &Step) -> Vec<u8> {
+    let mut words = [0u32; 48];
+    words[9] = u32::from(step.received) * step.link;
+    words[10] = step.link;
+    words[12] = REHEARSAL;
+    if let Some(tunnel) = step.tunnel {
+        words[13] = tunnel.vni;
+        words[14] = tunnel.remote.v4_word();
+    }
+    words.iter().flat_map(|w| w.to_ne_bytes()).collect()
+}
+
+fn number(verdict: Verdict) -> (u32, [u32; 3]) {
+    const NEXT: u32 = u32::MAX;
+    const DROP: u32 = 2;
+    const REDIRECT: u32 = 7;
+    match verdict {
+        Verdict::Next(done) => (NEXT, [done as u32, 0, 0]),
+        Verdict::Peer(link, done) | Verdict::Neighbour(link, done) | Verdict::Out(link, done) => {
+            (REDIRECT, [done as u32, link, 0])
+        }
+        Verdict::Tunnel(t, done) => (REDIRECT, [done as u32, t.remote.v4_word(), t.vni]),
+        Verdict::Encap(t, done) => (NEXT, [done as u32, t.remote.v4_word(), t.vni]),
+        Verdict::Drop(reason) => (DROP, [reason as u32, 0, 0]),
+    }
+}
+
+fn rehearse(ebpf: &mut Ebpf, step: &Step) -> Result<(u32, [u32; 3], Vec<u8>)> {
+    let program: &mut SchedClassifier = ebpf
+        .program_mut(step.program.name())
+        .context("no such program")?
+        .try_into()?;
+    let input = context(step);
+    let mut output = vec![0; input.len()];
+    let mut packet = vec![0; 4096];
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(&step.bytes);
+    options.data_out = Some(&mut packet);
+    options.ctx_in = Some(&input);
+    options.ctx_out = Some(&mut output);
+    let result = program.test_run(options)?;
+    let word = |n: usize| {
+        output
+            .get(n * 4..)
+            .and_then(|b| b.first_chunk())
+            .map_or(0, |b| u32::from_ne_bytes(*b))
+    };
+    packet.truncate(result.data_size_out as usize);
+    Ok((result.return_value, [word(13), word(14), word(15)], packet))
+}
+
+#[test]
+fn every_row_through_the_loaded_programs() -> Result<()> {
+    let ns = Netns::new("rows")?;
+    // A test run wants real interfaces with the rows' numbers; frames are for their address.
+    for link in (1..=6).map(link_of).chain([19, OVERLAY]) {
+        ns.ip(&format!(
+            "link add d{link} index {link} type veth peer name e{link} index {}",
+            100 + link
+        ))?;
+    }
+    assert_eq!(UPLINK, 1, "the loopback interface's number");
+    let failures = ns.inside(|| {
+        let mut ebpf = load()?;
+        for name in ["uplink_in", "overlay_in", "host_out", "task_in"] {
+            let program: &mut SchedClassifier = ebpf
+                .program_mut(name)
+                .context("no such program")?
+                .try_into()?;
+            program.load()?;
+        }
+        let mut failures = Vec::new();
+        for row in rows::list::all() {
+            fill(&mut ebpf, &row.world).with_context(|| row.name.clone())?;
+            for step in &row.steps {
+                let place = format!("{}: {}", row.name, step.name);
+                let (code, told, packet) =
+                    rehearse(&mut ebpf, step).with_context(|| place.clone())?;
+                let expected = number(step.verdict);
+                if (code, told) != expected {
+                    failures.push(format!(
+                        "{place}: {code} {told:?} instead of {expected:?} ({:?})",
+                        step.verdict
+                    ));
+                }
+                if let Some(out) = &step.out
+                    && Frame::read(&packet).as_ref() != Some(out)
+                {
+                    failures.push(format!("{place}: became {packet:02x?} instead of {out:?}"));
+                }
+                if let Some(exact) = &step.exact
+                    && *exact != packet
+                {
+                    failures.push(format!(
+                        "{place}: became\n  {packet:02x?} instead of\n  {exact:02x?}"
+                    ));
+                }
+            }
+        }
+        Ok(failures)
+    })?;
+    if !failures.is_empty() {
+        bail!("{} steps failed:\n{}", failures.len(), failures.join("\n"));
+    }
     Ok(())
 }

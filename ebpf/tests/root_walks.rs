@@ -5,13 +5,13 @@
     reason = "the namespace cookie is a socket option that no safe wrapper reads"
 )]
 
-#[path = "walks/lab.rs"]
-mod lab;
+mod walks;
 
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
-use lab::{Held, Lab, Said, ask, ask_loose, ask_udp, peer};
+use walks::lab::Lab;
+use walks::talk::{Held, Said, ask, ask_loose, ask_udp, peer};
 use weft_abi::{Addr, Be16, Done, Front, FrontKey, Program};
 
 fn at(ip: &str, port: u16) -> SocketAddr {

@@ -43,8 +43,15 @@ pub const GATEWAY4: [u8; 4] = [169, 254, 1, 1];
 /// Next hop of every task's IPv6 default route. Answered by `task_in`, owned by no interface.
 pub const GATEWAY6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
-/// `cb[0]` of a test run that must decide and change nothing (`weft explain`). Real packets never carry it.
+/// `cb[0]` of a test run that must decide and change no map (`weft explain`). Real packets never carry it.
+///
+/// Such a run brings its outer header in `cb[1]` (VNI) and `cb[2]` (IPv4 source, as in memory), and takes
+/// back in `cb[1]` the number of the [`Done`] or [`Drop`], in `cb[2]` the interface or the IPv4 node it goes
+/// to, and in `cb[3]` the VNI. Which backend: see the hardware addresses of the packet that comes back.
 pub const DRY_RUN: u32 = 0x7765_6674;
+
+/// Like [`DRY_RUN`], but maps are changed as by a real packet: for tests of loaded programs.
+pub const REHEARSAL: u32 = 0x7765_6675;
 
 /// Networks that one task can be attached to and still use socket hooks for; beyond it packets decide.
 pub const NETS_PER_TASK: usize = 16;

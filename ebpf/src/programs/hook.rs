@@ -3,7 +3,7 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use aya_ebpf::programs::TcContext;
-use weft_abi::{Addr, DRY_RUN, Drop, Event, Program, config, counter_index, event};
+use weft_abi::{Addr, Drop, Event, Program, config, counter_index, event};
 use weft_ebpf::packet::Packet;
 use weft_ebpf::tables::Tables;
 use weft_ebpf::verdict::Verdict;
@@ -25,9 +25,7 @@ pub fn begin(ctx: &TcContext) -> Option<(Skb, Maps, &'static mut Work)> {
     let raw = ctx.as_ptr().cast();
     let maps = Maps { dry: false };
     let skb = Skb::new(raw, maps.config());
-    let maps = Maps {
-        dry: skb.note() == DRY_RUN,
-    };
+    let maps = Maps { dry: skb.is_dry() };
     let work = WORK.get_ptr_mut(0)?;
     // SAFETY: this CPU's own, and no hook runs inside another; nothing is read that this run did not write.
     Some((skb, maps, unsafe { &mut *work }))
@@ -38,14 +36,16 @@ pub fn begin(ctx: &TcContext) -> Option<(Skb, Maps, &'static mut Work)> {
 pub fn finish(skb: &Skb, maps: &Maps, program: Program, verdict: Verdict) -> i32 {
     // SAFETY: the redirect helpers take plain numbers; a null next hop means "by the routes".
     unsafe {
-        let (done, code) = match verdict {
-            Verdict::Next(done) => (done, TCX_NEXT),
-            Verdict::Peer(link, done) => (done, bpf_redirect_peer(link, 0) as i32),
+        let (done, code, place, vni) = match verdict {
+            Verdict::Next(done) => (done, TCX_NEXT, 0, 0),
+            Verdict::Peer(link, done) => (done, bpf_redirect_peer(link, 0) as i32, link, 0),
             Verdict::Neighbour(link, done) => (
                 done,
                 bpf_redirect_neigh(link, core::ptr::null_mut(), 0, 0) as i32,
+                link,
+                0,
             ),
-            Verdict::Out(link, done) => (done, bpf_redirect(link, 0) as i32),
+            Verdict::Out(link, done) => (done, bpf_redirect(link, 0) as i32, link, 0),
             Verdict::Tunnel(tunnel, done) => {
                 let Some(cfg) = maps.config() else {
                     return refuse(skb, maps, program, Drop::NoConfig);
@@ -53,7 +53,12 @@ pub fn finish(skb: &Skb, maps: &Maps, program: Program, verdict: Verdict) -> i32
                 if !skb.set_tunnel(&tunnel, cfg) {
                     return refuse(skb, maps, program, Drop::TunnelRefused);
                 }
-                (done, bpf_redirect(cfg.overlay, 0) as i32)
+                (
+                    done,
+                    bpf_redirect(cfg.overlay, 0) as i32,
+                    tunnel.remote.v4_word(),
+                    tunnel.vni,
+                )
             }
             Verdict::Encap(tunnel, done) => {
                 let Some(cfg) = maps.config() else {
@@ -62,11 +67,12 @@ pub fn finish(skb: &Skb, maps: &Maps, program: Program, verdict: Verdict) -> i32
                 if !skb.set_tunnel(&tunnel, cfg) {
                     return refuse(skb, maps, program, Drop::TunnelRefused);
                 }
-                (done, TCX_NEXT)
+                (done, TCX_NEXT, tunnel.remote.v4_word(), tunnel.vni)
             }
             Verdict::Drop(reason) => return refuse(skb, maps, program, reason),
         };
         count(skb.len(), maps, counter_index(program, done as u8));
+        skb.tell(done as u8, place, vni);
         code
     }
 }
@@ -89,6 +95,7 @@ fn count(len: u32, maps: &Maps, index: u32) {
 fn refuse(skb: &Skb, maps: &Maps, program: Program, reason: Drop) -> i32 {
     let index = counter_index(program, reason as u8);
     count(skb.len(), maps, index);
+    skb.tell(reason as u8, 0, 0);
     if maps.dry || matches!(maps.config(), Some(cfg) if cfg.flags & config::QUIET != 0) {
         return TCX_DROP;
     }

@@ -14,7 +14,7 @@ use aya_ebpf::helpers::{
     bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
     bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
-use weft_abi::{Addr, Config, config};
+use weft_abi::{Addr, Config, DRY_RUN, REHEARSAL, config};
 use weft_ebpf::packet::{Packet, Sum, Tunnel};
 
 /// Kernels since 6.16: adjust a sum over an IPv6 packet rightly when the device made it.
@@ -28,6 +28,7 @@ const TTL: u8 = 64;
 pub struct Skb {
     raw: *mut __sk_buff,
     sum6: u64,
+    note: u32,
 }
 
 impl Skb {
@@ -38,14 +39,35 @@ impl Skb {
             Some(cfg) if cfg.flags & config::CSUM_IPV6 != 0 => BPF_F_IPV6,
             _ => 0,
         };
-        Self { raw, sum6 }
+        // SAFETY: the context pointer is valid during the program.
+        let note = unsafe { (*raw).cb[0] };
+        Self { raw, sum6, note }
     }
 
-    /// The first word of the control buffer.
+    /// Whether this is a test run that changes no map.
     #[inline(always)]
-    pub fn note(&self) -> u32 {
-        // SAFETY: the context pointer is valid during the program.
-        unsafe { (*self.raw).cb[0] }
+    pub fn is_dry(&self) -> bool {
+        self.note == DRY_RUN
+    }
+
+    /// Whether this is a test run of either kind.
+    #[inline(always)]
+    fn is_test(&self) -> bool {
+        self.note == DRY_RUN || self.note == REHEARSAL
+    }
+
+    /// Tells a test run what was decided.
+    #[inline(always)]
+    pub fn tell(&self, reason: u8, place: u32, vni: u32) {
+        if self.is_test() {
+            // SAFETY: the context pointer is valid during the program, and these words are ours to write.
+            // Volatile, so that each is one store at a constant offset, as the verifier wants.
+            unsafe {
+                core::ptr::write_volatile(&raw mut (*self.raw).cb[1], reason as u32);
+                core::ptr::write_volatile(&raw mut (*self.raw).cb[2], place);
+                core::ptr::write_volatile(&raw mut (*self.raw).cb[3], vni);
+            }
+        }
     }
 
     /// Loads bytes straight into memory that the caller has, of which the verifier knows the size.
@@ -215,6 +237,15 @@ impl Packet for Skb {
                 return Some(Tunnel {
                     vni: key.tunnel_id,
                     remote,
+                });
+            }
+            if self.is_test() {
+                // Volatile, or these loads are merged with those of the key, through a computed address.
+                let remote = core::ptr::read_volatile(&raw const (*self.raw).cb[2]);
+                let vni = core::ptr::read_volatile(&raw const (*self.raw).cb[1]);
+                return Some(Tunnel {
+                    vni,
+                    remote: Addr::from_v4_word(remote),
                 });
             }
         }

@@ -1,0 +1,133 @@
+//! The rows, run through the library on the host.
+
+use crate::bytes::Bytes;
+use crate::rows;
+use crate::rows::frames::Frame;
+use crate::rows::{Step, list};
+use anyhow::{Result, bail};
+use weft_abi::Program;
+use weft_ebpf::tables::Tables;
+use weft_ebpf::verdict::Verdict;
+use weft_ebpf::work::Work;
+
+fn run<T: Tables>(step: &Step, world: &T, work: &mut Work) -> (Verdict, Bytes) {
+    let mut p = Bytes::new(step.bytes.clone(), step.link);
+    p.for_host = step.for_host;
+    p.received = step.received;
+    p.tunnel = step.tunnel;
+    let verdict = match step.program {
+        Program::UplinkIn => weft_ebpf::uplink::judge(&mut p, world, work),
+        Program::OverlayIn => weft_ebpf::overlay::judge(&mut p, world, work),
+        Program::HostOut => weft_ebpf::host::judge(&mut p, world, work),
+        Program::TaskIn | Program::Sock => weft_ebpf::task::judge(&mut p, world, work),
+    };
+    (verdict, p)
+}
+
+#[test]
+fn every_row() -> Result<()> {
+    let mut failures = Vec::new();
+    let mut work = Work::NONE;
+    for row in list::all() {
+        for step in &row.steps {
+            let (verdict, p) = run(step, &row.world, &mut work);
+            let place = format!("{}: {}", row.name, step.name);
+            if verdict != step.verdict {
+                failures.push(format!(
+                    "{place}: {verdict:?} instead of {:?}",
+                    step.verdict
+                ));
+            }
+            if let Some(out) = &step.out {
+                match Frame::read(&p.bytes) {
+                    Some(frame) if frame == *out => {}
+                    Some(frame) => {
+                        failures.push(format!("{place}: became {frame:?} instead of {out:?}"))
+                    }
+                    None => failures.push(format!(
+                        "{place}: became a packet with a wrong checksum: {:02x?}",
+                        p.bytes
+                    )),
+                }
+            }
+            if let Some(exact) = &step.exact
+                && *exact != p.bytes
+            {
+                failures.push(format!(
+                    "{place}: became\n  {:02x?} instead of\n  {exact:02x?}",
+                    p.bytes
+                ));
+            }
+        }
+    }
+    if !failures.is_empty() {
+        bail!("{} steps failed:\n{}", failures.len(), failures.join("\n"));
+    }
+    Ok(())
+}
+
+#[test]
+fn only_the_task_itself_makes_a_flow_permanent() -> Result<()> {
+    let mut work = Work::NONE;
+    for row in list::all()
+        .into_iter()
+        .filter(|r| r.name.starts_with("local backend"))
+    {
+        let mut seen = Vec::new();
+        for step in &row.steps {
+            let _ = run(step, &row.world, &mut work);
+            seen.push((step.name.clone(), row.world.flow.borrow().len()));
+        }
+        for (name, established) in seen {
+            let permanent = matches!(
+                name.as_str(),
+                "the task's own segment" | "FIN" | "second answer" | "third answer"
+            );
+            if (established == 2) != permanent {
+                bail!(
+                    "{}: {established} established entries after {name}",
+                    row.name
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_collision_changes_the_client_port_alone() -> Result<()> {
+    let mut work = Work::NONE;
+    for row in list::all()
+        .into_iter()
+        .filter(|r| r.name.starts_with("collision"))
+    {
+        let mut ports = Vec::new();
+        for step in &row.steps {
+            let (_, p) = run(step, &row.world, &mut work);
+            let Some(frame) = Frame::read(&p.bytes) else {
+                bail!("{}: wrong checksum", row.name)
+            };
+            let rows::frames::L4::Tcp(sport, dport, _) = frame.l4 else {
+                bail!("not TCP")
+            };
+            if dport != 80
+                || frame.src
+                    != (rows::town::Family {
+                        v6: frame.src.is_ipv6(),
+                    })
+                    .client()
+            {
+                bail!("{}: {frame:?}", row.name);
+            }
+            ports.push(sport);
+        }
+        if ports[0] != 4000 || ports[1] == 4000 || ports[1] < 1024 || ports[2] != 4000 {
+            bail!("{}: the task saw ports {ports:?}", row.name);
+        }
+        let counts = row.world.counts.borrow();
+        if counts.values().map(|c| c.remapped).sum::<u64>() != 1 {
+            bail!("{}: counted {counts:?}", row.name);
+        }
+    }
+    Ok(())
+}

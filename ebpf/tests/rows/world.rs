@@ -1,0 +1,134 @@
+//! The maps as plain data: filled by a row, read by the host's tables, or written into loaded maps.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use std::collections::HashMap;
+
+use weft_abi::{
+    Addr, Backend, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey, NetAddr,
+    Node, NodeAddr, Pick, ServiceCount, Task, ring_slot,
+};
+use weft_ebpf::tables::{Age, Inserted, Tables};
+
+/// Everything the agent writes, and everything the programs write.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct World {
+    pub(crate) config: Option<Config>,
+    pub(crate) fronts: BTreeMap<FrontKey, Front>,
+    pub(crate) rings: BTreeMap<u32, Vec<u32>>,
+    pub(crate) rings_before: BTreeMap<u32, Vec<u32>>,
+    pub(crate) backends: BTreeMap<u32, Backend>,
+    pub(crate) nodes: BTreeMap<u32, Node>,
+    pub(crate) node_by_addr: BTreeMap<Addr, NodeAddr>,
+    pub(crate) locals: Vec<Addr>,
+    pub(crate) owners: BTreeMap<Addr, u32>,
+    pub(crate) tasks: BTreeMap<NetAddr, Task>,
+    /// Prefix length over sixteen bytes, prefix, VNI; longest first.
+    pub(crate) subnets: Vec<(u32, Addr, u32)>,
+    pub(crate) endpoints: BTreeMap<u32, Endpoint>,
+    pub(crate) flow_new: RefCell<HashMap<FlowKey, Flow>>,
+    pub(crate) flow: RefCell<HashMap<FlowKey, Flow>>,
+    pub(crate) pick: RefCell<HashMap<FlowKey, Pick>>,
+    pub(crate) frag: RefCell<HashMap<FragKey, FragPorts>>,
+    pub(crate) counts: RefCell<BTreeMap<u32, ServiceCount>>,
+}
+
+fn slot(rings: &BTreeMap<u32, Vec<u32>>, service: u32, hash: u32) -> Option<u32> {
+    let ring = rings.get(&service)?;
+    ring.get(ring_slot(hash, ring.len() as u32) as usize)
+        .copied()
+}
+
+impl World {
+    fn table(&self, age: Age) -> &RefCell<HashMap<FlowKey, Flow>> {
+        match age {
+            Age::New => &self.flow_new,
+            Age::Established => &self.flow,
+        }
+    }
+}
+
+impl Tables for World {
+    fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
+    }
+    fn front(&self, key: &FrontKey) -> Option<Front> {
+        self.fronts.get(key).copied()
+    }
+    fn ring(&self, service: u32, hash: u32) -> Option<u32> {
+        slot(&self.rings, service, hash)
+    }
+    fn ring_before(&self, service: u32, hash: u32) -> Option<u32> {
+        slot(&self.rings_before, service, hash)
+    }
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        self.backends.get(&id)
+    }
+    fn node(&self, id: u32) -> Option<&Node> {
+        self.nodes.get(&id)
+    }
+    fn node_by_addr(&self, addr: &Addr) -> Option<NodeAddr> {
+        self.node_by_addr.get(addr).copied()
+    }
+    fn is_local(&self, addr: &Addr) -> bool {
+        self.locals.contains(addr)
+    }
+    fn owner(&self, addr: &Addr) -> Option<u32> {
+        self.owners.get(addr).copied()
+    }
+    fn task(&self, key: &NetAddr) -> Option<Task> {
+        self.tasks.get(key).copied()
+    }
+    fn subnet(&self, addr: &Addr) -> Option<u32> {
+        let whole = u128::from_be_bytes(addr.octets());
+        self.subnets
+            .iter()
+            .find(|(len, prefix, _)| {
+                (whole ^ u128::from_be_bytes(prefix.octets())) >> (128 - len) == 0
+            })
+            .map(|(_, _, net)| *net)
+    }
+    fn endpoint(&self, ifindex: u32) -> Option<&Endpoint> {
+        self.endpoints.get(&ifindex)
+    }
+    fn local_task(&self, id: u32) -> Option<&Endpoint> {
+        self.endpoints.values().find(|e| e.id == id && id != 0)
+    }
+    fn flow<R>(&self, age: Age, key: &FlowKey, f: impl FnOnce(&mut Flow) -> R) -> Option<R> {
+        self.table(age).borrow_mut().get_mut(key).map(f)
+    }
+    fn begin_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted {
+        let mut table = self.flow_new.borrow_mut();
+        if table.contains_key(key) {
+            return Inserted::Exists;
+        }
+        table.insert(*key, *flow);
+        Inserted::Yes
+    }
+    fn promote_flow(&self, key: &FlowKey) -> Inserted {
+        let Some(flow) = self.flow_new.borrow_mut().remove(key) else {
+            return Inserted::Exists;
+        };
+        self.flow.borrow_mut().insert(*key, flow);
+        Inserted::Yes
+    }
+    fn end_flow(&self, age: Age, key: &FlowKey) {
+        self.table(age).borrow_mut().remove(key);
+    }
+    fn pick(&self, key: &FlowKey) -> Option<Pick> {
+        self.pick.borrow().get(key).copied()
+    }
+    fn set_pick(&self, key: &FlowKey, pick: &Pick) {
+        self.pick.borrow_mut().insert(*key, *pick);
+    }
+    fn frag(&self, key: &FragKey) -> Option<FragPorts> {
+        self.frag.borrow().get(key).copied()
+    }
+    fn set_frag(&self, key: &FragKey, ports: &FragPorts) {
+        self.frag.borrow_mut().insert(*key, *ports);
+    }
+    fn count(&self, service: u32, f: impl FnOnce(&mut ServiceCount)) {
+        f(self.counts.borrow_mut().entry(service).or_default());
+    }
+}

@@ -1,0 +1,6 @@
+//! What the walks are made of.
+
+pub(crate) mod lab;
+pub(crate) mod netns;
+pub(crate) mod node;
+pub(crate) mod talk;
