@@ -19,6 +19,8 @@ pub(crate) fn cluster() -> Cluster {
         },
         tls_info: TlsInfo::default(),
         root_rotation_in_progress: false,
+        rotation: None,
+        rotated: 0,
         default_addr_pool: Vec::new(),
         subnet_size: 24,
         data_path_port: 4789,

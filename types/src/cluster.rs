@@ -154,6 +154,12 @@ pub struct Cluster {
     /// Internal. The authority's private key, PEM. Never shown.
     #[serde(default)]
     pub ca_key: String,
+    /// Internal. The root that certificates are being moved to; `None` when none is.
+    #[serde(default)]
+    pub rotation: Option<RootRotation>,
+    /// Internal. The `ForceRotate` that was carried out last.
+    #[serde(default)]
+    pub rotated: u64,
     /// Internal. Unlock key (`SWMKEY-1-…`), empty when not locked.
     #[serde(default)]
     pub unlock_key: String,
@@ -169,6 +175,22 @@ pub struct Cluster {
     /// Internal. State of the allocator that objects do not carry.
     #[serde(default)]
     pub allocator: AllocatorState,
+}
+
+/// A root certificate that is taking the place of the cluster's. While it does, every node trusts
+/// both, and new certificates come with the new root signed by the old one, so that whoever knows
+/// only one of the two trusts them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RootRotation {
+    /// The new root, PEM.
+    pub certificate: String,
+    /// Its private key, PEM. Never shown.
+    pub key: String,
+    /// The new root's key under the old root's signature, PEM.
+    pub cross: String,
+    /// The `ForceRotate` that asked for it.
+    pub epoch: u64,
 }
 
 /// What the allocator must remember beyond the objects: where its series stand, and what was

@@ -60,6 +60,8 @@ pub struct NodeTitle {
 pub struct Authority {
     certificate: String,
     key: String,
+    /// Goes with every certificate signed, for those who know only the old root.
+    cross: String,
 }
 
 impl std::fmt::Debug for Authority {
@@ -79,6 +81,20 @@ fn name(common: &str) -> DistinguishedName {
     name
 }
 
+/// What every root says of itself.
+fn root_params(now: Timestamp) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name("swarm-ca");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Validity {
+        now,
+        duration: ROOT_VALIDITY,
+    }
+    .put_into(&mut params);
+    params
+}
+
 impl Validity {
     fn put_into(self, params: &mut CertificateParams) {
         params.not_before = moment(self.now) - BACKDATE;
@@ -93,19 +109,11 @@ impl Authority {
     /// When the system has no randomness.
     pub fn generate(now: Timestamp) -> Result<Self, CaError> {
         let key = KeyPair::generate().map_err(CaError::Sign)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = name("swarm-ca");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        Validity {
-            now,
-            duration: ROOT_VALIDITY,
-        }
-        .put_into(&mut params);
-        let certificate = params.self_signed(&key).map_err(CaError::Sign)?;
+        let certificate = root_params(now).self_signed(&key).map_err(CaError::Sign)?;
         Ok(Self {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
+            cross: String::new(),
         })
     }
 
@@ -115,7 +123,36 @@ impl Authority {
         Self {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
+            cross: String::new(),
         }
+    }
+
+    /// The same authority, whose certificates come with `cross`, its own key under an older root's
+    /// signature.
+    #[must_use]
+    pub fn crossed(mut self, cross: &str) -> Self {
+        cross.clone_into(&mut self.cross);
+        self
+    }
+
+    fn issuer(&self) -> Result<Issuer<'static, KeyPair>, CaError> {
+        let broken = |error: rcgen::Error| CaError::Authority(error.to_string());
+        let key = KeyPair::from_pem(&self.key).map_err(broken)?;
+        Issuer::from_ca_cert_pem(&self.certificate, key).map_err(broken)
+    }
+
+    /// The key of `newer` under this root's signature: who trusts this root then trusts what the
+    /// newer one signs.
+    ///
+    /// # Errors
+    /// When either authority is malformed.
+    pub fn cross_sign(&self, newer: &Self, now: Timestamp) -> Result<String, CaError> {
+        let key = KeyPair::from_pem(&newer.key)
+            .map_err(|error| CaError::Authority(error.to_string()))?;
+        let certificate = root_params(now)
+            .signed_by(&key, &self.issuer()?)
+            .map_err(CaError::Sign)?;
+        Ok(certificate.pem())
     }
 
     /// The root certificate, PEM.
@@ -147,16 +184,12 @@ impl Authority {
         })
     }
 
-    /// A certificate for the key in the signing request `csr` (PEM), saying `title`; PEM.
+    /// A certificate for the key in the signing request `csr` (PEM), saying `title`; a chain, PEM.
     ///
     /// # Errors
     /// When the request or the authority is malformed.
     pub fn sign(&self, csr: &str, title: NodeTitle, validity: Validity) -> Result<String, CaError> {
         let request = CertificateSigningRequestParams::from_pem(csr).map_err(CaError::Request)?;
-        let key = KeyPair::from_pem(&self.key)
-            .map_err(|error| CaError::Authority(error.to_string()))?;
-        let issuer = Issuer::from_ca_cert_pem(&self.certificate, key)
-            .map_err(|error| CaError::Authority(error.to_string()))?;
         let unit = organisational_unit(title.role);
         let mut params = CertificateParams::default();
         params.distinguished_name = name(title.node.as_str());
@@ -184,9 +217,9 @@ impl Authority {
         ];
         validity.put_into(&mut params);
         let certificate = params
-            .signed_by(&request.public_key, &issuer)
+            .signed_by(&request.public_key, &self.issuer()?)
             .map_err(CaError::Sign)?;
-        Ok(certificate.pem())
+        Ok(certificate.pem() + &self.cross)
     }
 }
 

@@ -187,6 +187,7 @@ fn told(object: store::Object) -> Object {
             let mut cluster = Arc::unwrap_or_clone(object);
             cluster.ca_key.clear();
             cluster.unlock_key.clear();
+            cluster.rotation = None;
             cluster.spec.ca_config.signing_ca_key.clear();
             Object::Cluster(Box::new(cluster))
         }

@@ -43,6 +43,8 @@ pub(super) fn objects(
         spec,
         tls_info: authority.tls_info()?,
         root_rotation_in_progress: false,
+        rotation: None,
+        rotated: 0,
         default_addr_pool: init.default_addr_pool.clone(),
         subnet_size: or_default(init.subnet_size, SUBNET_SIZE),
         data_path_port: or_default(init.data_path_port, DATA_PATH_PORT),

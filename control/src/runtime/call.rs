@@ -191,7 +191,7 @@ impl Manager {
             reply
         } else {
             self.propose(|view, now, ids| {
-                self.may_change_managers(view, request)?;
+                self.may_change(view, request)?;
                 api::handle(view, now, ids, request)
             })
             .await?
@@ -204,6 +204,10 @@ impl Manager {
             (_, ControlReply::Nodes(mut nodes)) => {
                 self.fold_in(&mut nodes);
                 Ok(ControlReply::Nodes(nodes))
+            }
+            (_, ControlReply::Cluster(mut cluster)) => {
+                cluster.rotation = None;
+                Ok(ControlReply::Cluster(cluster))
             }
             (_, reply) => Ok(reply),
         }

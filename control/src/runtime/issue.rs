@@ -10,14 +10,17 @@ use weft_proto::{
     token::JoinToken,
 };
 use weft_types::{
-    Meta, NodeId, Version,
+    Meta, NodeId,
     cluster::Cluster,
     node::{Node, NodeSpec, NodeStatus, Role},
 };
 
-use super::{Forwarded, Manager, ProposeError, call::forwarded, clock, start::CERTIFICATE_VALIDITY};
+use super::{
+    Forwarded, Manager, ProposeError, call::forwarded, clock, rotation,
+    start::CERTIFICATE_VALIDITY,
+};
 use crate::{
-    ca::{Authority, CaError, NodeTitle, Validity},
+    ca::{CaError, NodeTitle, Validity},
     store::Change,
 };
 
@@ -40,7 +43,6 @@ fn role_of(token: &str, cluster: &Cluster) -> Option<Role> {
 }
 
 fn sign(cluster: &Cluster, csr: &str, node: NodeId, role: Role) -> Result<IssueReply, CaError> {
-    let authority = Authority::from_pem(&cluster.tls_info.trust_root, &cluster.ca_key);
     let title = NodeTitle {
         node,
         cluster: cluster.id,
@@ -58,12 +60,12 @@ fn sign(cluster: &Cluster, csr: &str, node: NodeId, role: Role) -> Result<IssueR
         node,
         cluster: cluster.id,
         role,
-        certificate: authority.sign(csr, title, validity)?,
-        trust_root: cluster.tls_info.trust_root.clone(),
+        certificate: rotation::signer(cluster).sign(csr, title, validity)?,
+        trust_root: rotation::trusted(cluster),
     })
 }
 
-fn refused(error: CaError) -> ControlError {
+pub(super) fn refused(error: CaError) -> ControlError {
     match error {
         CaError::Request(_) => ControlError::invalid(error.to_string()),
         other => ControlError::unknown(other.to_string()),
@@ -126,7 +128,7 @@ impl Manager {
                     data_path_addr: None,
                     addresses: Default::default(),
                     applied_revision: 0,
-                    certificate: Version::default(),
+                    certificate: rotation::epoch(cluster),
                 };
                 Ok((vec![Change::put(node)], reply))
             })
@@ -148,7 +150,8 @@ impl Manager {
             let reply = sign(cluster, csr, node, role).map_err(refused)?;
             let mut node = Node::clone(known);
             node.role = role;
-            let change = (known.role != role).then(|| Change::put(node));
+            node.certificate = rotation::epoch(cluster);
+            let change = (node != **known).then(|| Change::put(node));
             Ok((change.into_iter().collect(), reply))
         })
         .await

@@ -105,6 +105,7 @@ impl Manager {
             }
             if members_due <= Instant::now() {
                 self.tend_members().await;
+                self.tend_rotation().await;
                 members_due = Instant::now() + MEMBERS_TICK;
             }
             if !self.still_leads(term) {

@@ -15,6 +15,7 @@ mod leader;
 mod logs;
 mod members;
 mod propose;
+mod rotation;
 mod session;
 mod start;
 

@@ -19,14 +19,14 @@ use weft_proto::{
     dispatcher::{AssignmentSet, ManagerMessage, NodeMessage},
 };
 use weft_types::{
-    NodeId, SessionId, TaskId, Timestamp,
+    NodeId, SessionId, TaskId, Timestamp, Version,
     cluster::Cluster,
     netstate::NetState,
     node::{Node, Role},
     task::{Task, TaskStatus},
 };
 
-use super::{Leadership, Manager, acks::Acked};
+use super::{Leadership, Manager, acks::Acked, rotation};
 use crate::{
     ca::Caller,
     dispatcher::{self, Registration},
@@ -380,15 +380,19 @@ impl Manager {
             told.managers.clone_from(&managers);
             news.push(ManagerMessage::Managers(managers));
         }
-        if let Some(cluster) = view.cluster()
-            && told.root != cluster.tls_info.trust_root
-        {
-            told.root.clone_from(&cluster.tls_info.trust_root);
-            news.push(ManagerMessage::TrustRoot(told.root.clone()));
+        let mut renew = None;
+        if let Some(cluster) = view.cluster() {
+            let roots = rotation::trusted(cluster);
+            if told.roots != roots {
+                told.roots.clone_from(&roots);
+                news.push(ManagerMessage::TrustRoot(roots));
+            }
+            renew = rotation::is_stale(cluster, node).then(|| rotation::epoch(cluster));
         }
+        // A role that the node has already asks it to renew its certificate.
         let role = self.due_role(node);
-        if told.role != role {
-            told.role = role;
+        if told.role != role || (renew.is_some() && told.renew != renew) {
+            (told.role, told.renew) = (role, renew);
             news.push(ManagerMessage::Role(role));
         }
         // The network before the tasks: a sandbox can then be made as soon as its task is known.
@@ -435,8 +439,10 @@ fn tells_the_same(old: &Node, new: &Node) -> bool {
 struct Told {
     node: Option<Node>,
     managers: Vec<(NodeId, String)>,
-    root: String,
+    roots: String,
     role: Role,
+    /// The epoch for which it was asked to renew its certificate.
+    renew: Option<Version>,
     net: NetState,
     ingredients: Vec<u64>,
     assigned: Option<AssignmentSet>,
@@ -447,8 +453,9 @@ impl Told {
         Self {
             node: None,
             managers: Vec::new(),
-            root: String::new(),
+            roots: String::new(),
             role,
+            renew: None,
             net: NetState::default(),
             ingredients: Vec::new(),
             assigned: None,
