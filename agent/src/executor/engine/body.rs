@@ -376,3 +376,6 @@ fn decode(profile: &str) -> String {
     let text = bytes.ok().and_then(|bytes| String::from_utf8(bytes.0).ok());
     text.unwrap_or_else(|| profile.to_owned())
 }
+
+#[cfg(test)]
+mod tests;
