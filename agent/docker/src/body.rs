@@ -36,6 +36,22 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(text).map_err(|error| ApiError::bad(describe(text, &error)))
 }
 
+/// The JSON of a request as Go would have understood it.
+///
+/// # Errors
+/// 400, when it is none.
+pub(crate) fn parse_go(text: &[u8]) -> Result<serde_json::Value, ApiError> {
+    parse(text).map(crate::go_json::normal)
+}
+
+/// The value that a request's JSON spells, read as Go would.
+///
+/// # Errors
+/// 400, when it spells none.
+pub(crate) fn parse_spec<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_value(parse_go(text)?).map_err(|error| ApiError::bad(error.to_string()))
+}
+
 /// Go's words for the commonest faults, serde's for the others.
 fn describe(text: &[u8], error: &serde_json::Error) -> String {
     if error.is_eof() {

@@ -19,6 +19,7 @@ mod door;
 mod engine;
 mod events;
 mod filter;
+mod go_json;
 mod info;
 mod logs;
 mod names;

@@ -10,7 +10,7 @@ use weft_proto::ControlRequest;
 use weft_types::network::Network;
 
 use crate::{
-    body::parse,
+    body::{parse, parse_go},
     door::{Asked, Door, expect_reply},
     filter::Filters,
     node::{AttachRequest, DetachRequest, LocalState, NotManager},
@@ -104,7 +104,7 @@ impl Door {
         let Some(view) = self.find_swarm_network(&id, &asked, "").await? else {
             return self.engine.pass_bytes(asked.parts, asked.body).await;
         };
-        let body: Value = parse(&asked.body)?;
+        let body = parse_go(&asked.body)?;
         let (container_id, container_name) = self.container(&body).await?;
         let config = &body["EndpointConfig"];
         let aliases = config["Aliases"].as_array().into_iter().flatten();
@@ -135,7 +135,7 @@ impl Door {
         let Some(view) = self.find_swarm_network(&id, &asked, "").await? else {
             return self.engine.pass_bytes(asked.parts, asked.body).await;
         };
-        let body: Value = parse(&asked.body)?;
+        let body = parse_go(&asked.body)?;
         let force = body["Force"].as_bool().unwrap_or(false);
         let container_id = match self.container(&body).await {
             Ok((id, _)) => id,
@@ -152,7 +152,7 @@ impl Door {
     }
 
     pub(crate) async fn create_network(&self, asked: Asked) -> Reply {
-        let body: Value = parse(&asked.body)?;
+        let body = parse_go(&asked.body)?;
         let name = body["Name"].as_str().unwrap_or_default().to_owned();
         if !create::is_swarm(&body) {
             // One name space for both.

@@ -6,7 +6,7 @@ use weft_proto::ControlRequest;
 use weft_types::node::{Node, NodeSpec};
 
 use crate::{
-    body::parse,
+    body::parse_go,
     door::{Asked, Door, expect_one, expect_reply},
     filter::{Filters, invalid},
     reply::{ApiError, Reply, empty, ok},
@@ -50,7 +50,7 @@ impl Door {
     }
 
     pub(crate) async fn update_node(&self, id: String, asked: &Asked) -> Reply {
-        let value: Value = parse(&asked.body)?;
+        let value = parse_go(&asked.body)?;
         let version = asked.query.version("node")?;
         self.manager().await?;
         let spec = node_spec(value)?;

@@ -9,7 +9,7 @@ use weft_types::{
 };
 
 use crate::{
-    body::parse,
+    body::parse_spec,
     door::{Asked, Door, expect_one, expect_reply},
     filter::Filters,
     reply::{ApiError, Reply, empty, json, ok},
@@ -38,7 +38,7 @@ impl Door {
                 Ok(ok(&SecretView::from(secret)))
             }
             ObjectRoute::Create => {
-                let spec: SecretSpec = parse(&asked.body)?;
+                let spec: SecretSpec = parse_spec(&asked.body)?;
                 self.manager().await?;
                 validate::secret_spec(&spec)?;
                 let request = ControlRequest::CreateSecret(Box::new(spec));
@@ -46,7 +46,7 @@ impl Door {
                 Ok(json(StatusCode::CREATED, &CreatedView { id }))
             }
             ObjectRoute::Update(secret) => {
-                let spec: SecretSpec = parse(&asked.body)?;
+                let spec: SecretSpec = parse_spec(&asked.body)?;
                 let version = version(asked, "secret")?;
                 self.ask(ControlRequest::UpdateSecret {
                     secret,
@@ -77,7 +77,7 @@ impl Door {
                 Ok(ok(&SecretView::from(config)))
             }
             ObjectRoute::Create => {
-                let spec: ConfigSpec = parse(&asked.body)?;
+                let spec: ConfigSpec = parse_spec(&asked.body)?;
                 self.manager().await?;
                 validate::config_spec(&spec)?;
                 let request = ControlRequest::CreateConfig(Box::new(spec));
@@ -85,7 +85,7 @@ impl Door {
                 Ok(json(StatusCode::CREATED, &CreatedView { id }))
             }
             ObjectRoute::Update(config) => {
-                let spec: ConfigSpec = parse(&asked.body)?;
+                let spec: ConfigSpec = parse_spec(&asked.body)?;
                 let version = version(asked, "config")?;
                 self.ask(ControlRequest::UpdateConfig {
                     config,

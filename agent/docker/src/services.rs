@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use http::StatusCode;
 use serde::Serialize;
-use serde_json::Value;
 use weft_proto::ControlRequest;
 use weft_types::{ServiceId, TaskState, service::Service, task::Task};
 
 use crate::{
-    body::parse,
+    body::parse_go,
     door::{Asked, Door, expect_one, expect_reply},
     filter::Filters,
     reply::{ApiError, Reply, empty, json, ok},
@@ -90,7 +89,7 @@ impl Door {
     }
 
     pub(crate) async fn create_service(&self, asked: &Asked) -> Reply {
-        let value: Value = parse(&asked.body)?;
+        let value = parse_go(&asked.body)?;
         self.manager().await?;
         let request = ControlRequest::CreateService {
             spec: Box::new(spec::service(value)?),
@@ -101,7 +100,7 @@ impl Door {
     }
 
     pub(crate) async fn update_service(&self, id: String, asked: &Asked) -> Reply {
-        let value: Value = parse(&asked.body)?;
+        let value = parse_go(&asked.body)?;
         let version = asked.query.version("service")?;
         self.manager().await?;
         let rollback = match asked.query.get("rollback") {

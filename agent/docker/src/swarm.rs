@@ -3,7 +3,6 @@
 use http::StatusCode;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use weft_proto::ControlRequest;
 use weft_types::{
     cluster::ClusterSpec,
@@ -12,7 +11,7 @@ use weft_types::{
 };
 
 use crate::{
-    body::parse,
+    body::parse_spec,
     door::{Asked, Door, expect_reply},
     node::{InitRequest, JoinRequest, LocalState, LocalStatus, NotManager},
     reply::{ApiError, Reply, empty, ok},
@@ -35,7 +34,7 @@ impl Door {
     }
 
     pub(crate) async fn init(&self, asked: &Asked) -> Reply {
-        let mut request: InitRequest = read(&asked.body)?;
+        let mut request: InitRequest = parse_spec(&asked.body)?;
         let status = self.node.status().await;
         let again = request.force_new_cluster && status.control_available;
         if status.state != LocalState::Inactive && !again {
@@ -54,7 +53,7 @@ impl Door {
     }
 
     pub(crate) async fn join(&self, asked: &Asked) -> Reply {
-        let mut request: JoinRequest = read(&asked.body)?;
+        let mut request: JoinRequest = parse_spec(&asked.body)?;
         if self.node.status().await.state != LocalState::Inactive {
             return Err(unavailable(ALREADY));
         }
@@ -123,7 +122,7 @@ impl Door {
     }
 
     pub(crate) async fn update_swarm(&self, asked: &Asked) -> Reply {
-        let mut spec: ClusterSpec = read(&asked.body)?;
+        let mut spec: ClusterSpec = parse_spec(&asked.body)?;
         self.manager().await?;
         let version = asked.query.version("swarm")?;
         let rotate = |key: &str| match asked.query.get(key) {
@@ -157,7 +156,7 @@ impl Door {
     }
 
     pub(crate) async fn unlock(&self, asked: &Asked) -> Reply {
-        let request: UnlockKey = read(&asked.body)?;
+        let request: UnlockKey = parse_spec(&asked.body)?;
         match self.node.control().await {
             Ok(_) => return Err(ApiError::new(StatusCode::CONFLICT, "swarm is not locked")),
             Err(NotManager::Locked) => {}
@@ -172,12 +171,6 @@ impl Door {
     pub(crate) async fn nodes(&self) -> Result<Vec<Node>, ApiError> {
         expect_reply!(self.ask(ControlRequest::ListNodes).await?, Nodes)
     }
-}
-
-/// Reads JSON; broken syntax and wrong types are both 400.
-fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    let value: Value = parse(body)?;
-    serde_json::from_value(value).map_err(|error| ApiError::bad(error.to_string()))
 }
 
 fn unavailable(message: &str) -> ApiError {
