@@ -12,7 +12,7 @@ pub use assignment::assignments;
 pub use netstate::project;
 pub use registration::{
     HEARTBEATS_MISSED, HEARTBEATS_MISSED_UNKNOWN, Registration, addresses, describe, down,
-    heartbeat_period, register, unknown,
+    heartbeat_period, is_empty, leave, register, unknown,
 };
 pub use status::status;
 pub use withdrawal::{Acks, withdraw};

@@ -7,7 +7,10 @@ use weft_types::{
     node::{NodeDescription, NodeState},
 };
 
-use crate::store::{Change, Draft, View};
+use crate::{
+    orchestrator::occupies,
+    store::{Change, Draft, View},
+};
 
 /// Heartbeats that a ready node may miss before it is down.
 pub const HEARTBEATS_MISSED: u32 = 3;
@@ -101,6 +104,27 @@ pub fn down(view: &View, now: Timestamp, node: NodeId, message: &str) -> Vec<Cha
     draft.changes()
 }
 
+/// A node says good-bye: its tasks are to move as if it were drained, without a failed request.
+/// It is down when they have ended or its session is over.
+#[must_use]
+pub fn leave(view: &View, now: Timestamp, node: NodeId) -> Vec<Change> {
+    let mut draft = Draft::new(view, now);
+    draft.edit_node(node, |node| {
+        if node.status.state != NodeState::Down {
+            node.status.state = NodeState::Disconnected;
+            "node is leaving the swarm".clone_into(&mut node.status.message);
+        }
+    });
+    draft.changes()
+}
+
+/// Whether nothing runs on a node any more that its managers know of.
+#[must_use]
+pub fn is_empty(view: &View, node: NodeId) -> bool {
+    let mut tasks = view.tasks_on_node(node);
+    !tasks.any(|task| task.service_id.is_some() && occupies(task))
+}
+
 /// A leader's term begins: whether a node lives must be heard anew.
 #[must_use]
 pub fn unknown(view: &View, now: Timestamp) -> Vec<Change> {
@@ -108,7 +132,8 @@ pub fn unknown(view: &View, now: Timestamp) -> Vec<Change> {
     let nodes: Vec<NodeId> = draft.nodes().map(|node| node.id).collect();
     for id in nodes {
         draft.edit_node(id, |node| {
-            if node.status.state != NodeState::Down {
+            let leaves = node.status.state == NodeState::Disconnected;
+            if node.status.state != NodeState::Down && !leaves {
                 node.status.state = NodeState::Unknown;
                 "Node moved to \"unknown\" state due to leadership change in cluster"
                     .clone_into(&mut node.status.message);

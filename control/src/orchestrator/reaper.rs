@@ -1,11 +1,16 @@
 //! Forgets tasks: those to be removed once they have stopped, and history beyond its limit.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use weft_types::{ServiceId, TaskState, service::Service, service::UpdateState, task::Task};
+use weft_types::{
+    ServiceId, TaskState, node::NodeState, service::Service, service::UpdateState, task::Task,
+};
 
-use super::slot::Slots;
+use super::{slot::Slots, task::occupies};
 use crate::store::{Draft, Key, View};
+
+/// How long a node may be down before its tasks are given up, as in Swarm.
+const ORPHANED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Docker's limit when the cluster names none.
 const DEFAULT_LIMIT: i64 = 5;
@@ -40,6 +45,7 @@ pub(super) fn run(draft: &mut Draft, id: ServiceId) {
 /// Forgets tasks that are no service's: attachments of lost nodes, and what a removed service
 /// left behind under an earlier leader.
 pub(super) fn run_strays(draft: &mut Draft) {
+    orphan(draft);
     let mut services = BTreeSet::new();
     let mut gone = Vec::new();
     for task in draft.tasks() {
@@ -56,6 +62,31 @@ pub(super) fn run_strays(draft: &mut Draft) {
     }
     for id in gone {
         draft.delete(Key::Task(id));
+    }
+}
+
+/// Gives up tasks of nodes that have been down for a day: what they hold is free again.
+fn orphan(draft: &mut Draft) {
+    let now = draft.now();
+    let lost: Vec<_> = draft
+        .nodes()
+        .filter(|node| node.status.state == NodeState::Down)
+        .filter(|node| node.meta.updated_at.after(ORPHANED_AFTER) <= now)
+        .map(|node| node.id)
+        .collect();
+    for node in lost {
+        let tasks: Vec<_> = draft
+            .tasks_on_node(node)
+            .filter(|task| occupies(task))
+            .cloned()
+            .collect();
+        for task in tasks {
+            draft.edit_task(task.id, |task| {
+                task.status.state = TaskState::Orphaned;
+                task.status.timestamp = now;
+                "node has been down for too long".clone_into(&mut task.status.message);
+            });
+        }
     }
 }
 

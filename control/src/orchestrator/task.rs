@@ -152,10 +152,11 @@ pub fn occupies(task: &Task) -> bool {
     (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
 }
 
-/// Whether a task's node is none to be on: gone, down, or drained.
+/// Whether a task's node is none to be on: gone, down, leaving, or drained.
 pub(super) fn is_bad(node: Option<&Node>) -> bool {
+    use weft_types::node::NodeState;
     node.is_none_or(|node| {
-        node.status.state == weft_types::node::NodeState::Down
+        matches!(node.status.state, NodeState::Down | NodeState::Disconnected)
             || node.spec.availability == weft_types::node::Availability::Drain
     })
 }

@@ -309,6 +309,39 @@ fn a_drained_nodes_tasks_move_and_global_ones_end() {
 }
 
 #[test]
+fn a_node_that_leaves_hands_its_tasks_over() {
+    let mut world = World::new(3, 17);
+    let id = world.create(web(3));
+    world.until(secs(5), "three run", |world| world.running(id).len() == 3);
+    let changes = crate::dispatcher::leave(&world.view(), world.now, node(2));
+    world.commit(changes);
+    world.until(secs(5), "its tasks have moved", |world| {
+        let on = |task: &weft_types::task::Task| task.node_id == Some(node(2));
+        world.running(id).len() == 3
+            && !world.running(id).iter().any(on)
+            && crate::dispatcher::is_empty(&world.view(), node(2))
+    });
+}
+
+#[test]
+fn tasks_of_a_node_that_is_down_for_a_day_are_given_up() {
+    let mut world = World::new(2, 18);
+    let id = world.create(web(2));
+    world.until(secs(5), "two run", |world| world.running(id).len() == 2);
+    world.silence(node(2));
+    world.advance(secs(20));
+    let lost = |world: &World| {
+        let view = world.view();
+        let tasks = view.tasks_on_node(node(2)).cloned();
+        tasks.map(|task| task.status.state).collect::<Vec<_>>()
+    };
+    assert_eq!(lost(&world), [TaskState::Running]);
+    world.now = world.now.after(secs(24 * 60 * 60));
+    world.tick();
+    assert_eq!(lost(&world), [TaskState::Orphaned]);
+}
+
+#[test]
 fn jobs_run_to_completion_and_again_when_updated() {
     let mut world = World::new(2, 10);
     let mut spec = fixture::service(0, "sums", 0).spec;
