@@ -6,6 +6,8 @@ mod assignment;
 mod netstate;
 mod registration;
 mod status;
+#[cfg(test)]
+mod tests;
 mod withdrawal;
 
 pub use assignment::assignments;

@@ -33,9 +33,18 @@ pub fn status(
             }
             // A container is remembered after its end even if the last report leaves it out.
             if status.container_status.is_none() {
-                status.container_status = task.status.container_status.take();
+                status
+                    .container_status
+                    .clone_from(&task.status.container_status);
             }
-            task.status = status;
+            // The same news again is no news.
+            let repeated = TaskStatus {
+                timestamp: task.status.timestamp,
+                ..status.clone()
+            };
+            if repeated != task.status {
+                task.status = status;
+            }
         });
     }
     draft.changes()

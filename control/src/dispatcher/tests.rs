@@ -1,0 +1,362 @@
+//! What nodes are told, and what becomes of what they say.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use weft_types::{
+    NodeId, ServiceId, TaskId, TaskState, Timestamp,
+    container::ContainerSpec,
+    netstate::{EndpointPhase, NetState},
+    node::NodeState,
+    service::{EndpointMode, NetworkAttachmentConfig, PortConfig, PublishMode},
+    task::TaskStatus,
+};
+
+use super::{Acks, assignments, project, status, withdraw};
+use crate::{
+    fixture,
+    store::{Change, Draft, View},
+    world::{World, secs},
+};
+
+fn node(number: u32) -> NodeId {
+    NodeId::numbered(u128::from(number))
+}
+
+/// Two services on `back`, one of them published; two of three nodes have a task of `web`.
+fn world() -> (World, ServiceId) {
+    let mut world = World::new(3, 1);
+    world.create_network(weft_types::network::NetworkSpec {
+        name: "back".into(),
+        ..Default::default()
+    });
+    let mut spec = fixture::service(0, "web", 2).spec;
+    spec.task_template.networks = Some(vec![NetworkAttachmentConfig {
+        target: "back".into(),
+        aliases: Some(vec!["www".into()]),
+        driver_opts: None,
+    }]);
+    spec.labels.insert("weft.drain".into(), "3s".into());
+    spec.labels.insert("other".into(), "x".into());
+    if let Some(container) = &mut spec.task_template.container_spec {
+        container.hostname = Some("h-{{.Task.Slot}}-{{.Node.Hostname}}".into());
+    }
+    let endpoint = spec.endpoint_spec.get_or_insert_default();
+    endpoint.ports = Some(vec![PortConfig {
+        target_port: 80,
+        published_port: 8000,
+        ..PortConfig::default()
+    }]);
+    let id = world.create(spec);
+    world.until(secs(5), "two run", |world| world.running(id).len() == 2);
+    (world, id)
+}
+
+fn phases(state: &NetState) -> Vec<EndpointPhase> {
+    let mut phases: Vec<_> = state
+        .endpoints
+        .values()
+        .map(|endpoint| endpoint.phase)
+        .collect();
+    phases.sort();
+    phases
+}
+
+fn edit(view: &View, id: TaskId, edit: impl FnOnce(&mut weft_types::task::Task)) -> Vec<Change> {
+    let mut draft = Draft::new(view, Timestamp(1));
+    draft.edit_task(id, edit);
+    draft.changes()
+}
+
+#[test]
+fn a_node_knows_the_networks_of_its_tasks_and_the_ingress_network() {
+    let (world, id) = world();
+    let tasks = world.running(id);
+    let with: Vec<NodeId> = tasks.iter().filter_map(|task| task.node_id).collect();
+    let without = (1..=3).map(node).find(|node| !with.contains(node)).unwrap();
+    let near = project(&world.view(), with[0]);
+    assert_eq!(near.networks.len(), 2);
+    assert_eq!(near.endpoints.len(), 4);
+    let far = project(&world.view(), without);
+    assert_eq!(far.networks.len(), 1);
+    assert_eq!(far.endpoints.len(), 2);
+    assert_eq!(phases(&far), [EndpointPhase::Serving; 2]);
+    let service = &near.services[&id];
+    assert_eq!(service.name, "web");
+    assert_eq!(service.vips.len(), 2);
+    assert_eq!(service.ports[0].published_port, 8000);
+    assert_eq!(service.labels.len(), 1);
+    let back = world.view().network_named("back").unwrap().id;
+    assert!(service.aliases[&back].contains("www"));
+    assert!(far.services[&id].aliases.is_empty());
+    let hostname = world
+        .view()
+        .node(with[0])
+        .unwrap()
+        .description
+        .hostname
+        .clone();
+    let mine = near
+        .endpoints
+        .values()
+        .find(|endpoint| endpoint.node == with[0])
+        .unwrap();
+    let slot = tasks.iter().find(|task| task.id == mine.task).unwrap().slot;
+    assert_eq!(mine.names, [format!("h-{slot}-{hostname}")]);
+    assert_eq!(near.nodes.len(), 3);
+}
+
+#[test]
+fn what_is_to_stop_drains_and_what_has_stopped_is_forgotten() {
+    let (mut world, id) = world();
+    let task = world.running(id)[0].id;
+    let changes = edit(&world.view(), task, |task| {
+        task.desired_state = TaskState::Shutdown
+    });
+    world.commit(changes);
+    let state = project(&world.view(), node(1));
+    assert!(phases(&state).contains(&EndpointPhase::Draining));
+    let changes = edit(&world.view(), task, |task| {
+        task.status.state = TaskState::Shutdown
+    });
+    world.commit(changes);
+    let state = project(&world.view(), node(1));
+    assert!(
+        state
+            .endpoints
+            .values()
+            .all(|endpoint| endpoint.task != task)
+    );
+}
+
+#[test]
+fn endpoints_of_a_dead_node_are_not_chosen() {
+    let (mut world, id) = world();
+    let dead = world.running(id)[0].node_id.unwrap();
+    let mut draft = Draft::new(&world.view(), world.now);
+    draft.edit_node(dead, |node| node.status.state = NodeState::Down);
+    world.commit(draft.changes());
+    let state = project(&world.view(), node(1));
+    assert!(!state.nodes[&dead].alive);
+    let serving = |endpoint: &weft_types::netstate::NetEndpoint| {
+        endpoint.phase == EndpointPhase::Serving && endpoint.node == dead
+    };
+    assert!(!state.endpoints.values().any(serving));
+}
+
+#[test]
+fn a_round_robin_service_keeps_its_name_without_tasks() {
+    let mut world = World::new(1, 2);
+    let back = world.create_network(weft_types::network::NetworkSpec {
+        name: "back".into(),
+        ..Default::default()
+    });
+    let on_back = |name: &str, replicas| {
+        let mut spec = fixture::service(0, name, replicas).spec;
+        spec.task_template.networks = Some(vec![NetworkAttachmentConfig {
+            target: "back".into(),
+            ..NetworkAttachmentConfig::default()
+        }]);
+        spec
+    };
+    let mut spec = on_back("rr", 0);
+    spec.endpoint_spec.get_or_insert_default().mode = Some(EndpointMode::Dnsrr);
+    let rr = world.create(spec);
+    world.create(on_back("other", 1));
+    world.advance(secs(1));
+    let state = project(&world.view(), node(1));
+    assert!(state.services[&rr].vips.is_empty());
+    assert!(state.services[&rr].aliases[&back].is_empty());
+}
+
+#[test]
+fn a_host_port_has_a_leg_to_arrive_at() {
+    let mut world = World::new(1, 3);
+    let mut spec = fixture::service(0, "web", 1).spec;
+    spec.endpoint_spec.get_or_insert_default().ports = Some(vec![PortConfig {
+        target_port: 80,
+        published_port: 8080,
+        publish_mode: PublishMode::Host,
+        ..PortConfig::default()
+    }]);
+    let id = world.create(spec);
+    world.until(secs(5), "it runs", |world| world.running(id).len() == 1);
+    let state = project(&world.view(), node(1));
+    let endpoint = state.endpoints.values().next().unwrap();
+    assert_eq!(endpoint.host_ports[0].published_port, 8080);
+    assert!(
+        !state.services.contains_key(&id),
+        "nothing answers on all nodes"
+    );
+}
+
+#[test]
+fn a_task_stops_when_every_live_node_has_let_go_of_it() {
+    let (mut world, id) = world();
+    let task = world.running(id)[0].id;
+    let changes = edit(&world.view(), task, |task| {
+        task.desired_state = TaskState::Shutdown
+    });
+    world.commit(changes);
+    let decided = world.store.index();
+    let mut acks = Acks {
+        applied: (1..=3).map(|number| (node(number), decided - 1)).collect(),
+        draining: BTreeMap::new(),
+    };
+    let now = Timestamp(1);
+    let view = world.view();
+    let asked = |acks: &Acks, now| {
+        let outcome = withdraw(&view, now, acks);
+        (outcome.changes.len(), outcome.wake_at.is_some())
+    };
+    assert_eq!(asked(&acks, now), (0, true));
+    acks.applied.insert(node(1), decided);
+    acks.applied.insert(node(2), decided);
+    assert_eq!(asked(&acks, now), (0, true));
+    acks.applied.insert(node(3), decided + 5);
+    assert_eq!(asked(&acks, now), (1, false));
+    acks.draining.insert(task, 2);
+    assert_eq!(asked(&acks, now), (0, true));
+    assert_eq!(
+        asked(&acks, now.after(secs(5))),
+        (1, false),
+        "flows hold it up no longer"
+    );
+    acks.applied.insert(node(3), 0);
+    assert_eq!(asked(&acks, now.after(secs(5))), (0, true));
+    assert_eq!(
+        asked(&acks, now.after(secs(10))),
+        (1, false),
+        "nor does a mute node"
+    );
+    acks.applied.remove(&node(3));
+    acks.draining.clear();
+    assert_eq!(
+        asked(&acks, now),
+        (1, false),
+        "a node without a session is not asked"
+    );
+}
+
+#[test]
+fn secrets_go_where_they_are_needed_and_only_while_they_are() {
+    let mut world = World::new(2, 4);
+    let request =
+        weft_proto::ControlRequest::CreateSecret(Box::new(weft_types::secret::SecretSpec {
+            name: "key".into(),
+            data: weft_types::secret::Base64(b"k".to_vec()),
+            ..Default::default()
+        }));
+    let Ok(weft_proto::ControlReply::Created(secret)) = world.ask(&request) else {
+        panic!("no secret")
+    };
+    let mut spec = fixture::service(0, "web", 1).spec;
+    spec.task_template.container_spec = Some(ContainerSpec {
+        image: "busybox".into(),
+        secrets: Some(vec![weft_types::container::SecretReference {
+            file: Some(weft_types::container::FileTarget {
+                name: "key".into(),
+                ..Default::default()
+            }),
+            secret_id: secret.parse().unwrap(),
+            secret_name: "key".into(),
+        }]),
+        ..ContainerSpec::default()
+    });
+    let id = world.create(spec);
+    world.until(secs(5), "it runs", |world| world.running(id).len() == 1);
+    let has = world.running(id)[0].node_id.unwrap();
+    let counts = |world: &World| {
+        let secrets = |number| assignments(&world.view(), node(number)).secrets.len();
+        (secrets(1), secrets(2))
+    };
+    assert_eq!(counts(&world), if has == node(1) { (1, 0) } else { (0, 1) });
+    let refused = world.ask(&weft_proto::ControlRequest::RemoveSecret("key".into()));
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "secret 'key' is in use by the following service: web"
+    );
+    world.update(id, |spec| spec.mode = fixture::service(0, "", 0).spec.mode);
+    world.advance(secs(1));
+    assert_eq!(counts(&world), (0, 0));
+}
+
+#[test]
+fn news_of_others_tasks_is_no_news() {
+    let (world, id) = world();
+    let task = world.running(id)[0].clone();
+    let other = (1..=3)
+        .map(node)
+        .find(|node| Some(*node) != task.node_id)
+        .unwrap();
+    let failed = TaskStatus {
+        timestamp: world.now,
+        state: TaskState::Failed,
+        ..TaskStatus::default()
+    };
+    let news = [(task.id, failed)];
+    assert_eq!(status(&world.view(), world.now, other, &news), []);
+    let own = task.node_id.unwrap();
+    assert_eq!(status(&world.view(), world.now, own, &news).len(), 1);
+    let repeated = [(
+        task.id,
+        TaskStatus {
+            timestamp: world.now,
+            ..task.status
+        },
+    )];
+    assert_eq!(status(&world.view(), world.now, own, &repeated), []);
+}
+
+fn any_state() -> impl Strategy<Value = TaskState> {
+    prop_oneof![
+        Just(TaskState::Accepted),
+        Just(TaskState::Preparing),
+        Just(TaskState::Ready),
+        Just(TaskState::Starting),
+        Just(TaskState::Running),
+        Just(TaskState::Complete),
+        Just(TaskState::Shutdown),
+        Just(TaskState::Failed),
+        Just(TaskState::Rejected),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_observed_state_only_rises_in_whatever_order_reports_come(
+        states in proptest::collection::vec(any_state(), 1..12),
+    ) {
+        let mut world = World::new(1, 5);
+        let id = world.create(fixture::service(0, "web", 1).spec);
+        let task = world.tasks(id)[0].id;
+        for state in states {
+            let before = world.view().task(task).unwrap().status.state;
+            let news = [(task, TaskStatus { timestamp: world.now, state, ..TaskStatus::default() })];
+            let changes = status(&world.view(), world.now, node(1), &news);
+            world.commit(changes);
+            let after = world.view().task(task).unwrap().status.state;
+            prop_assert_eq!(after, before.max(state));
+        }
+    }
+
+    #[test]
+    fn deltas_lead_from_any_projection_to_any_later_one(steps in 1usize..40) {
+        let (mut world, id) = world();
+        let mut known = NetState::default();
+        for step in 0..steps {
+            if step == 3 {
+                let task = world.running(id).first().map(|task| task.id);
+                task.into_iter().for_each(|task| world.crash(task));
+            }
+            let mut new = project(&world.view(), node(2));
+            new.revision = world.store.index();
+            let delta = known.delta_to(&new);
+            known.apply(delta).unwrap();
+            prop_assert!(known.same_facts(&new));
+            world.tick();
+        }
+    }
+}
