@@ -244,3 +244,96 @@ async fn logs_of_a_silent_node_end_with_a_warning() {
     assert!(lines.recv().await.is_none(), "the stream goes on");
     manager.shutdown().await;
 }
+
+/// A node's next task that is to run.
+async fn next_task(agent: &mut Agent) -> weft_types::TaskId {
+    agent
+        .until("a task to run", |agent, _| {
+            let mut tasks = agent.tasks.values();
+            tasks
+                .find(|task| task.desired_state == TaskState::Running)
+                .map(|task| task.id)
+        })
+        .await
+}
+
+async fn report(agent: &mut Agent, sequence: u64, task: weft_types::TaskId, status: TaskStatus) {
+    let report = NodeMessage::Status {
+        sequence,
+        updates: vec![(task, status)],
+    };
+    agent.say.send(report).await.expect("a session");
+    agent
+        .until("word that the report is stored", |_, message| {
+            matches!(message, ManagerMessage::StatusStored(stored) if *stored == sequence)
+                .then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leaving_node_keeps_its_task_until_nobody_chooses_it() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    let tokens = cluster_of(&manager).await.join_tokens;
+    let worker = Host::new();
+    let credentials = worker.join(host.addr, &tokens.worker).await;
+    let mut leaver = Agent::open(host.addr, &credentials, "n2").await;
+    leaver.keep_alive();
+    leaver
+        .until("its assignments", |_, message| {
+            matches!(message, ManagerMessage::Assignments(_)).then_some(())
+        })
+        .await;
+    let create = ControlRequest::CreateService {
+        spec: Box::new(web(1)),
+        registry_auth: String::new(),
+    };
+    manager.call(create).await.expect("created");
+    let task = next_task(&mut leaver).await;
+    report(&mut leaver, 1, task, running()).await;
+
+    let mut stays = Agent::open(host.addr, &host.credentials(), "n1").await;
+    stays.keep_alive();
+    leaver.say.send(NodeMessage::Leave).await.expect("a session");
+    leaver
+        .until("its task to be taken out", |agent, _| {
+            let task = agent.tasks.get(&task)?;
+            (task.desired_state > TaskState::Running).then_some(())
+        })
+        .await;
+    // Its replacement is prepared elsewhere meanwhile, and starts when the old one has stopped.
+    stays
+        .until("the replacement", |agent, _| agent.tasks.keys().next().copied())
+        .await;
+    for agent in [&leaver, &stays] {
+        let applied = NodeMessage::Applied {
+            revision: agent.net.revision,
+            draining: vec![],
+        };
+        agent.say.send(applied).await.expect("a session");
+    }
+    leaver
+        .until("leave to stop it", |agent, _| {
+            agent.tasks.get(&task)?.withdrawn.then_some(())
+        })
+        .await;
+    let stopped = TaskStatus {
+        state: TaskState::Shutdown,
+        ..running()
+    };
+    let report = NodeMessage::Status {
+        sequence: 2,
+        updates: vec![(task, stopped)],
+    };
+    leaver.say.send(report).await.expect("a session");
+    next_task(&mut stays).await;
+    eventually("the node to be let go", || async {
+        let nodes = nodes(&manager).await;
+        let node = nodes.iter().find(|node| node.id == leaver.node)?;
+        (node.status.state == weft_types::node::NodeState::Down).then_some(())
+    })
+    .await;
+    manager.shutdown().await;
+}

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use ipnetwork::{IpNetwork, Ipv6Network};
 use weft_proto::token::JoinToken;
 use weft_types::{
@@ -53,7 +54,11 @@ pub(super) fn objects(
             manager: token(ids),
         },
         ca_key: authority.key().to_owned(),
-        unlock_key: String::new(),
+        unlock_key: if init.spec.encryption_config.auto_lock_managers {
+            unlock_key(ids)
+        } else {
+            String::new()
+        },
         ring_seed: ids.number(),
         ula_prefix: Some(ula_prefix(ids)),
         blacklist: Vec::new(),
@@ -108,6 +113,11 @@ pub(super) fn objects(
         Change::put(node),
         Change::put(ingress),
     ])
+}
+
+/// A new unlock key.
+fn unlock_key(ids: &mut IdSource) -> String {
+    format!("SWMKEY-1-{}", STANDARD_NO_PAD.encode(ids.bytes::<32>()))
 }
 
 fn or_default<T: PartialEq + Default>(value: T, default: T) -> T {

@@ -10,12 +10,12 @@ use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 use weft_proto::{ControlError, dispatcher::ManagerMessage};
-use weft_types::{NodeId, TaskId, Timestamp, node::NodeState, task::TaskStatus};
+use weft_types::{NodeId, TaskId, Timestamp, node::{Node, NodeState}, task::TaskStatus};
 
 use super::{
     Manager, clock,
     propose::ProposeError,
-    session::{GRACE, Report},
+    session::{GRACE, Report, Sound},
 };
 use crate::{dispatcher, settle::Settler, store::View};
 
@@ -39,6 +39,9 @@ const REPORT_UPDATES: usize = 2_000;
 
 /// Text of a node that is down because it is silent.
 const HEARTBEAT_FAILURE: &str = "heartbeat failure";
+
+/// Text of a node that is down because it left.
+const LEFT: &str = "node left the cluster";
 
 impl Manager {
     /// Leads whenever it is this manager's turn, until it stops.
@@ -146,16 +149,16 @@ impl Manager {
         }
     }
 
-    /// Marks nodes down that have been silent for too long. In a new term, nodes that have not
-    /// come yet get twice the time.
+    /// Marks nodes down that have been silent for too long, and those that have left. In a new
+    /// term, nodes that have not come yet get twice the time.
     async fn notice_silence(&self, begun: Instant) {
         let view = self.replica.view();
-        let silences = self.sessions.silences();
+        let sounds = self.sessions.sounds();
         let all_should_be_here = begun.elapsed() > 2 * GRACE * self.period();
-        let down: Vec<NodeId> = silent(&view, &silences, all_should_be_here);
-        for node in down {
+        let lost = lost(&view, &sounds, all_should_be_here);
+        for (node, why) in lost {
             self.sessions.drop_node(node);
-            self.set_down(node, HEARTBEAT_FAILURE).await;
+            self.set_down(node, why).await;
         }
     }
 
@@ -230,12 +233,27 @@ fn earlier(one: Option<Timestamp>, two: Option<Timestamp>) -> Option<Timestamp> 
     }
 }
 
-/// The nodes that are not down yet and have been silent for too long. Nodes without a session
-/// count when `absent_too`.
-fn silent(view: &View, silences: &BTreeMap<NodeId, bool>, absent_too: bool) -> Vec<NodeId> {
+/// The nodes that are to be down and are not yet, and why. Nodes without a session count as silent
+/// when `absent_too`.
+fn lost(
+    view: &View,
+    sounds: &BTreeMap<NodeId, Sound>,
+    absent_too: bool,
+) -> Vec<(NodeId, &'static str)> {
+    let fate = |node: &Node| {
+        let sound = sounds.get(&node.id).copied();
+        match (node.status.state, sound) {
+            (NodeState::Down, _) => None,
+            (NodeState::Disconnected, Some(Sound::Speaks)) => {
+                dispatcher::is_empty(view, node.id).then_some(LEFT)
+            }
+            (NodeState::Disconnected, _) => Some(LEFT),
+            (_, Some(Sound::Silent)) => Some(HEARTBEAT_FAILURE),
+            (_, None) if absent_too => Some(HEARTBEAT_FAILURE),
+            _ => None,
+        }
+    };
     view.nodes()
-        .filter(|node| !matches!(node.status.state, NodeState::Down | NodeState::Disconnected))
-        .filter(|node| silences.get(&node.id).copied().unwrap_or(absent_too))
-        .map(|node| node.id)
+        .filter_map(|node| Some((node.id, fate(node)?)))
         .collect()
 }

@@ -76,6 +76,8 @@ pub(crate) struct Session {
     heard: Mutex<Instant>,
     acked: Mutex<Acked>,
     lost_thread: AtomicBool,
+    /// Its stream has ended; the node may still come again within its grace.
+    ended: AtomicBool,
     poke: Notify,
     end: CancellationToken,
 }
@@ -85,10 +87,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Session {
-    /// Whether the node has been silent for too long.
-    fn is_silent(&self) -> bool {
-        lock(&self.heard).elapsed() > self.period * GRACE
+    /// What can be heard of the node.
+    fn sound(&self) -> Sound {
+        if lock(&self.heard).elapsed() > self.period * GRACE {
+            Sound::Silent
+        } else if self.ended.load(Ordering::Relaxed) {
+            Sound::Gone
+        } else {
+            Sound::Speaks
+        }
     }
+}
+
+/// What can be heard of a node that has, or had, a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sound {
+    /// Its session stands.
+    Speaks,
+    /// Its session has ended, a short time ago.
+    Gone,
+    /// Nothing, for too long.
+    Silent,
 }
 
 /// All sessions; empty on a manager that does not lead.
@@ -101,13 +120,12 @@ impl Sessions {
         lock(&self.0).get(&node).cloned()
     }
 
-    /// Whether each node that has a session has been silent for too long. A session whose stream
-    /// broke counts until its grace is over.
-    pub(crate) fn silences(&self) -> BTreeMap<NodeId, bool> {
+    /// What can be heard of each node that has, or had, a session.
+    pub(crate) fn sounds(&self) -> BTreeMap<NodeId, Sound> {
         let sessions = lock(&self.0);
         sessions
             .values()
-            .map(|session| (session.node, session.is_silent()))
+            .map(|session| (session.node, session.sound()))
             .collect()
     }
 
@@ -212,6 +230,7 @@ impl Manager {
             heard: Mutex::new(Instant::now()),
             acked: Mutex::default(),
             lost_thread: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             poke: Notify::new(),
             end: self.stop.child_token(),
         });
@@ -225,6 +244,8 @@ impl Manager {
                 let _ = session.outbox.try_send(Ok(ManagerMessage::Redirect(self.leader_addr())));
             }
         }
+        session.ended.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
         debug!(node = %session.node, session = %session.id, "session ended");
     }
 
@@ -301,10 +322,9 @@ impl Manager {
                     end,
                 } => self.logs.take(session.node, request, items, end).await,
                 NodeMessage::Leave => {
+                    // It keeps its tasks until others have taken over, then it is let go.
                     info!(node = %session.node, "node leaves");
-                    self.sessions.drop_node(session.node);
-                    self.set_down(session.node, "node left the cluster").await;
-                    return;
+                    self.note(session, dispatcher::leave).await;
                 }
             }
         }
