@@ -92,7 +92,7 @@ fn a_full_subnet_is_a_reason_in_service_ps() {
             ensure!(
                 errors.contains("available")
                     || errors.contains("exhausted")
-                    || errors.contains("full"),
+                    || errors.contains("free"),
                 "errors are: {errors}"
             );
             Ok(())

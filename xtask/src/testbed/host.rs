@@ -229,6 +229,10 @@ fn lay_out(host: Host, station: &Station) -> Result<()> {
     for shared in ["/etc/docker", "/run/containerd"] {
         fs::create_dir_all(shared).with_context(|| format!("cannot make {shared}"))?;
     }
+    for log in ["weft.log", "engine.log"] {
+        // A log tells of one bed only; the last bed's stays until this one begins.
+        fs::write(dir.join(log), "").with_context(|| format!("cannot write {log}"))?;
+    }
     let world = Station::client();
     let files = [
         ("init.sh", INIT.to_owned()),
