@@ -26,6 +26,7 @@ pub fn story(shape: Shape, tell: impl FnOnce(&Bed) -> Result<()>) {
         Ok(bed) => bed,
         Err(error) => {
             keep(&name, None);
+            note(&name, &format!("{error:#}"));
             panic!("no bed for this story: {error:#}");
         }
     };
@@ -36,6 +37,7 @@ pub fn story(shape: Shape, tell: impl FnOnce(&Bed) -> Result<()>) {
         Ok(Err(error)) => {
             bed.spoil();
             keep(&name, capture);
+            note(&name, &format!("{error:#}"));
             panic!("{error:#}");
         }
         Err(panic) => {
@@ -57,6 +59,13 @@ fn keep(name: &str, capture: Option<Capture>) {
         let _ = fs::create_dir_all(&home);
         let _ = fs::rename(&capture.file, home.join("switch.pcap"));
     }
+}
+
+/// Writes down beside the evidence what went wrong.
+fn note(name: &str, words: &str) {
+    let home = bed::root().join("target/evidence").join(name);
+    let _ = fs::create_dir_all(&home);
+    let _ = fs::write(home.join("failure.txt"), words);
 }
 
 /// Everything that crosses the switch while the story is told; thrown away when it ends well.
