@@ -38,12 +38,20 @@ pub struct Hop {
 /// Writes the inner header and finds the outer one.
 ///
 /// # Errors
-/// When the node is unknown, or the packet cannot be changed.
+/// When the node is unknown, when it has no key and the network must be encrypted, or when the packet cannot
+/// be changed.
 #[inline(always)]
 pub fn outer<P: Packet, T: Tables>(p: &mut P, t: &T, hop: &Hop) -> Result<Tunnel, Drop> {
-    let Some(remote) = t.node(hop.node).map(|n| n.underlay) else {
+    let Some(peer) = t.node(hop.node) else {
         return Err(Drop::NoSuchNode);
     };
+    let mut remote = peer.underlay;
+    if t.is_ciphered(hop.vni) {
+        remote = peer.encrypted;
+        if remote.is_any() {
+            return Err(Drop::NoCipher);
+        }
+    }
     if !store_macs(p, &task_mac(hop.to), &wire_mac(hop.leg, hop.said)) {
         return Err(Drop::RewriteRefused);
     }
@@ -79,6 +87,27 @@ pub fn sender<T: Tables>(t: &T, remote: &Addr) -> Option<u32> {
         Some(known) if known.flags & node_addr::UNDERLAY != 0 => Some(known.node),
         _ => None,
     }
+}
+
+/// The node that sent a packet of network `vni` which came out of the tunnel with this outer source.
+///
+/// # Errors
+/// When that is no node, or the network must be encrypted and the packet came in clear.
+#[inline(always)]
+pub fn carrier<T: Tables>(t: &T, remote: &Addr, vni: u32) -> Result<u32, Drop> {
+    let Some(known) = t.node_by_addr(remote) else {
+        return Err(Drop::NotANode);
+    };
+    if known.flags & node_addr::CIPHERED != 0 {
+        return Ok(known.node);
+    }
+    if known.flags & node_addr::UNDERLAY == 0 {
+        return Err(Drop::NotANode);
+    }
+    if t.is_ciphered(vni) {
+        return Err(Drop::ClearRefused);
+    }
+    Ok(known.node)
 }
 
 /// Whether a node is known not to answer.

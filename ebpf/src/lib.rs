@@ -16,6 +16,7 @@ pub mod neighbour;
 pub mod overlay;
 pub mod packet;
 pub mod parse;
+pub mod refuse;
 pub mod service;
 pub mod socket;
 pub mod tables;

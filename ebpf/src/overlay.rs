@@ -5,12 +5,15 @@ use weft_abi::{
 };
 
 use crate::conntrack::Origin;
-use crate::encap::{hand_over, sender};
+use crate::encap::{carrier, hand_over};
 use crate::mesh::{Candidates, arrive};
 use crate::packet::Packet;
 use crate::parse::{Headers, NotParsed, parse};
+use crate::refuse::reset;
 use crate::service;
 use crate::tables::Tables;
+use crate::task::send_back;
+use crate::translate::Tuple;
 use crate::verdict::Verdict;
 use crate::work::Work;
 use crate::{fragment, icmp};
@@ -39,8 +42,9 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
     let Some(tunnel) = p.tunnel() else {
         return Verdict::Drop(Drop::NotANode);
     };
-    let Some(from) = sender(t, &tunnel.remote) else {
-        return Verdict::Drop(Drop::NotANode);
+    let from = match carrier(t, &tunnel.remote, tunnel.vni) {
+        Ok(from) => from,
+        Err(reason) => return Verdict::Drop(reason),
     };
     let Some(m) = p.load::<12>(0) else {
         return Verdict::Drop(Drop::Malformed);
@@ -207,7 +211,24 @@ fn to_backend<P: Packet, T: Tables>(
         id: c.to,
         before: if again { 0 } else { c.said },
     };
-    arrive(p, t, cfg, &w.ip, &w.ask, &mut w.notes, named)
+    let verdict = arrive(p, t, cfg, &w.ip, &w.ask, &mut w.notes, named);
+    if !matches!(verdict, Verdict::Drop(Drop::NoSuchTask)) || !reset(p, &w.ip) {
+        return verdict;
+    }
+    // The sender's ring is behind: its client is told by the way an answer takes.
+    let (hit, key) = (&mut w.notes.hit, &w.ask.key);
+    hit.to = Tuple {
+        src: key.dst,
+        dst: key.src,
+        sport: key.dport,
+        dport: key.sport,
+    };
+    hit.backend = 0;
+    hit.ingress = ingress;
+    hit.link = 0;
+    hit.net = c.vni;
+    hit.flags = w.ask.origin.flags;
+    send_back(p, t, cfg, hit)
 }
 
 /// A backend's answer to a client that came in by this node.

@@ -47,6 +47,8 @@ pub trait Tables {
     fn owner(&self, addr: &Addr) -> Option<u32>;
     /// Task at an address of a network.
     fn task(&self, key: &NetAddr) -> Option<Task>;
+    /// Whether packets of a network travel between nodes only encrypted.
+    fn is_ciphered(&self, net: u32) -> bool;
     /// VNI of the overlay network that the address lies in.
     fn subnet(&self, addr: &Addr) -> Option<u32>;
     /// Local task behind a veth.

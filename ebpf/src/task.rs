@@ -7,6 +7,7 @@ use crate::encap::{Hop, hand_over, is_dead, send, task_at};
 use crate::mesh::serve;
 use crate::packet::Packet;
 use crate::parse::{ETH_ARP, Headers, ICMP6, NotParsed, parse};
+use crate::refuse::reset;
 use crate::tables::Tables;
 use crate::translate::translate;
 use crate::verdict::Verdict;
@@ -88,10 +89,26 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
                 link: own.ifindex,
                 flags: flow::VIP | flow::FROM_TASK,
             };
-            return serve(p, t, cfg, ip, &w.ask, &mut w.notes);
+            return ask(p, t, cfg, own, w);
         }
     }
     elsewhere(p, t, cfg, own, w)
+}
+
+/// Asks a service on the task's behalf; a connection to one without backends is refused at once.
+#[inline(always)]
+fn ask<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    cfg: &Config,
+    own: &Endpoint,
+    w: &mut Work,
+) -> Verdict {
+    let verdict = serve(p, t, cfg, &w.ip, &w.ask, &mut w.notes);
+    if matches!(verdict, Verdict::Drop(Drop::NoBackend)) && reset(p, &w.ip) {
+        return hand_over(p, own, Done::Refused);
+    }
+    verdict
 }
 
 /// Un-translates and sends back what answers a flow.
@@ -255,7 +272,7 @@ fn elsewhere<P: Packet, T: Tables>(
             link: own.ifindex,
             flags: flow::FROM_TASK,
         };
-        return serve(p, t, cfg, ip, &w.ask, &mut w.notes);
+        return ask(p, t, cfg, own, w);
     }
     p.claim();
     Verdict::Next(if local { Done::ToHost } else { Done::ToWorld })

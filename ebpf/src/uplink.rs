@@ -7,6 +7,7 @@ use crate::encap::sender;
 use crate::mesh::serve;
 use crate::packet::Packet;
 use crate::parse::{Part, UDP, parse};
+use crate::refuse::reset;
 use crate::service;
 use crate::tables::Tables;
 use crate::verdict::Verdict;
@@ -87,5 +88,9 @@ fn service_of<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut Work
         link: p.ifindex(),
         flags: 0,
     };
-    serve(p, t, cfg, ip, &w.ask, &mut w.notes)
+    let verdict = serve(p, t, cfg, ip, &w.ask, &mut w.notes);
+    if matches!(verdict, Verdict::Drop(Drop::NoBackend)) && reset(p, ip) {
+        return Verdict::Neighbour(p.ifindex(), Done::Refused);
+    }
+    verdict
 }

@@ -24,8 +24,9 @@ use weft_ebpf::verdict::Verdict;
 
 /// The object, with tables small enough for a test.
 fn load() -> Result<Ebpf> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/weft.bpf.o");
-    let bytes = std::fs::read(path)
+    let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/weft.bpf.o");
+    let path = std::env::var("WEFT_OBJECT").unwrap_or_else(|_| built.to_owned());
+    let bytes = std::fs::read(&path)
         .with_context(|| format!("read {path}; run `cargo xtask build-ebpf`"))?;
     let mut loader = EbpfLoader::new();
     for map in ["flow_new", "flow", "pick", "sk_rev"] {

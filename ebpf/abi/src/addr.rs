@@ -127,6 +127,14 @@ impl Addr {
         }
     }
 
+    /// `198.18.0.0/15`: addresses of nodes inside the encrypted underlay. The range is set aside for
+    /// measurements (RFC 2544), so that nobody routes it.
+    #[inline(always)]
+    pub const fn is_ciphered(&self) -> bool {
+        let o = self.words[3].to_ne_bytes();
+        self.is_v4() && o[0] == 198 && o[1] & 0xfe == 18
+    }
+
     /// `169.254.0.0/16` or `fe80::/10`.
     #[inline(always)]
     pub const fn is_link_local(&self) -> bool {

@@ -47,6 +47,9 @@ maps! {
     TASKS, "tasks", 262_144;
     /// Longest prefix: [`crate::SubnetKey`] -> VNI u32, all overlay networks known here. Agent.
     SUBNETS, "subnets", 8_192;
+    /// Hash: VNI u32 -> u32 (any value): networks whose packets travel between nodes only encrypted. Looked
+    /// up only when [`crate::config::CIPHERED`] is set. Agent.
+    CIPHERED, "ciphered", 8_192;
     /// Hash: ifindex u32 of a host side veth -> [`crate::Endpoint`]. Agent.
     ENDPOINTS, "endpoints", 8_192;
     /// Hash: backend id u32 -> [`crate::Endpoint`] of this node's tasks. Agent.

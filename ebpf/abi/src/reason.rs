@@ -85,6 +85,7 @@ reasons! {
         IcmpTranslated = 12, "ICMP error translated and passed on";
         SocketLed = 13, "socket led to a backend";
         SocketRestored = 14, "socket shown the address it asked for";
+        Refused = 15, "no backend: refused at once";
     }
 }
 
@@ -124,6 +125,8 @@ reasons! {
         UnsupportedIcmp = 94, "ICMP message that the service path does not carry";
         TooManyHops = 95, "re-tunnelled once already, and the backend is gone";
         DeadIngress = 96, "ingress node is dead and nobody took its address over";
+        ClearRefused = 97, "network is encrypted and the packet came in clear";
+        NoCipher = 98, "network is encrypted and the node has no key";
     }
 }
 

@@ -76,7 +76,8 @@ pub mod backend {
 pub struct Node {
     /// Where its VXLAN packets go: the outer destination. IPv4 or IPv6, one family per cluster.
     pub underlay: Addr,
-    /// Its address inside the encrypted underlay, or `::`. Not used yet.
+    /// Its address inside the encrypted underlay ([`crate::Addr::is_ciphered`]), or `::` when it has no key:
+    /// outer destination of packets of networks in `ciphered`.
     pub encrypted: Addr,
     /// See [`node`].
     pub flags: u32,
@@ -107,6 +108,9 @@ pub mod node_addr {
     /// The host's own stack answers on it: tasks' packets to it are tunnelled there, and its processes
     /// may send from it to tasks.
     pub const HOST: u32 = 2;
+    /// Tunnelled packets may come from this address, and were decrypted on their way: it is inside the
+    /// encrypted underlay, never on a link to the world.
+    pub const CIPHERED: u32 = 4;
 }
 
 /// An address on a network: key of `tasks`.
@@ -224,6 +228,8 @@ pub mod config {
     pub const LISTEN: u32 = 4;
     /// Counted, not shown: no samples go to `events`.
     pub const QUIET: u32 = 8;
+    /// Some network must be encrypted: look into `ciphered`.
+    pub const CIPHERED: u32 = 16;
 }
 
 /// What happened to a service on this node. Value of `services`, per CPU; the agent creates the entry.

@@ -48,6 +48,9 @@ pub static TASKS: HashMap<NetAddr, Task> =
 #[map(name = "subnets")]
 pub static SUBNETS: LpmTrie<Addr, u32> =
     LpmTrie::with_max_entries(maps::SUBNETS.entries, BPF_F_NO_PREALLOC);
+#[map(name = "ciphered")]
+pub static CIPHERED: HashMap<u32, u32> =
+    HashMap::with_max_entries(maps::CIPHERED.entries, BPF_F_NO_PREALLOC);
 #[map(name = "endpoints")]
 pub static ENDPOINTS: HashMap<u32, Endpoint> =
     HashMap::with_max_entries(maps::ENDPOINTS.entries, BPF_F_NO_PREALLOC);

@@ -90,7 +90,10 @@ impl Skb {
         let flags = if tunnel.remote.is_v4() {
             // The helper wants host order here, and network order everywhere else.
             key.__bindgen_anon_1.remote_ipv4 = u32::from_be(tunnel.remote.v4_word());
-            key.__bindgen_anon_3.local_ipv4 = u32::from_be(cfg.underlay.v4_word());
+            // Inside the encrypted underlay, the route knows this node's own address.
+            if !tunnel.remote.is_ciphered() {
+                key.__bindgen_anon_3.local_ipv4 = u32::from_be(cfg.underlay.v4_word());
+            }
             if cfg.flags & config::OUTER_CSUM != 0 {
                 0
             } else {

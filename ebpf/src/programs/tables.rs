@@ -4,7 +4,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use weft_abi::{
     Addr, Backend, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey, NetAddr,
-    Node, NodeAddr, Pick, ServiceCount, Task, ring_slot,
+    Node, NodeAddr, Pick, ServiceCount, Task, config, ring_slot,
 };
 use weft_ebpf::tables::{Age, Inserted, Tables};
 
@@ -101,6 +101,16 @@ impl Tables for Maps {
     #[inline(always)]
     fn task(&self, key: &NetAddr) -> Option<Task> {
         look!(TASKS, key).copied()
+    }
+
+    #[inline(always)]
+    fn is_ciphered(&self, net: u32) -> bool {
+        match self.config() {
+            Some(config) if config.flags & config::CIPHERED != 0 => {
+                CIPHERED.get_ptr(&net).is_some()
+            }
+            _ => false,
+        }
     }
 
     #[inline(always)]

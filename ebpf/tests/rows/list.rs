@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use weft_abi::*;
 use weft_ebpf::packet::Tunnel;
-use weft_ebpf::parse::tcp_flag::{ACK, FIN, SYN};
+use weft_ebpf::parse::tcp_flag::{ACK, FIN, RST, SYN};
 use weft_ebpf::verdict::Verdict;
 
 use super::frames::{Frame, L4};
@@ -205,13 +205,58 @@ fn north_south(f: Family) -> Vec<Row> {
                 uplink(
                     "empty service",
                     &frame(c, n, L4::Tcp(4000, 8002, SYN)),
-                    Verdict::Drop(Drop::NoBackend),
-                ),
+                    Verdict::Neighbour(UPLINK, Done::Refused),
+                )
+                .out(frame(n, c, L4::Tcp(8002, 4000, RST | ACK))),
                 uplink(
                     "only on a dead node",
-                    &frame(c, n, L4::Tcp(4000, 8003, SYN)),
+                    &frame(c, n, L4::Tcp(4000, 8003, ACK)),
+                    Verdict::Neighbour(UPLINK, Done::Refused),
+                )
+                .out(frame(n, c, L4::Tcp(8003, 4000, RST))),
+                uplink(
+                    "a reset is not answered",
+                    &frame(c, n, L4::Tcp(4000, 8002, RST)),
                     Verdict::Drop(Drop::NoBackend),
                 ),
+                uplink("a datagram", &ask(8002), Verdict::Drop(Drop::NoBackend)),
+                task(
+                    "from a task",
+                    3,
+                    &from_task(3, f.task(3), n, L4::Tcp(4000, 8002, SYN)),
+                    peer(3, Done::Refused),
+                )
+                .out(delivered(3, n, f.task(3), L4::Tcp(8002, 4000, RST | ACK))),
+                overlay(
+                    "for a task that is gone",
+                    MESH,
+                    2,
+                    &carried(Leg::Mesh, 0, 99, c, f.node(2), L4::Tcp(4000, 8000, ACK)),
+                    Verdict::Tunnel(to_node(MESH, 2), Done::AnswerToNode),
+                )
+                .out(carried(
+                    Leg::Answer,
+                    0,
+                    0,
+                    f.node(2),
+                    c,
+                    L4::Tcp(8000, 4000, RST),
+                )),
+                overlay(
+                    "for a VIP's task that is gone",
+                    WEB,
+                    2,
+                    &carried(Leg::Vip, 0, 99, f.task(4), f.vip(), L4::Tcp(4000, 80, SYN)),
+                    Verdict::Tunnel(to_node(WEB, 2), Done::AnswerToNode),
+                )
+                .out(carried(
+                    Leg::Answer,
+                    0,
+                    4,
+                    f.vip(),
+                    f.task(4),
+                    L4::Tcp(80, 4000, RST | ACK),
+                )),
             ],
         ),
         row(

@@ -36,8 +36,9 @@ pub(crate) struct Sandbox {
 }
 
 fn object() -> Result<Vec<u8>> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/weft.bpf.o");
-    std::fs::read(path).with_context(|| format!("read {path}; run `cargo xtask build-ebpf`"))
+    let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/weft.bpf.o");
+    let path = std::env::var("WEFT_OBJECT").unwrap_or_else(|_| built.to_owned());
+    std::fs::read(&path).with_context(|| format!("read {path}; run `cargo xtask build-ebpf`"))
 }
 
 impl Node {
