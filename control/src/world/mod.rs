@@ -12,6 +12,7 @@ use std::{
 use weft_proto::{ControlError, ControlReply, ControlRequest};
 use weft_types::{
     NetworkId, NodeId, ServiceId, TaskId, TaskState, Timestamp,
+    netstate::{EndpointPhase, NetState},
     network::NetworkSpec,
     node::{Availability, NodeState},
     service::{Service, ServiceSpec},
@@ -23,7 +24,7 @@ use crate::{
     dispatcher::{self, Acks},
     fixture,
     settle::{self, Settler},
-    store::{Change, IdSource, Store, Transaction, View},
+    store::{Change, Draft, IdSource, Store, Transaction, View},
 };
 
 /// How long agents take for one step.
@@ -37,9 +38,17 @@ pub(crate) struct World {
     silent: BTreeMap<NodeId, Timestamp>,
     /// What agents have of tasks, whatever the managers know.
     seen: BTreeMap<TaskId, TaskState>,
+    /// The newest report on each task, sent until somebody takes it.
+    reports: BTreeMap<TaskId, TaskStatus>,
     settler: Settler,
     /// Tasks to crash at the next tick.
     crash: BTreeSet<TaskId>,
+    /// The network as each node's kernel holds it, and the commit it stems from.
+    held: BTreeMap<NodeId, (NetState, u64)>,
+    /// Nodes take up to so many ticks to hold what they were told.
+    pub(crate) lag: u64,
+    /// One of so many reports is lost, to be sent again; 0 is none.
+    pub(crate) loss: u64,
 }
 
 pub(crate) fn secs(secs: u64) -> Duration {
@@ -55,8 +64,12 @@ impl World {
             ids: IdSource::seeded(seed),
             silent: BTreeMap::new(),
             seen: BTreeMap::new(),
+            reports: BTreeMap::new(),
             settler: Settler::default(),
             crash: BTreeSet::new(),
+            held: BTreeMap::new(),
+            lag: 1,
+            loss: 0,
         };
         let mut changes = vec![
             Change::put(fixture::cluster()),
@@ -172,13 +185,12 @@ impl World {
 
     pub(crate) fn revive(&mut self, node: NodeId) {
         if self.silent.remove(&node).is_some() {
+            self.ready(node);
+            // A node that comes back takes the network over before it stops anything: others
+            // have long agreed on what it never heard.
             let view = self.view();
-            let Some(known) = view.node(node) else { return };
-            let mut known = known.as_ref().clone();
-            known.status.state = NodeState::Ready;
-            known.status.message.clear();
-            self.commit(vec![Change::put(known)]);
-            self.settle();
+            let state = dispatcher::project(&view, node);
+            self.held.insert(node, (state, view.index()));
         }
     }
 
@@ -213,29 +225,27 @@ impl World {
             let assigned = dispatcher::assignments(&self.view(), node);
             let mut reports = Vec::new();
             for task in &assigned.tasks {
-                if let Some(status) = self.step(task) {
-                    reports.push((task.id, status));
+                if self.step(task) {
+                    self.may_stop(task);
+                }
+                let lost = self.loss > 0 && self.ids.number().is_multiple_of(self.loss);
+                // Reports are sent again and again: the newest state is what counts.
+                if let Some(status) = self.reports.get(&task.id).filter(|_| !lost) {
+                    reports.push((task.id, status.clone()));
                 }
             }
             let changes = dispatcher::status(&self.view(), self.now, node, &reports);
             self.commit(changes);
         }
-        let acks = Acks {
-            applied: self
-                .view()
-                .nodes()
-                .filter(|node| !self.silent.contains_key(&node.id))
-                .map(|node| (node.id, self.store.index()))
-                .collect(),
-            draining: BTreeMap::new(),
-        };
+        let acks = self.spread_network();
         let outcome = dispatcher::withdraw(&self.view(), self.now, &acks);
         self.commit(outcome.changes);
         self.settle();
     }
 
     /// One step of a task's agent; the image says how the program behaves.
-    fn step(&mut self, task: &Task) -> Option<TaskStatus> {
+    /// Says whether a running program was told to stop.
+    fn step(&mut self, task: &Task) -> bool {
         use TaskState as S;
         let seen = self.seen.get(&task.id).copied();
         let seen = seen.unwrap_or(task.status.state).max(task.status.state);
@@ -247,7 +257,7 @@ impl World {
         let stop = task.desired_state > S::Complete;
         let run = (S::Running..=S::Complete).contains(&task.desired_state);
         let (next, err) = match seen {
-            _ if seen.is_terminal() => return None,
+            _ if seen.is_terminal() => return false,
             S::Running if self.crash.remove(&task.id) => (S::Failed, "task: non-zero exit (1)"),
             _ if stop && (task.withdrawn || seen < S::Running) => (S::Shutdown, ""),
             S::Assigned => (S::Accepted, ""),
@@ -259,15 +269,78 @@ impl World {
             S::Starting => (S::Running, ""),
             S::Running if image == "crash" => (S::Failed, "task: non-zero exit (3)"),
             S::Running if image == "job" => (S::Complete, ""),
-            _ => return None,
+            _ => return false,
         };
         self.seen.insert(task.id, next);
-        Some(TaskStatus {
+        let status = TaskStatus {
             timestamp: self.now,
             state: next,
             err: err.to_owned(),
             ..TaskStatus::default()
-        })
+        };
+        self.reports.insert(task.id, status);
+        seen == S::Running && next == S::Shutdown
+    }
+
+    /// Nodes take over what they are told of the network, some sooner, some later.
+    fn spread_network(&mut self) -> Acks {
+        let view = self.view();
+        let mut acks = Acks::default();
+        for node in view.nodes().map(|node| node.id) {
+            if self.silent.contains_key(&node) {
+                continue;
+            }
+            if self.ids.number().is_multiple_of(self.lag) {
+                let state = dispatcher::project(&view, node);
+                self.held.insert(node, (state, view.index()));
+            }
+            let index = self.held.get(&node).map_or(0, |(_, index)| *index);
+            acks.applied.insert(node, index);
+        }
+        acks
+    }
+
+    /// A program was told to stop: no live node may choose it any more, unless it was waited for
+    /// as long as its grace period.
+    fn may_stop(&self, task: &Task) {
+        if self.now.since(task.desired_since) >= secs(10) {
+            return;
+        }
+        for (node, (state, _)) in &self.held {
+            if self.silent.contains_key(node) {
+                continue;
+            }
+            let chosen = state.endpoints.values().any(|endpoint| {
+                endpoint.task == task.id && endpoint.phase == EndpointPhase::Serving
+            });
+            assert!(!chosen, "{} stops while {node} may choose it", task.name);
+        }
+    }
+
+    /// Another manager leads: it has the log and nothing else.
+    pub(crate) fn depose(&mut self) {
+        let bytes = self.store.snapshot().unwrap();
+        self.store = Store::restore(&bytes).unwrap();
+        self.settler = Settler::default();
+        let changes = dispatcher::unknown(&self.view(), self.now);
+        self.commit(changes);
+        self.settle();
+        let nodes: Vec<NodeId> = self.view().nodes().map(|node| node.id).collect();
+        for node in nodes {
+            if !self.silent.contains_key(&node) {
+                self.ready(node);
+            }
+        }
+    }
+
+    fn ready(&mut self, node: NodeId) {
+        let mut draft = Draft::new(&self.view(), self.now);
+        draft.edit_node(node, |node| {
+            node.status.state = NodeState::Ready;
+            node.status.message.clear();
+        });
+        self.commit(draft.changes());
+        self.settle();
     }
 
     pub(crate) fn advance(&mut self, time: Duration) {

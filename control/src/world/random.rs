@@ -49,6 +49,11 @@ enum Deed {
     Wait {
         ticks: u8,
     },
+    Depose,
+    Weather {
+        lag: u64,
+        loss: u64,
+    },
 }
 
 fn deed() -> impl Strategy<Value = Deed> {
@@ -68,6 +73,8 @@ fn deed() -> impl Strategy<Value = Deed> {
         2 => (node, prop_oneof![Just(Availability::Active), Just(Availability::Pause), Just(Availability::Drain)])
             .prop_map(|(node, availability)| Deed::Availability { node, availability }),
         6 => (1u8..60).prop_map(|ticks| Deed::Wait { ticks }),
+        1 => Just(Deed::Depose),
+        1 => (1u64..6, 0u64..4).prop_map(|(lag, loss)| Deed::Weather { lag, loss }),
     ]
 }
 
@@ -172,6 +179,11 @@ fn perform(world: &mut World, deed: &Deed) {
             world.availability(node(*number), *availability);
         }
         Deed::Wait { ticks } => (0..*ticks).for_each(|_| world.tick()),
+        Deed::Depose => world.depose(),
+        Deed::Weather { lag, loss } => {
+            world.lag = *lag;
+            world.loss = if *loss == 1 { 2 } else { *loss };
+        }
     }
 }
 
@@ -186,8 +198,14 @@ fn is_well(world: &World) -> bool {
     })
 }
 
+/// So many lives: `PROPTEST_CASES` if it is set (`xtask sim --seeds`), else a few.
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked.and_then(|asked| asked.parse().ok()).unwrap_or(48)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn when_faults_stop_every_service_has_its_tasks(
@@ -202,6 +220,7 @@ proptest! {
         for deed in &deeds {
             perform(&mut world, deed);
         }
+        (world.lag, world.loss) = (1, 0);
         for number in 1..=3 {
             world.revive(node(number));
             world.availability(node(number), Availability::Active);
