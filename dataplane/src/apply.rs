@@ -13,11 +13,15 @@ use weft_types::{BackendId, TaskId};
 
 use crate::{
     Config, DataplaneError, Desired, DropCount, NetnsRef, Repairs, ResolverSockets, Sandbox, SandboxSpec, Status,
-    keeper::Keeper, kernel::netns,
+    keeper,
+    kernel::{linux::Linux, netns},
 };
 
 /// How often links and addresses are looked at.
 const TICK: Duration = Duration::from_secs(2);
+
+/// The keeper of the real kernel.
+type Keeper = keeper::Keeper<Linux>;
 
 type Job = Box<dyn FnOnce(&mut Option<Keeper>) + Send>;
 
@@ -54,7 +58,7 @@ impl Dataplane {
     pub async fn start(config: Config) -> Result<Self, DataplaneError> {
         let (jobs, queue) = mpsc::channel();
         let (started, begun) = oneshot::channel();
-        let run = move || match Keeper::start(config) {
+        let run = move || match Linux::open(&config).and_then(|kernel| Keeper::start(config, kernel)) {
             Ok(keeper) => {
                 // Nobody may be waiting any more; then the queue is closed too.
                 let _ = started.send(Ok(()));

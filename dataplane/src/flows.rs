@@ -2,10 +2,14 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use weft_abi::{Addr, Be16, Counter, Drop, Event, Flow, FlowKey, Program, counter_index, flow, tcp};
+use weft_abi::{Addr, Be16, Drop, Event, Flow, FlowKey, Program, counter_index, flow, tcp};
 use weft_types::BackendId;
 
-use crate::{DataplaneError, DropCount, DropSample, keeper::Keeper, kernel::clock};
+use crate::{
+    DataplaneError, DropCount, DropSample,
+    keeper::Keeper,
+    kernel::{clock, door::Kernel},
+};
 
 /// Both directions of one flow.
 #[derive(Debug, Clone, Copy, Default)]
@@ -90,10 +94,10 @@ impl Pair {
     }
 }
 
-impl Keeper {
+impl<K: Kernel> Keeper<K> {
     /// Open flows of a backend of this node.
     pub(crate) fn flows(&mut self, backend: BackendId) -> Result<usize, DataplaneError> {
-        let entries = self.programs.maps.flow.entries()?;
+        let entries = self.kernel.flows()?;
         let open = pairs(entries).filter(|pair| pair.backend() == backend.0 && !pair.is_closed());
         Ok(open.count())
     }
@@ -104,11 +108,7 @@ impl Keeper {
         for program in Program::ALL {
             for reason in Drop::ALL {
                 let index = counter_index(program, *reason as u8);
-                let each = self.programs.maps.counters.get_per_cpu(&index)?;
-                let total = each.iter().fold(Counter::default(), |sum, counter| Counter {
-                    packets: sum.packets + counter.packets,
-                    bytes: sum.bytes + counter.bytes,
-                });
+                let total = self.kernel.counter(index)?;
                 if total.packets > 0 {
                     drops.push(DropCount {
                         reason: reason.text(),

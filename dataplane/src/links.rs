@@ -69,6 +69,11 @@ impl Surroundings {
         self.links.values().filter(counts).map(|link| (link.index, link.name.clone())).collect()
     }
 
+    /// Links that were made by us.
+    pub(crate) fn ours(&self) -> BTreeSet<u32> {
+        self.links.values().filter(|link| is_ours(&link.name)).map(|link| link.index).collect()
+    }
+
     /// The link that has this address.
     pub(crate) fn link_of(&self, addr: IpAddr) -> Option<&Link> {
         self.links.get(self.addresses.get(&addr)?)

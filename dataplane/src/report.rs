@@ -46,6 +46,13 @@ pub struct Repairs {
 }
 
 impl Repairs {
+    pub(crate) fn add(&mut self, more: Self) {
+        self.links += more.links;
+        self.entries += more.entries;
+        self.programs += more.programs;
+        self.firewall += more.firewall;
+    }
+
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {

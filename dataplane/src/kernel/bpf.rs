@@ -5,7 +5,7 @@
 //! a new layout gets new maps, and the old ones go when every link has moved over.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     path::{Path, PathBuf},
@@ -48,7 +48,8 @@ impl Hook {
         }
     }
 
-    fn ifindex(self) -> u32 {
+    /// The interface it is at.
+    pub(crate) fn ifindex(self) -> u32 {
         match self {
             Self::UplinkIn(index) | Self::OverlayIn(index) | Self::HostOut(index) | Self::TaskIn(index) => index,
         }
@@ -264,19 +265,17 @@ impl Programs {
         remove_pin(&self.link_path(&hook.pin_name()))
     }
 
-    /// Removes links to interfaces that are in none of `hooks`. The names of those removed.
-    pub(crate) fn retain(&self, hooks: &std::collections::BTreeSet<Hook>) -> Result<Vec<String>, DataplaneError> {
-        let keep: std::collections::BTreeSet<String> = hooks.iter().map(|hook| hook.pin_name()).collect();
+    /// Removes links to interfaces that are in none of `hooks`.
+    pub(crate) fn retain(&self, hooks: &BTreeSet<Hook>) -> Result<(), DataplaneError> {
+        let keep: BTreeSet<String> = hooks.iter().map(|hook| hook.pin_name()).collect();
         let dir = self.pin_dir.join("links");
-        let mut removed = Vec::new();
         for entry in fs::read_dir(&dir).map_err(file("list", &dir))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.contains('-') && !keep.contains(&name) {
                 remove_pin(&entry.path())?;
-                removed.push(name);
             }
         }
-        Ok(removed)
+        Ok(())
     }
 
     /// Attaches the socket programs at a cgroup. How many were not attached.

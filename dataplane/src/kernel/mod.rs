@@ -2,9 +2,13 @@
 
 pub(crate) mod bpf;
 pub(crate) mod clock;
+pub(crate) mod door;
 pub(crate) mod error;
 pub(crate) mod events;
+#[cfg(test)]
+pub(crate) mod fake;
 pub(crate) mod firewall;
+pub(crate) mod linux;
 pub(crate) mod map;
 pub(crate) mod netlink;
 pub(crate) mod netns;

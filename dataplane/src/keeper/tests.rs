@@ -1,0 +1,178 @@
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::OwnedFd,
+    path::PathBuf,
+};
+
+use weft_types::{BackendId, NetworkId, TaskId, service::Protocol};
+
+use super::*;
+use crate::{
+    Attachment, SandboxSpec,
+    desired::{Endpoint as DesiredEndpoint, Frontend, Node, Target},
+    kernel::fake::Fake,
+};
+
+const HERE: &str = "192.0.2.11";
+
+fn here() -> IpAddr {
+    HERE.parse().unwrap()
+}
+
+fn keeper(fake: Fake) -> Keeper<Fake> {
+    Keeper::start(Config::new(PathBuf::from("/nowhere"), here()), fake).unwrap()
+}
+
+fn netns() -> OwnedFd {
+    File::open("/dev/null").unwrap().into()
+}
+
+fn task(number: u32) -> TaskId {
+    TaskId::numbered(u128::from(number))
+}
+
+fn spec(backends: &[u32]) -> SandboxSpec {
+    let attachments = backends.iter().map(|id| Attachment {
+        backend: BackendId(*id),
+        network: NetworkId::numbered(1),
+        vni: 4096,
+        addresses: vec![IpNetwork::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, *id as u8)), 24).unwrap()],
+        mtu_bytes: None,
+        internal: false,
+        ingress: true,
+    });
+    SandboxSpec { task: task(backends.first().copied().unwrap_or(0)), attachments: attachments.collect() }
+}
+
+fn desired(revision: u64, backends: &[u32]) -> Desired {
+    let mut desired = Desired { revision, node: 1, mesh: 4096, ..Desired::default() };
+    desired.nodes.insert(1, Node { addr: here(), addresses: BTreeSet::new(), dead: false });
+    desired.subnets.insert("10.0.0.0/24".parse().unwrap(), 4096);
+    for id in backends {
+        let addresses = vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, *id as u8))];
+        let endpoint = DesiredEndpoint { net: 4096, node: 1, addresses, draining: false };
+        desired.endpoints.insert(BackendId(*id), endpoint);
+    }
+    desired.fronts.insert(Frontend::Port(Protocol::Tcp, 8000), Target { ring: 5, port: 80, host_mode: false });
+    desired.rings.insert(5, backends.iter().map(|id| BackendId(*id)).collect());
+    desired
+}
+
+#[test]
+fn a_settled_kernel_is_left_alone() {
+    let mut keeper = keeper(Fake::host("192.0.2.11/24"));
+    keeper.create_sandbox(&spec(&[7]), netns()).unwrap();
+    let first = keeper.apply(desired(3, &[7])).unwrap();
+    assert_eq!(first.revision, 3);
+    assert!(first.changes > 0);
+    assert_eq!(first.repairs.total(), 0);
+    keeper.kernel.writes = 0;
+    let second = keeper.apply(desired(3, &[7])).unwrap();
+    assert_eq!((second.changes, second.repairs.total(), keeper.kernel.writes), (0, 0, 0));
+    keeper.tick();
+    assert_eq!(keeper.kernel.writes, 0);
+}
+
+#[test]
+fn a_change_of_desire_is_no_repair_and_a_drift_is() {
+    let mut keeper = keeper(Fake::host("192.0.2.11/24"));
+    keeper.apply(desired(1, &[7, 8])).unwrap();
+    let changed = keeper.apply(desired(2, &[7])).unwrap();
+    assert!(changed.changes > 0);
+    assert_eq!(changed.repairs.total(), 0);
+    let front = *keeper.kernel.tables.front.keys().next().unwrap();
+    keeper.kernel.tables.front.remove(&front);
+    keeper.kernel.routes.clear();
+    keeper.kernel.hooks.clear();
+    keeper.kernel.firewall = None;
+    let mended = keeper.apply(desired(2, &[7])).unwrap();
+    assert_eq!(mended.repairs, Repairs { links: 1, entries: 1, programs: 3, firewall: 1 });
+    assert!(keeper.kernel.tables.front.contains_key(&front));
+    assert_eq!(keeper.status().repairs, mended.repairs);
+}
+
+#[test]
+fn one_refusal_does_not_keep_the_rest_from_being_done() {
+    for fault in ["put row", "put ring", "put route", "attach", "overlay"] {
+        let mut keeper = keeper(Fake::host("192.0.2.11/24"));
+        keeper.kernel.hooks.clear();
+        keeper.kernel.faults.insert(fault);
+        let refused = keeper.apply(desired(1, &[7])).unwrap_err();
+        assert!(refused.to_string().contains("fake"), "{fault}: {refused}");
+        if fault != "put route" {
+            assert!(!keeper.kernel.routes.is_empty(), "{fault} kept routes from being written");
+        }
+        keeper.kernel.faults.clear();
+        keeper.apply(desired(1, &[7])).unwrap();
+        let want = Tables::of(&desired(1, &[7]), &keeper.host(), &keeper.rings);
+        assert_eq!(keeper.kernel.tables, want, "{fault}");
+    }
+}
+
+#[test]
+fn sockets_and_firewall_are_no_reason_to_refuse() {
+    let mut fake = Fake::host("192.0.2.11/24");
+    fake.faults.extend(["sockets", "write firewall"]);
+    let mut keeper = keeper(fake);
+    assert_eq!(keeper.apply(desired(1, &[7])).unwrap().revision, 1);
+}
+
+#[test]
+fn an_address_that_is_nowhere_is_refused_by_name() {
+    let config = Config::new(PathBuf::from("/nowhere"), "198.51.100.9".parse().unwrap());
+    let error = Keeper::start(config, Fake::host("192.0.2.11/24")).err().unwrap();
+    assert!(error.to_string().contains("198.51.100.9"), "{error}");
+}
+
+#[test]
+fn what_was_found_at_start_stays_until_every_living_task_came_back() {
+    let mut first = keeper(Fake::host("192.0.2.11/24"));
+    for id in [7, 8] {
+        first.create_sandbox(&spec(&[id]), netns()).unwrap();
+    }
+    first.apply(desired(1, &[7, 8])).unwrap();
+    let mut again = keeper(first.kernel);
+    // The state may be older than the sandboxes: they keep their rows.
+    again.apply(desired(2, &[])).unwrap();
+    assert_eq!(again.kernel.tables.endpoints.len(), 2);
+    again.retain_sandboxes(&BTreeSet::from([task(7)])).unwrap();
+    assert_eq!(again.kernel.tables.endpoints.len(), 2, "t7 has not come back yet");
+    again.create_sandbox(&spec(&[7]), netns()).unwrap();
+    again.retain_sandboxes(&BTreeSet::from([task(7)])).unwrap();
+    let left: Vec<u32> = again.kernel.tables.endpoints.values().map(|endpoint| endpoint.id).collect();
+    assert_eq!(left, [7]);
+    assert!(!again.kernel.links.values().any(|link| link.name == "wv00000008"));
+}
+
+#[test]
+fn a_sandbox_that_ends_by_itself_takes_its_rows_with_it() {
+    let mut keeper = keeper(Fake::host("192.0.2.11/24"));
+    keeper.create_sandbox(&spec(&[7]), netns()).unwrap();
+    keeper.apply(desired(1, &[7])).unwrap();
+    // The namespace went, and the pair with it.
+    keeper.kernel.remove_link("wv00000007").unwrap();
+    keeper.tick();
+    assert!(keeper.kernel.tables.endpoints.is_empty());
+    assert!(keeper.kernel.routes.iter().all(|route| route.to.prefix() == 24));
+    keeper.remove_sandbox(task(7)).unwrap();
+}
+
+#[test]
+fn tasks_without_networks_share_the_egress_pool() {
+    let mut config = Config::new(PathBuf::from("/nowhere"), here());
+    config.egress_pool = "172.29.0.0/29".parse().unwrap();
+    let mut keeper = Keeper::start(config, Fake::host("192.0.2.11/24")).unwrap();
+    let alone = |number| SandboxSpec { task: task(number), attachments: Vec::new() };
+    let mut seen = BTreeSet::new();
+    for number in 1..=5 {
+        seen.extend(keeper.create_sandbox(&alone(number), netns()).unwrap().addresses);
+    }
+    assert_eq!(seen.len(), 5);
+    assert_eq!(keeper.create_sandbox(&alone(1), netns()).unwrap().addresses, ["172.29.0.2".parse::<IpAddr>().unwrap()]);
+    let error = keeper.create_sandbox(&alone(6), netns()).unwrap_err();
+    assert!(error.to_string().contains("no free address"), "{error}");
+    keeper.remove_sandbox(task(3)).unwrap();
+    assert!(keeper.create_sandbox(&alone(6), netns()).is_ok());
+}
