@@ -26,6 +26,7 @@ pub(crate) struct World {
     pub(crate) tasks: BTreeMap<NetAddr, Task>,
     /// Prefix length over sixteen bytes, prefix, VNI; longest first.
     pub(crate) subnets: Vec<(u32, Addr, u32)>,
+    pub(crate) ciphered: Vec<u32>,
     pub(crate) endpoints: BTreeMap<u32, Endpoint>,
     pub(crate) flow_new: RefCell<HashMap<FlowKey, Flow>>,
     pub(crate) flow: RefCell<HashMap<FlowKey, Flow>>,
@@ -79,6 +80,9 @@ impl Tables for World {
     }
     fn task(&self, key: &NetAddr) -> Option<Task> {
         self.tasks.get(key).copied()
+    }
+    fn is_ciphered(&self, net: u32) -> bool {
+        self.ciphered.contains(&net)
     }
     fn subnet(&self, addr: &Addr) -> Option<u32> {
         let whole = u128::from_be_bytes(addr.octets());
