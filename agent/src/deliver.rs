@@ -40,7 +40,10 @@ impl Shelf {
         for wish in spec.secrets.iter().flatten() {
             let Some(target) = &wish.file else { continue };
             let secret = self.secrets.get(&wish.secret_id).ok_or_else(|| {
-                Failure::passing(format!("secret {} has not been delivered yet", wish.secret_name))
+                Failure::passing(format!(
+                    "secret {} has not been delivered yet",
+                    wish.secret_name
+                ))
             })?;
             files.push(file("/run/secrets", target, &secret.spec, task, place)?);
         }
@@ -52,7 +55,10 @@ impl Shelf {
                 )));
             };
             let config = self.configs.get(&wish.config_id).ok_or_else(|| {
-                Failure::passing(format!("config {} has not been delivered yet", wish.config_name))
+                Failure::passing(format!(
+                    "config {} has not been delivered yet",
+                    wish.config_name
+                ))
             })?;
             files.push(file("/", target, &config.spec, task, place)?);
         }
@@ -75,11 +81,11 @@ fn file(
     };
     let content = match &spec.templating {
         Some(driver) if driver.name == "golang" => {
-            let text = std::str::from_utf8(&spec.data.0).map_err(|_| {
-                Failure::lasting(format!("template {} is not UTF-8", spec.name))
-            })?;
+            let text = std::str::from_utf8(&spec.data.0)
+                .map_err(|_| Failure::lasting(format!("template {} is not UTF-8", spec.name)))?;
             let text = expand(text, task, place);
-            text.map_err(|error| Failure::lasting(error.to_string()))?.into_bytes()
+            text.map_err(|error| Failure::lasting(error.to_string()))?
+                .into_bytes()
         }
         Some(driver) => {
             return Err(Failure::lasting(format!(

@@ -72,7 +72,9 @@ impl Journal {
         let Ok(files) = fs::read_dir(self.tasks()) else {
             return Vec::new();
         };
-        let entries = files.flatten().filter_map(|file| read::<Entry>(&file.path()));
+        let entries = files
+            .flatten()
+            .filter_map(|file| read::<Entry>(&file.path()));
         entries.map(|entry| (entry.task, entry.status)).collect()
     }
 

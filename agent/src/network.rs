@@ -44,14 +44,20 @@ pub fn sandbox(state: &NetState, task: &Task) -> Option<SandboxSpec> {
 /// Who asks when a name is asked for in this sandbox: user overlays first, then ingress.
 #[must_use]
 pub fn asker(task: &Task, spec: &SandboxSpec) -> Asker {
-    let (ingress, overlays): (Vec<_>, Vec<_>) =
-        spec.attachments.iter().partition(|attachment| attachment.ingress);
+    let (ingress, overlays): (Vec<_>, Vec<_>) = spec
+        .attachments
+        .iter()
+        .partition(|attachment| attachment.ingress);
     let wishes = task.spec.container_spec.as_ref();
     let wishes = wishes.and_then(|container| container.dns_config.clone());
     let wishes = wishes.unwrap_or_default();
     let servers = wishes.nameservers.unwrap_or_default();
     Asker {
-        networks: overlays.iter().chain(&ingress).map(|attachment| attachment.network).collect(),
+        networks: overlays
+            .iter()
+            .chain(&ingress)
+            .map(|attachment| attachment.network)
+            .collect(),
         servers: servers
             .iter()
             .filter_map(|server| server.parse::<IpAddr>().ok())

@@ -30,8 +30,8 @@ use weft_types::{
     node::{Node, NodeDescription, Role},
 };
 
-pub use self::link::{Dial, Grpc};
 use self::link::LinkEvent;
+pub use self::link::{Dial, Grpc};
 use crate::{
     deliver::Shelf,
     executor::{Change, Executor, Found, Place},
@@ -44,6 +44,8 @@ use crate::{
 
 /// Inputs taken in one turn before settling.
 const BATCH: usize = 256;
+/// How long the engine may take to say what it is before the node speaks to managers without it.
+const DESCRIBE_LIMIT: Duration = Duration::from_secs(3);
 /// How long a leaving node waits for its tasks to be taken out of the others' rings and replaced.
 const HAND_OVER: Duration = Duration::from_secs(20);
 /// The same once no manager listens: others notice by themselves that it has gone.
@@ -131,9 +133,7 @@ impl Agent {
     ///
     /// # Errors
     /// When the state directory cannot be written.
-    pub fn start(
-        config: AgentConfig,
-    ) -> Result<(Self, mpsc::Receiver<Notice>), JournalError> {
+    pub fn start(config: AgentConfig) -> Result<(Self, mpsc::Receiver<Notice>), JournalError> {
         let journal = Journal::open(&config.state_dir)?;
         let (inputs, inbox) = mpsc::channel(1024);
         let (notices, notices_out) = mpsc::channel(16);
@@ -195,6 +195,8 @@ struct Runtime {
     sandboxes_wished: watch::Sender<BTreeSet<TaskId>>,
     description: Option<NodeDescription>,
     addresses: BTreeSet<IpAddr>,
+    /// No session is opened before the engine has said what it is, or this moment has come.
+    dial_from: Instant,
     node: Option<Arc<Node>>,
     logs: HashMap<u64, AbortHandle>,
     /// A full assignment set has been seen in this life: what is not in it is nobody's.
@@ -296,7 +298,8 @@ impl Runtime {
             sandboxes: None,
             sandboxes_wished: watch::Sender::default(),
             description: None,
-            addresses: BTreeSet::new(),
+            addresses: tell::addresses(),
+            dial_from: Instant::now() + DESCRIBE_LIMIT,
             node: None,
             logs: HashMap::new(),
             knows_all: false,
@@ -308,7 +311,9 @@ impl Runtime {
     }
 
     async fn run(mut self, mut inbox: mpsc::Receiver<Input>) {
-        let adopted = self.worker.adopt(self.journal.load_tasks(), self.clock.now());
+        let adopted = self
+            .worker
+            .adopt(self.journal.load_tasks(), self.clock.now());
         self.helpers = self.helpers();
         self.carry_out(adopted);
         self.settle();
@@ -354,7 +359,11 @@ impl Runtime {
         let heartbeat = self.heartbeat.map(|(_, at)| at);
         let leaving = self.leaving.as_ref().filter(|leaving| !leaving.is_done);
         let leaving = leaving.map(|leaving| leaving.at);
-        [worker, heartbeat, self.drain_at, leaving].into_iter().flatten().fold(far, Instant::min)
+        let dial = (!self.may_dial()).then_some(self.dial_from);
+        [worker, heartbeat, self.drain_at, leaving, dial]
+            .into_iter()
+            .flatten()
+            .fold(far, Instant::min)
     }
 
     fn take(&mut self, input: Input) {
@@ -365,7 +374,11 @@ impl Runtime {
                 number,
                 event,
             } => {
-                if self.deeds.get(&task).is_some_and(|(held, _)| *held == number) {
+                if self
+                    .deeds
+                    .get(&task)
+                    .is_some_and(|(held, _)| *held == number)
+                {
                     self.deeds.remove(&task);
                     self.event(task, event);
                 }
@@ -459,11 +472,17 @@ impl Runtime {
         while let Some(report) = self.session.take_report() {
             self.send(report);
         }
-        if self.drain_at.is_none() && self.worker.machines().any(|(_, machine)| machine.is_withdrawing()) {
+        if self.drain_at.is_none()
+            && self
+                .worker
+                .machines()
+                .any(|(_, machine)| machine.is_withdrawing())
+        {
             self.drain_at = Some(Instant::now() + DRAIN_PERIOD);
         }
+        let may_dial = self.may_dial();
         match &mut self.leaving {
-            None if self.link.is_none() => self.open_link(),
+            None if self.link.is_none() && may_dial => self.open_link(),
             Some(leaving) if !leaving.is_done => {
                 let mut machines = self.worker.machines();
                 let now = Instant::now();
@@ -476,6 +495,10 @@ impl Runtime {
             _ => {}
         }
         self.show();
+    }
+
+    fn may_dial(&self) -> bool {
+        self.description.is_some() || Instant::now() >= self.dial_from
     }
 
     fn show(&self) {
@@ -566,8 +589,13 @@ impl Runtime {
     }
 
     fn count_flows(&mut self) {
-        let draining = self.worker.machines().filter(|(_, machine)| machine.is_withdrawing());
-        let draining: Vec<_> = draining.map(|(_, machine)| machine.task().clone()).collect();
+        let draining = self
+            .worker
+            .machines()
+            .filter(|(_, machine)| machine.is_withdrawing());
+        let draining: Vec<_> = draining
+            .map(|(_, machine)| machine.task().clone())
+            .collect();
         if draining.is_empty() {
             return;
         }

@@ -136,7 +136,10 @@ impl Session {
         self.sequence += 1;
         let message = NodeMessage::Status {
             sequence: self.sequence,
-            updates: updates.iter().map(|(id, status)| (*id, status.clone())).collect(),
+            updates: updates
+                .iter()
+                .map(|(id, status)| (*id, status.clone()))
+                .collect(),
         };
         self.unstored.insert(self.sequence, updates);
         Some(message)

@@ -37,12 +37,18 @@ pub fn expand(text: &str, task: &Task, place: &Place) -> Result<String, ExpandEr
         };
         let trims_left = expression.starts_with("- ");
         let trims_right = expression.ends_with(" -");
-        out.push_str(if trims_left { before.trim_end() } else { before });
+        out.push_str(if trims_left {
+            before.trim_end()
+        } else {
+            before
+        });
         let bare = expression.trim_start_matches("- ").trim_end_matches(" -");
-        out.push_str(&value(bare.trim(), task, place).ok_or_else(|| ExpandError::Unknown {
-            template: text.to_owned(),
-            expression: bare.trim().to_owned(),
-        })?);
+        out.push_str(
+            &value(bare.trim(), task, place).ok_or_else(|| ExpandError::Unknown {
+                template: text.to_owned(),
+                expression: bare.trim().to_owned(),
+            })?,
+        );
         rest = if trims_right { next.trim_start() } else { next };
     }
     out.push_str(rest);

@@ -88,10 +88,18 @@ impl Engine {
         let Ok(mut lines) = self.logs(container, query).await else {
             return String::new();
         };
-        let last = lines.recv().await.map(|entry| entry.line).unwrap_or_default();
+        let last = lines
+            .recv()
+            .await
+            .map(|entry| entry.line)
+            .unwrap_or_default();
         let last = String::from_utf8_lossy(&last);
         let is_gates = gate::WORDS.iter().any(|start| last.starts_with(start));
-        if is_gates { last.trim().to_owned() } else { String::new() }
+        if is_gates {
+            last.trim().to_owned()
+        } else {
+            String::new()
+        }
     }
 
     async fn turn(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
@@ -239,19 +247,23 @@ impl Executor for Engine {
         };
         let docker = self.docker().await?;
         let made = docker.create_container(Some(options), body).await;
-        let made = made.map_err(|error| connection::failure("create container", &task.name, &error))?;
+        let made =
+            made.map_err(|error| connection::failure("create container", &task.name, &error))?;
         let hostname = match self.look(&made.id).await? {
             Some(found) => found.config.and_then(|config| config.hostname),
             None => None,
         };
-        self.files.write_hosts(task, spec, &hostname.unwrap_or_default())?;
+        self.files
+            .write_hosts(task, spec, &hostname.unwrap_or_default())?;
         Ok(made.id)
     }
 
     async fn start(&self, container: &str) -> Result<i64, Failure> {
         let _turn = self.turn().await;
         let docker = self.docker().await?;
-        let started = docker.start_container(container, None::<StartContainerOptions>).await;
+        let started = docker
+            .start_container(container, None::<StartContainerOptions>)
+            .await;
         match started {
             Ok(()) => {}
             // Runs already.
@@ -304,9 +316,9 @@ impl Executor for Engine {
         match self.inspect(container).await? {
             Observation::Exited { code, .. } => Ok(code),
             Observation::Missing | Observation::Created => Ok(0),
-            Observation::Running { .. } => {
-                Err(Failure::passing(format!("container {container} does not stop")))
-            }
+            Observation::Running { .. } => Err(Failure::passing(format!(
+                "container {container} does not stop"
+            ))),
         }
     }
 

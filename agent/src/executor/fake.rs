@@ -73,14 +73,21 @@ impl FakeExecutor {
 
     /// The next call of `verb` fails.
     pub fn fail(&self, verb: Verb, failure: Failure) {
-        self.held().faults.entry(verb).or_default().push_back(failure);
+        self.held()
+            .faults
+            .entry(verb)
+            .or_default()
+            .push_back(failure);
     }
 
     /// The container of `task`, if there is one.
     #[must_use]
     pub fn container_of(&self, task: TaskId) -> Option<FakeContainer> {
         let held = self.held();
-        let found = held.containers.values().find(|container| container.task == task);
+        let found = held
+            .containers
+            .values()
+            .find(|container| container.task == task);
         found.cloned()
     }
 
@@ -108,11 +115,16 @@ impl FakeExecutor {
         }
         let change = Change::Container(task, observation);
         // A watcher that does not listen looks again at its next resync.
-        held.watchers.retain(|watcher| watcher.try_send(change.clone()).is_ok());
+        held.watchers
+            .retain(|watcher| watcher.try_send(change.clone()).is_ok());
     }
 
     fn fault(&self, verb: Verb) -> Result<(), Failure> {
-        let fault = self.held().faults.get_mut(&verb).and_then(VecDeque::pop_front);
+        let fault = self
+            .held()
+            .faults
+            .get_mut(&verb)
+            .and_then(VecDeque::pop_front);
         fault.map_or(Ok(()), Err)
     }
 }
@@ -137,8 +149,13 @@ impl Executor for FakeExecutor {
         };
         let mut held = self.held();
         held.made += 1;
-        let health = if held.probed { Health::Starting } else { Health::Unprobed };
-        held.containers.retain(|_, container| container.task != task.id);
+        let health = if held.probed {
+            Health::Starting
+        } else {
+            Health::Unprobed
+        };
+        held.containers
+            .retain(|_, container| container.task != task.id);
         held.containers.insert(
             task.id.to_string(),
             FakeContainer {
@@ -156,7 +173,10 @@ impl Executor for FakeExecutor {
         self.fault(Verb::Start)?;
         let mut held = self.held();
         let pid = 1000 + held.made;
-        let found = held.containers.get_mut(container).ok_or_else(|| missing(container))?;
+        let found = held
+            .containers
+            .get_mut(container)
+            .ok_or_else(|| missing(container))?;
         if !matches!(found.observation, Observation::Running { .. }) {
             found.starts += 1;
             let health = found.health;
@@ -167,7 +187,10 @@ impl Executor for FakeExecutor {
 
     async fn await_program(&self, container: &str, _pid: i64) -> Result<Health, Failure> {
         let held = self.held();
-        let found = held.containers.get(container).ok_or_else(|| missing(container))?;
+        let found = held
+            .containers
+            .get(container)
+            .ok_or_else(|| missing(container))?;
         Ok(found.health)
     }
 
@@ -198,7 +221,9 @@ impl Executor for FakeExecutor {
 
     async fn remove(&self, task: TaskId, _container: Option<&str>) -> Result<(), Failure> {
         self.fault(Verb::Remove)?;
-        self.held().containers.retain(|_, container| container.task != task);
+        self.held()
+            .containers
+            .retain(|_, container| container.task != task);
         Ok(())
     }
 
@@ -230,7 +255,8 @@ impl Executor for FakeExecutor {
             None => return Err(missing(container)),
         };
         let skipped = query.tail.map_or(0, |tail| {
-            log.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX))
+            log.len()
+                .saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX))
         });
         let (sender, receiver) = mpsc::channel(log.len().max(1));
         for entry in log.into_iter().skip(skipped) {

@@ -107,7 +107,8 @@ impl Wiring for Kernel {
         let desired = Desired::of(state, self.node, &BTreeSet::new())
             .map_err(|error| failure("take network revision", revision, &error))?;
         let applied = self.dataplane().await?.apply(desired).await;
-        let applied = applied.map_err(|error| failure("apply network revision", revision, &error))?;
+        let applied =
+            applied.map_err(|error| failure("apply network revision", revision, &error))?;
         Ok(applied.revision)
     }
 
@@ -123,18 +124,25 @@ impl Wiring for Kernel {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&task.id);
         let sockets = made.open_resolver().await;
-        let sockets = sockets.map_err(|error| failure("open the resolver of task", task.id, &error))?;
+        let sockets =
+            sockets.map_err(|error| failure("open the resolver of task", task.id, &error))?;
         let attachment = self.resolver.attach_std(sockets.udp, sockets.tcp, asker);
         let attachment =
             attachment.map_err(|error| failure("serve the resolver of task", task.id, &error))?;
-        let mut resolvers = self.resolvers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut resolvers = self
+            .resolvers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         resolvers.insert(task.id, attachment);
         Ok(())
     }
 
     async fn retain(&self, tasks: &BTreeSet<TaskId>) {
         {
-            let mut resolvers = self.resolvers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut resolvers = self
+                .resolvers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             resolvers.retain(|task, _| tasks.contains(task));
         }
         let Some(dataplane) = self.dataplane.get() else {
@@ -161,7 +169,10 @@ impl Wiring for Kernel {
 
     async fn uninstall(&self) -> Result<(), Failure> {
         {
-            let mut resolvers = self.resolvers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut resolvers = self
+                .resolvers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             resolvers.clear();
         }
         self.resolver.publish(weft_dns::Zones::default());

@@ -59,10 +59,16 @@ impl Runtime {
                     Err(failure) => Err(failure),
                 }),
                 Action::Stop { grace } => Event::Stopped(match id {
-                    Ok(id) => match tokio::time::timeout(grace + STOP_MARGIN, executor.stop(id, grace)).await {
-                        Ok(stopped) => stopped,
-                        Err(_) => Err(Failure::passing("the engine does not stop the container")),
-                    },
+                    Ok(id) => {
+                        match tokio::time::timeout(grace + STOP_MARGIN, executor.stop(id, grace))
+                            .await
+                        {
+                            Ok(stopped) => stopped,
+                            Err(_) => {
+                                Err(Failure::passing("the engine does not stop the container"))
+                            }
+                        }
+                    }
                     Err(_) => Ok(0),
                 }),
                 Action::Remove => Event::Removed(executor.remove(task, held).await),
@@ -88,7 +94,11 @@ impl Runtime {
 
     /// Asks how the container of one task is, outside its machine's steps.
     pub(super) fn look_at(&self, task: TaskId) {
-        let Some(container) = self.worker.machine(&task).and_then(|machine| machine.container()) else {
+        let Some(container) = self
+            .worker
+            .machine(&task)
+            .and_then(|machine| machine.container())
+        else {
             return;
         };
         let container = container.to_owned();

@@ -176,7 +176,9 @@ impl Runtime {
                 self.session.redirected(lead.as_deref());
             }
             ManagerMessage::Removed => {
-                tracing::warn!("this node was removed from the cluster: stopping its tasks; run `docker swarm leave` here to join again");
+                tracing::warn!(
+                    "this node was removed from the cluster: stopping its tasks; run `docker swarm leave` here to join again"
+                );
                 self.forget_all_tasks();
                 self.notice(Notice::Removed);
             }
@@ -227,7 +229,9 @@ impl Runtime {
         };
         if self.leaving.is_some() {
             // Nothing new is begun here, but what runs may be told that it can stop.
-            assignment.tasks.retain(|task| self.worker.machine(&task.id).is_some());
+            assignment
+                .tasks
+                .retain(|task| self.worker.machine(&task.id).is_some());
         }
         let outcome = self.worker.assign(assignment, self.clock.now());
         self.carry_out(outcome);
@@ -289,7 +293,11 @@ async fn follow(
         let Some(message) = next else {
             return format!("manager {addr} ended the session");
         };
-        if inputs.send(Input::Link(LinkEvent::Message(message))).await.is_err() {
+        if inputs
+            .send(Input::Link(LinkEvent::Message(message)))
+            .await
+            .is_err()
+        {
             return String::new();
         }
     }

@@ -3,10 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::timeout};
-use weft_proto::{
-    LogItem, LogLine, LogSelector,
-    dispatcher::NodeMessage,
-};
+use weft_proto::{LogItem, LogLine, LogSelector, dispatcher::NodeMessage};
 use weft_types::{Labels, NodeId, ServiceId, TaskId};
 
 use super::{Input, Runtime};

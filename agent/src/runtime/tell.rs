@@ -22,9 +22,6 @@ pub(super) fn hostname() -> String {
 /// Tells engine, resources and addresses, now and when they change.
 pub(super) async fn describe(executor: Arc<dyn Executor>, inputs: mpsc::Sender<Input>) {
     loop {
-        if inputs.send(Input::Addresses(addresses())).await.is_err() {
-            return;
-        }
         let pause = match executor.describe().await {
             Ok(mut description) => {
                 // The engine may have been started under another name.
@@ -41,12 +38,15 @@ pub(super) async fn describe(executor: Arc<dyn Executor>, inputs: mpsc::Sender<I
             }
         };
         sleep(pause).await;
+        if inputs.send(Input::Addresses(addresses())).await.is_err() {
+            return;
+        }
     }
 }
 
 /// All global addresses of the host's interfaces, both families. Interfaces of sandboxes and
 /// bridges are the host's too: a task may reach it there.
-fn addresses() -> BTreeSet<IpAddr> {
+pub(super) fn addresses() -> BTreeSet<IpAddr> {
     let Ok(interfaces) = getifaddrs() else {
         return BTreeSet::new();
     };
@@ -65,8 +65,6 @@ fn addresses() -> BTreeSet<IpAddr> {
 fn is_global(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
-        IpAddr::V6(v6) => {
-            !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified()
-        }
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
     }
 }

@@ -10,12 +10,16 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use weft_docker::DoorConfig;
 
-use self::{membership::{Handle, Membership}, place::Place};
+use self::{
+    membership::{Handle, Membership},
+    place::Place,
+};
 
 /// Docker Swarm mode, rebuilt networking-first.
 #[derive(Debug, Parser)]
@@ -63,7 +67,15 @@ pub(crate) struct AgentFlags {
 
 fn main() -> ExitCode {
     let command = Command::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+    let wished = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+    let mut filter = EnvFilter::new(&wished);
+    // Libraries that say a lot at every level: heard only when asked for by name.
+    for quiet in ["openraft=warn"].iter().chain(&weft_dns::QUIET) {
+        let target = quiet.split('=').next().unwrap_or_default();
+        if let (false, Ok(directive)) = (wished.contains(target), quiet.parse()) {
+            filter = filter.add_directive(directive);
+        }
+    }
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -101,6 +113,7 @@ fn in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
 }
 
 async fn run(flags: AgentFlags) -> Result<()> {
+    raise_file_limit();
     let place = Place::open(flags.clone())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -116,9 +129,23 @@ async fn run(flags: AgentFlags) -> Result<()> {
         group: flags.socket_group,
         engine_socket: flags.engine,
     };
-    let served = weft_docker::serve(door, Arc::new(Handle(Arc::clone(&membership))), stop.cancelled_owned()).await;
+    let served = weft_docker::serve(
+        door,
+        Arc::new(Handle(Arc::clone(&membership))),
+        stop.cancelled_owned(),
+    )
+    .await;
     membership.shutdown().await;
     served.with_context(|| format!("the front door at {} failed", flags.socket.display()))
+}
+
+/// Each sandbox and each client of its resolver costs file descriptors.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files; many tasks may exceed it");
+    }
 }
 
 async fn stop_on_signal(stop: CancellationToken) {
@@ -135,7 +162,9 @@ async fn stop_on_signal(stop: CancellationToken) {
             tracing::info!("stopping; tasks and network stay as they are");
             stop.cancel();
         }
-        Err(error) => tracing::error!(%error, "cannot listen for signals; only SIGKILL will end this agent"),
+        Err(error) => {
+            tracing::error!(%error, "cannot listen for signals; only SIGKILL will end this agent")
+        }
     }
 }
 

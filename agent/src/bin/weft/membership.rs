@@ -20,7 +20,10 @@ use weft_agent::{
     Notice,
     executor::{Executor, engine::Engine},
 };
-use weft_control::runtime::{InitOptions, Manager};
+use weft_control::{
+    raft::Seal,
+    runtime::{InitOptions, Manager},
+};
 use weft_docker::{
     InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl, NotManager,
     address::{self, MANAGER_PORT},
@@ -50,6 +53,8 @@ const JOIN_PAUSE: Duration = Duration::from_millis(500);
 /// How long `init` and `join` wait for the node's first session.
 const WELCOME_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long the engine may take to say what it is before `init` goes on without it.
+const DESCRIBE_LIMIT: Duration = Duration::from_secs(3);
 /// Between two looks at the certificate's age.
 const CERTIFICATE_PERIOD: Duration = Duration::from_secs(60);
 
@@ -81,17 +86,27 @@ impl Membership {
     }
 
     fn standing(&self) -> Standing {
-        self.now.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.now
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
     }
 
     fn amend(&self, change: impl FnOnce(&mut Standing)) {
-        change(&mut self.now.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+        change(
+            &mut self
+                .now
+                .write()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
     }
 
     fn managers(&self, seat: &Seat) -> Vec<SocketAddr> {
         let glance = seat.agent.glance().borrow().clone();
         let known = glance.managers.iter().map(|(_, addr)| *addr);
-        let mut all: Vec<SocketAddr> = known.chain(seat.settings.managers.iter().copied()).collect();
+        let mut all: Vec<SocketAddr> = known
+            .chain(seat.settings.managers.iter().copied())
+            .collect();
         let mut seen = std::collections::BTreeSet::new();
         all.retain(|addr| seen.insert(*addr));
         all
@@ -112,7 +127,10 @@ impl Membership {
             Ok(())
         });
         if let Err(error) = resumed {
-            tracing::error!(error = format!("{error:#}"), "cannot take up this node's membership");
+            tracing::error!(
+                error = format!("{error:#}"),
+                "cannot take up this node's membership"
+            );
             let hint = format!("{error:#}; run `docker swarm leave --force` to start anew");
             self.amend(|now| {
                 now.state = LocalState::Error;
@@ -188,7 +206,11 @@ impl Membership {
     /// One step towards the role wished: certificate first, then the manager.
     async fn settle_role(&self, seat: &Arc<Seat>, wished: Option<Role>) -> anyhow::Result<()> {
         let standing = self.standing();
-        if !standing.seat.as_ref().is_some_and(|held| Arc::ptr_eq(held, seat)) {
+        if !standing
+            .seat
+            .as_ref()
+            .is_some_and(|held| Arc::ptr_eq(held, seat))
+        {
             return Ok(());
         }
         let dir = self.place.state_dir();
@@ -210,7 +232,12 @@ impl Membership {
             }
             _ => held,
         };
+        let is_locked = role == Role::Manager
+            && standing.manager.is_none()
+            && Seal::is_locked(&dir.join("raft"))?;
         match (role, &standing.manager) {
+            // Only the user can go on from here.
+            (Role::Manager, None) if is_locked => self.amend(|now| now.state = LocalState::Locked),
             (Role::Manager, None) => {
                 let manager =
                     role::start(dir, &seat.settings, &seat.credentials, &managers).await?;
@@ -257,10 +284,12 @@ impl Membership {
     async fn describe(&self) -> NodeDescription {
         let flags = &self.place.flags;
         let described = match Engine::new(flags.engine.clone(), flags.state_dir.clone()) {
-            Ok(engine) => engine.describe().await.ok(),
+            Ok(engine) => tokio::time::timeout(DESCRIBE_LIMIT, engine.describe())
+                .await
+                .ok(),
             Err(_) => None,
         };
-        let mut description = described.unwrap_or_default();
+        let mut description = described.and_then(Result::ok).unwrap_or_default();
         let hostname = nix::unistd::gethostname().unwrap_or_default();
         description.hostname = hostname.to_string_lossy().into_owned();
         description
@@ -291,7 +320,8 @@ fn addresses(
     let listen = address::listen(listen, &interfaces)?;
     let advertise = if advertise.is_empty() && !listen.ip().is_unspecified() {
         listen
-    } else if let (true, Some(local)) = (advertise.is_empty(), remote.and_then(interface::towards)) {
+    } else if let (true, Some(local)) = (advertise.is_empty(), remote.and_then(interface::towards))
+    {
         SocketAddr::new(local, listen.port())
     } else {
         address::advertise(advertise, listen.port(), &interfaces)?
@@ -323,7 +353,8 @@ async fn remote(text: &str) -> Result<SocketAddr, ControlError> {
     };
     let found = tokio::net::lookup_host(&target).await;
     let found = found.ok().and_then(|mut found| found.next());
-    found.ok_or_else(|| ControlError::invalid(format!("cannot resolve the remote address {text:?}")))
+    found
+        .ok_or_else(|| ControlError::invalid(format!("cannot resolve the remote address {text:?}")))
 }
 
 /// The membership as the front door asks for it.
@@ -377,7 +408,9 @@ impl NodeControl for Handle {
         };
         let credentials = manager.credentials();
         let node = credentials.identity().node;
-        let seat = self.sit(settings, credentials, Some(manager)).map_err(unknown)?;
+        let seat = self
+            .sit(settings, credentials, Some(manager))
+            .map_err(unknown)?;
         if !seat.await_welcome(WELCOME_LIMIT).await {
             tracing::warn!("this node's own manager has not welcomed it yet; going on");
         }
@@ -437,9 +470,14 @@ impl NodeControl for Handle {
         if let Some(seat) = &standing.seat
             && let Err(error) = seat.clear().await
         {
-            tracing::error!(error = format!("{error:#}"), "leaving, but something stays behind");
+            tracing::error!(
+                error = format!("{error:#}"),
+                "leaving, but something stays behind"
+            );
             if !force {
-                return Err(unknown(error.context("use `--force` to leave all the same")));
+                return Err(unknown(
+                    error.context("use `--force` to leave all the same"),
+                ));
             }
         }
         if let Some(manager) = &standing.manager {
@@ -452,11 +490,26 @@ impl NodeControl for Handle {
         self.place.forget().map_err(unknown)
     }
 
-    async fn unlock(&self, _key: &str) -> Result<(), ControlError> {
-        Err(ControlError::new(
-            weft_proto::ErrorCode::Unimplemented,
-            "locking managers is not supported by weft yet",
-        ))
+    async fn unlock(&self, key: &str) -> Result<(), ControlError> {
+        let _one = self.change.lock().await;
+        let standing = self.standing();
+        let Some(seat) = standing
+            .seat
+            .filter(|_| standing.state == LocalState::Locked)
+        else {
+            return Err(ControlError::new(
+                weft_proto::ErrorCode::AlreadyExists,
+                "swarm is not locked",
+            ));
+        };
+        let config = role::config(self.place.state_dir(), &seat.settings);
+        let manager = Manager::unlock(config, seat.credentials.clone(), key).await?;
+        self.amend(|now| {
+            now.state = LocalState::Active;
+            now.manager = Some(manager);
+            now.error.clear();
+        });
+        Ok(())
     }
 
     async fn status(&self) -> LocalStatus {
@@ -468,9 +521,20 @@ impl NodeControl for Handle {
                 ..LocalStatus::default()
             };
         };
+        if standing.state == LocalState::Locked {
+            return LocalStatus {
+                state: standing.state,
+                node_addr: seat.settings.advertise.ip().to_string(),
+                error: NotManager::Locked.to_string(),
+                ..LocalStatus::default()
+            };
+        }
         let glance = seat.agent.glance().borrow().clone();
         let identity = seat.credentials.identity();
-        let managers = glance.managers.iter().map(|(id, addr)| (*id, addr.to_string()));
+        let managers = glance
+            .managers
+            .iter()
+            .map(|(id, addr)| (*id, addr.to_string()));
         LocalStatus {
             state: standing.state,
             node_id: Some(identity.node),
@@ -491,6 +555,7 @@ impl NodeControl for Handle {
         };
         match standing.manager {
             Some(manager) => Ok(manager),
+            None if standing.state == LocalState::Locked => Err(NotManager::Locked),
             None if seat.credentials.identity().role == Role::Manager => Err(NotManager::Starting),
             None => Err(NotManager::Worker),
         }
@@ -519,7 +584,9 @@ impl Membership {
             .seat
             .filter(|seat| seat.credentials.identity().role == Role::Manager)
             .ok_or_else(|| {
-                ControlError::precondition("only a manager can force a new cluster: run this on one")
+                ControlError::precondition(
+                    "only a manager can force a new cluster: run this on one",
+                )
             })?;
         if let Some(manager) = standing.manager {
             self.amend(|now| now.manager = None);
@@ -559,7 +626,8 @@ impl Membership {
 /// Asks each of `remotes` for a certificate until one gives it or refuses for good.
 async fn ask_in(remotes: &[SocketAddr], wish: &JoinWish) -> Result<Identity, ControlError> {
     let deadline = Instant::now() + JOIN_LIMIT;
-    let mut last = ControlError::invalid("must provide at least one remote address of a node to join");
+    let mut last =
+        ControlError::invalid("must provide at least one remote address of a node to join");
     while Instant::now() < deadline {
         for addr in remotes {
             match dial::join(*addr, wish).await {

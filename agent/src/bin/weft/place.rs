@@ -35,10 +35,14 @@ impl Place {
     /// Makes the directories and takes the lock.
     pub(crate) fn open(flags: AgentFlags) -> Result<Self> {
         let dir = &flags.state_dir;
-        let made = fs::DirBuilder::new().recursive(true).mode(0o711).create(dir);
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(dir);
         made.with_context(|| format!("cannot make the state directory {}", dir.display()))?;
         let path = dir.join("lock");
-        let file = fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let file =
+            fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
             anyhow::anyhow!(
                 "cannot lock {}: {error}; another weft agent runs with this state directory: stop it first, or name another with --state-dir",

@@ -80,7 +80,9 @@ pub(crate) async fn start(
         credentials.clone(),
         others.copied().collect(),
     );
-    started.await.context("cannot start the manager of this node")
+    started
+        .await
+        .context("cannot start the manager of this node")
 }
 
 /// Stops the manager of this node, which is none any more, and removes its log.

@@ -72,7 +72,9 @@ impl Seat {
     pub(crate) async fn await_welcome(&self, limit: Duration) -> bool {
         let mut glance = self.agent.glance();
         let welcome = glance.wait_for(|glance| glance.is_connected);
-        tokio::time::timeout(limit, welcome).await.is_ok_and(|waited| waited.is_ok())
+        tokio::time::timeout(limit, welcome)
+            .await
+            .is_ok_and(|waited| waited.is_ok())
     }
 
     /// Stops and removes all tasks and the network.
@@ -81,7 +83,10 @@ impl Seat {
         let mut glance = self.agent.glance();
         let empty = glance.wait_for(|glance| glance.is_empty);
         if tokio::time::timeout(LEAVE_LIMIT, empty).await.is_err() {
-            tracing::warn!("tasks of this node did not stop in {} s; removing their containers", LEAVE_LIMIT.as_secs());
+            tracing::warn!(
+                "tasks of this node did not stop in {} s; removing their containers",
+                LEAVE_LIMIT.as_secs()
+            );
         }
         remove_containers(&self.engine).await?;
         self.engine.forget();
@@ -91,7 +96,10 @@ impl Seat {
 }
 
 async fn remove_containers(engine: &Engine) -> Result<()> {
-    let listed = engine.list().await.map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let listed = engine
+        .list()
+        .await
+        .map_err(|failure| anyhow::anyhow!("{failure}"))?;
     for found in listed {
         let removed = engine.remove(found.task, Some(&found.container)).await;
         removed
@@ -110,7 +118,8 @@ pub(crate) async fn remove_everything(place: &Place) -> Result<()> {
         .context("cannot remove the containers of tasks; start the engine and run this again")?;
     engine.forget();
     if let Some(settings) = place.load_settings()? {
-        let dataplane = weft_dataplane::Dataplane::start(dataplane_config(place, &settings)).await?;
+        let dataplane =
+            weft_dataplane::Dataplane::start(dataplane_config(place, &settings)).await?;
         dataplane.uninstall().await?;
     }
     place.forget()

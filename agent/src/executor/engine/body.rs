@@ -66,7 +66,11 @@ pub(super) fn body(
     image: &ImageFacts,
     files: &HostFiles,
 ) -> Result<Value, Refusal> {
-    let spec = task.spec.container_spec.as_ref().ok_or(Refusal::NoContainer)?;
+    let spec = task
+        .spec
+        .container_spec
+        .as_ref()
+        .ok_or(Refusal::NoContainer)?;
     refuse_rest("ContainerSpec.", &spec.rest)?;
     if let Some(isolation) = spec.isolation.as_deref()
         && !matches!(isolation, "" | "default")
@@ -131,7 +135,11 @@ fn command_line(spec: &ContainerSpec, image: &ImageFacts) -> Result<Vec<String>,
     let mut line = vec![GATE_TARGET.to_owned()];
     if command.is_empty() {
         line.extend(image.entrypoint.iter().cloned());
-        line.extend(if args.is_empty() { image.cmd.clone() } else { args });
+        line.extend(if args.is_empty() {
+            image.cmd.clone()
+        } else {
+            args
+        });
     } else {
         line.extend(command);
         line.extend(args);
@@ -177,7 +185,10 @@ fn environment(task: &Task, spec: &ContainerSpec, place: &Place) -> Result<Vec<S
             discrete_resource_spec,
         } = resource;
         if let Some(named) = named_resource_spec {
-            given.entry(named.kind.clone()).or_default().push(named.value.clone());
+            given
+                .entry(named.kind.clone())
+                .or_default()
+                .push(named.value.clone());
         }
         if let Some(discrete) = discrete_resource_spec {
             let values = given.entry(discrete.kind.clone()).or_default();
@@ -254,7 +265,10 @@ fn host_config(
         && !driver.name.is_empty()
     {
         let options = driver.options.clone().unwrap_or_default();
-        set("LogConfig", json!({ "Type": driver.name, "Config": options }));
+        set(
+            "LogConfig",
+            json!({ "Type": driver.name, "Config": options }),
+        );
     }
     Ok(config)
 }
@@ -289,14 +303,22 @@ fn mount(wish: &Mount, task: &Task, place: &Place) -> Result<Value, Refusal> {
         field: "mount".to_owned(),
         value: wish.target.clone(),
     })?;
-    mount["Type"] = json!(if wish.kind.is_empty() { "volume" } else { &wish.kind });
+    mount["Type"] = json!(if wish.kind.is_empty() {
+        "volume"
+    } else {
+        &wish.kind
+    });
     mount["Source"] = json!(expand(&wish.source, task, place)?);
     mount["Target"] = json!(expand(&wish.target, task, place)?);
     let volume = mount.get_mut("VolumeOptions");
     if let Some(volume) = volume {
         expand_values(volume.get_mut("Labels"), task, place)?;
         let driver = volume.get_mut("DriverConfig");
-        expand_values(driver.and_then(|driver| driver.get_mut("Options")), task, place)?;
+        expand_values(
+            driver.and_then(|driver| driver.get_mut("Options")),
+            task,
+            place,
+        )?;
     }
     Ok(mount)
 }
@@ -343,7 +365,10 @@ fn security(spec: &ContainerSpec) -> Result<Vec<String>, Refusal> {
             ("Seccomp" | "AppArmor", "" | "default") => {}
             ("Seccomp", "unconfined") => options.push("seccomp=unconfined".to_owned()),
             ("Seccomp", "custom") => {
-                let profile = wish.get("Profile").and_then(Value::as_str).unwrap_or_default();
+                let profile = wish
+                    .get("Profile")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
                 options.push(format!("seccomp={}", decode(profile)));
             }
             ("AppArmor", "disabled") => options.push("apparmor=unconfined".to_owned()),

@@ -37,7 +37,9 @@ impl Connection {
                 self.socket.display()
             ))
         })?;
-        Ok(docker.clone().with_timeout(Duration::from_secs(PATIENCE_SECS)))
+        Ok(docker
+            .clone()
+            .with_timeout(Duration::from_secs(PATIENCE_SECS)))
     }
 }
 
@@ -54,9 +56,9 @@ pub(super) fn failure(verb: &str, object: &str, error: &Error) -> Failure {
     match error {
         Error::DockerResponseServerError { message, .. } => Failure::lasting(message.trim()),
         Error::DockerStreamError { error } => Failure::lasting(error.trim()),
-        Error::JsonDataError { message, .. } => {
-            Failure::lasting(format!("cannot {verb} {object}: the engine's answer is not understood: {message}"))
-        }
+        Error::JsonDataError { message, .. } => Failure::lasting(format!(
+            "cannot {verb} {object}: the engine's answer is not understood: {message}"
+        )),
         other => Failure::passing(format!("cannot {verb} {object}: {other}")),
     }
 }

@@ -78,8 +78,10 @@ impl TaskFiles {
     fn mount_delivered(&self) -> Result<(), FilesError> {
         let dir = self.delivered();
         let here = fs::metadata(&dir).map_err(named("look at", &dir))?;
-        let above = fs::metadata(self.state_dir.as_path()).map_err(named("look at", &self.state_dir))?;
-        if std::os::unix::fs::MetadataExt::dev(&here) != std::os::unix::fs::MetadataExt::dev(&above) {
+        let above =
+            fs::metadata(self.state_dir.as_path()).map_err(named("look at", &self.state_dir))?;
+        if std::os::unix::fs::MetadataExt::dev(&here) != std::os::unix::fs::MetadataExt::dev(&above)
+        {
             return Ok(());
         }
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -145,7 +147,9 @@ impl TaskFiles {
             match fs::remove_dir_all(&dir) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(dir = %dir.display(), %error, "cannot remove a task's files"),
+                Err(error) => {
+                    tracing::warn!(dir = %dir.display(), %error, "cannot remove a task's files")
+                }
             }
         }
     }

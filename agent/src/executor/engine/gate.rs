@@ -55,7 +55,9 @@ fn is_held(pid: i64) -> bool {
     }
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let children = children.unwrap_or_default();
-    let mut children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    let mut children = children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok());
     children.any(is_gate)
 }
 

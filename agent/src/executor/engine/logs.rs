@@ -48,7 +48,9 @@ pub(super) async fn open(
         stderr: true,
         timestamps: true,
         since: i32::try_from(since_secs).unwrap_or(0),
-        tail: query.tail.map_or_else(|| "all".to_owned(), |tail| tail.to_string()),
+        tail: query
+            .tail
+            .map_or_else(|| "all".to_owned(), |tail| tail.to_string()),
         ..LogsOptions::default()
     };
     let mut output = Box::pin(docker.logs(container, Some(options)));

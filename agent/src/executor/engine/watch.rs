@@ -44,7 +44,9 @@ async fn follow(engine: &Engine, changes: &mpsc::Sender<Change>) {
         ("label".to_owned(), vec![TASK_LABEL.to_owned()]),
         (
             "event".to_owned(),
-            ["die", "destroy", "health_status"].map(str::to_owned).to_vec(),
+            ["die", "destroy", "health_status"]
+                .map(str::to_owned)
+                .to_vec(),
         ),
     ]);
     let options = EventsOptions {
@@ -84,7 +86,12 @@ async fn follow(engine: &Engine, changes: &mpsc::Sender<Change>) {
 
 async fn change(engine: &Engine, event: EventMessage) -> Option<Change> {
     let actor = event.actor?;
-    let task: TaskId = actor.attributes.as_ref()?.get(TASK_ID_LABEL)?.parse().ok()?;
+    let task: TaskId = actor
+        .attributes
+        .as_ref()?
+        .get(TASK_ID_LABEL)?
+        .parse()
+        .ok()?;
     let container = actor.id?;
     let action = event.action?;
     let observation = match action.as_str() {

@@ -45,11 +45,18 @@ fn made_by(task_spec: Value) -> Result<Value, Refusal> {
 #[test]
 fn the_images_own_words_go_behind_the_gate() {
     let body = made(json!({ "Image": "web" })).expect("a body");
-    assert_eq!(body["Entrypoint"], json!(["/.weft-gate", "/entry", "serve"]));
+    assert_eq!(
+        body["Entrypoint"],
+        json!(["/.weft-gate", "/entry", "serve"])
+    );
     assert_eq!(body["Cmd"], json!([]));
     let body = made(json!({ "Image": "web", "Args": ["one", "two"] })).expect("a body");
-    assert_eq!(body["Entrypoint"], json!(["/.weft-gate", "/entry", "one", "two"]));
-    let body = made(json!({ "Image": "web", "Command": ["sh"], "Args": ["-c", "x"] })).expect("a body");
+    assert_eq!(
+        body["Entrypoint"],
+        json!(["/.weft-gate", "/entry", "one", "two"])
+    );
+    let body =
+        made(json!({ "Image": "web", "Command": ["sh"], "Args": ["-c", "x"] })).expect("a body");
     assert_eq!(body["Entrypoint"], json!(["/.weft-gate", "sh", "-c", "x"]));
 }
 
@@ -81,7 +88,11 @@ fn templates_are_filled_in_and_resources_named() {
     });
     let body = made(spec).expect("a body");
     assert_eq!(body["Hostname"], "h-2-n1");
-    let env = json!(["TIER=front", "ID=0000000000000000000000001", "DOCKER_RESOURCE_GPU=g1,g2"]);
+    let env = json!([
+        "TIER=front",
+        "ID=0000000000000000000000001",
+        "DOCKER_RESOURCE_GPU=g1,g2"
+    ]);
     assert_eq!(body["Env"], env);
     assert_eq!(body["HostConfig"]["Mounts"][0]["Source"], "v-2");
     let refused = made(json!({ "Image": "web", "Hostname": "{{.Service.Nosuch}}" }));
@@ -121,25 +132,52 @@ fn limits_reservations_and_log_driver_reach_the_engine() {
     assert_eq!(config["Memory"], 1_048_576);
     assert_eq!(config["PidsLimit"], 7);
     assert_eq!(config["MemoryReservation"], 4096);
-    assert_eq!(config["LogConfig"], json!({ "Type": "json-file", "Config": { "max-size": "1m" } }));
+    assert_eq!(
+        config["LogConfig"],
+        json!({ "Type": "json-file", "Config": { "max-size": "1m" } })
+    );
     assert_eq!(config["Init"], true);
     assert_eq!(config["CapAdd"], json!(["CAP_NET_ADMIN"]));
-    assert_eq!(config["SecurityOpt"], json!(["no-new-privileges", "seccomp=unconfined"]));
+    assert_eq!(
+        config["SecurityOpt"],
+        json!(["no-new-privileges", "seccomp=unconfined"])
+    );
     assert_eq!(config["Sysctls"], json!({ "net.core.somaxconn": "9" }));
-    assert_eq!(config["Ulimits"], json!([{ "Name": "nofile", "Hard": 9, "Soft": 8 }]));
+    assert_eq!(
+        config["Ulimits"],
+        json!([{ "Name": "nofile", "Hard": 9, "Soft": 8 }])
+    );
 }
 
 #[test]
 fn what_is_not_known_is_refused_by_name() {
     for (spec, named) in [
-        (json!({ "Image": "web", "Brandnew": 1 }), "ContainerSpec.Brandnew"),
-        (json!({ "Image": "web", "Isolation": "hyperv" }), "ContainerSpec.Isolation"),
-        (json!({ "Image": "web", "Mounts": [{ "Type": "npipe", "Target": "/x" }] }), "mount type"),
-        (json!({ "Image": "web", "Privileges": { "CredentialSpec": { "File": "x" } } }), "Privileges.CredentialSpec"),
-        (json!({ "Image": "web", "Healthcheck": { "Brandnew": 1 } }), "Healthcheck.Brandnew"),
+        (
+            json!({ "Image": "web", "Brandnew": 1 }),
+            "ContainerSpec.Brandnew",
+        ),
+        (
+            json!({ "Image": "web", "Isolation": "hyperv" }),
+            "ContainerSpec.Isolation",
+        ),
+        (
+            json!({ "Image": "web", "Mounts": [{ "Type": "npipe", "Target": "/x" }] }),
+            "mount type",
+        ),
+        (
+            json!({ "Image": "web", "Privileges": { "CredentialSpec": { "File": "x" } } }),
+            "Privileges.CredentialSpec",
+        ),
+        (
+            json!({ "Image": "web", "Healthcheck": { "Brandnew": 1 } }),
+            "Healthcheck.Brandnew",
+        ),
     ] {
         let refused = made(spec).expect_err("a refusal");
-        assert!(refused.to_string().contains(named), "{refused} should name {named}");
+        assert!(
+            refused.to_string().contains(named),
+            "{refused} should name {named}"
+        );
     }
     let empty = made(json!({ "Image": "web", "Brandnew": null, "Isolation": "default" }));
     assert!(empty.is_ok(), "what says nothing is no wish: {empty:?}");
