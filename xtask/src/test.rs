@@ -21,6 +21,10 @@ pub(crate) fn test() -> Result<()> {
     let mut count = Count::default();
     println!("-- house rules");
     count.judge(&tidy::tidy());
+    println!("-- building every test");
+    run("cargo test --workspace --quiet --no-run")
+        .dir(place::root())
+        .show()?;
     println!("-- on the host, and with programs loaded");
     // One crate's failure must not hide the next one's.
     count.add("cargo test --workspace --exclude weft-tests --no-fail-fast")?;
