@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -65,6 +65,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), DoorError> {
     let listener = listen(&config).await?;
+    let ours = fs::metadata(&config.socket).ok().map(|file| file.ino());
     let (running, stop) = watch::channel(());
     let engine = Engine::at(&config.engine_socket);
     let door = Arc::new(Door::new(engine, node, stop));
@@ -74,7 +75,12 @@ pub async fn serve(
         () = shutdown => {}
     }
     drop(running);
-    if let Err(error) = fs::remove_file(&config.socket) {
+    // Somebody else may listen under this name by now.
+    let still = fs::metadata(&config.socket).ok().map(|file| file.ino());
+    if ours.is_some()
+        && still == ours
+        && let Err(error) = fs::remove_file(&config.socket)
+    {
         tracing::debug!(%error, "socket already gone");
     }
     Ok(())

@@ -290,6 +290,7 @@ async fn a_worker_shows_the_networks_it_uses() {
         addr: format!("192.0.2.1{number}").parse().unwrap(),
         addresses: Default::default(),
         alive: true,
+        wireguard: None,
     };
     let endpoint = |on: u128| NetEndpoint {
         task: Id::numbered(on),

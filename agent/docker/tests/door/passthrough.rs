@@ -249,4 +249,10 @@ async fn the_socket_is_its_group_s_and_goes_with_the_door() {
     bed.close().await;
     assert!(!bed.socket.exists());
     assert!(bed.folder.path().exists());
+
+    let mut bed = Bed::new(FakeNode::inactive()).await;
+    std::fs::remove_file(&bed.socket).unwrap();
+    let _other = UnixListener::bind(&bed.socket).unwrap();
+    bed.close().await;
+    assert!(bed.socket.exists(), "another's socket was removed");
 }
