@@ -53,6 +53,7 @@ pub(crate) fn node(number: u32) -> Node {
         index: number,
         data_path_addr: format!("192.0.2.{}", 10 + number).parse().ok(),
         addresses: std::collections::BTreeSet::new(),
+        wireguard: None,
         applied_revision: 0,
         certificate: Version::default(),
     }

@@ -54,6 +54,18 @@ pub struct NetNode {
     pub addresses: BTreeSet<IpAddr>,
     /// Whether managers think it alive. A node's own probes may know better.
     pub alive: bool,
+    /// How it is reached for networks that are encrypted; `None` until it told.
+    #[serde(default)]
+    pub wireguard: Option<WireGuardPeer>,
+}
+
+/// How a node is reached inside the encrypted underlay, besides its underlay address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireGuardPeer {
+    /// Its public key: a point of Curve25519.
+    pub key: [u8; 32],
+    /// UDP port it listens on, host order.
+    pub port: u16,
 }
 
 /// A network, as a node needs it.

@@ -222,6 +222,9 @@ pub struct Node {
     /// Internal. All global addresses of its interfaces, both families.
     #[serde(default)]
     pub addresses: std::collections::BTreeSet<IpAddr>,
+    /// Internal. Its key and port for networks that are encrypted.
+    #[serde(default)]
+    pub wireguard: Option<crate::netstate::WireGuardPeer>,
     /// Internal. Network revision that this node's kernel holds.
     #[serde(default)]
     pub applied_revision: u64,

@@ -129,6 +129,7 @@ mod tests {
                 addr: "192.0.2.11".parse().unwrap(),
                 addresses: ["2001:db8::11".parse().unwrap()].into(),
                 alive: true,
+                wireguard: None,
             },
         );
         state.endpoints.insert(

@@ -33,6 +33,8 @@ pub enum NodeMessage {
     Description(Box<NodeDescription>),
     /// The addresses of its interfaces have changed; all of them.
     Addresses(std::collections::BTreeSet<std::net::IpAddr>),
+    /// Its key and port for networks that are encrypted. Sent after each Hello, and when they change.
+    WireGuard(weft_types::netstate::WireGuardPeer),
     /// Where tasks were seen. Sent again until acknowledged by [`ManagerMessage::StatusStored`].
     Status {
         /// Number of this report, growing within the session.

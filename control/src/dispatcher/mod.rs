@@ -11,10 +11,10 @@ mod tests;
 mod withdrawal;
 
 pub use assignment::assignments;
-pub use netstate::project;
+pub use netstate::{network_differs, project};
 pub use registration::{
     HEARTBEATS_MISSED, HEARTBEATS_MISSED_UNKNOWN, Registration, addresses, describe, down,
-    heartbeat_period, is_empty, leave, register, unknown,
+    heartbeat_period, is_empty, leave, register, unknown, wireguard,
 };
 pub use status::status;
 pub use withdrawal::{Acks, withdraw};

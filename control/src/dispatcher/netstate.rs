@@ -6,7 +6,7 @@ use std::{
 };
 
 use weft_types::{
-    NetworkId, NodeId, TaskState,
+    BackendId, NetworkId, NodeId, TaskState,
     netstate::{EndpointPhase, NetEndpoint, NetNetwork, NetNode, NetService, NetState},
     network::Network,
     node::{Node, NodeState},
@@ -15,10 +15,13 @@ use weft_types::{
 };
 
 use super::assignment;
-use crate::store::View;
+use crate::store::{Differences, View};
 
 /// The UDP port of VXLAN when the cluster names none.
 const DEFAULT_DATA_PATH_PORT: u16 = 4789;
+
+/// Label of the cluster that encrypts every network, the ingress network too, when it is `true`.
+const ENCRYPTED_BY_DEFAULT: &str = "weft.encrypted";
 
 /// What `node` must know: the networks that its tasks are on and the ingress network, everybody on
 /// them, all nodes, and the services that have a name there or publish a port.
@@ -42,11 +45,12 @@ pub fn project(view: &View, node: NodeId) -> NetState {
             .collect(),
         ..NetState::default()
     };
+    let encrypts_all = encrypts_all(view);
     for network in part_in(view, node) {
         let Some(network) = view.network(network) else {
             continue;
         };
-        if let Some(known) = net_network(network) {
+        if let Some(known) = net_network(network, encrypts_all) {
             state.networks.insert(network.id, known);
             endpoints(view, network.id, &mut state);
         }
@@ -57,6 +61,14 @@ pub fn project(view: &View, node: NodeId) -> NetState {
         }
     }
     state
+}
+
+/// Whether the cluster's label says that every network is encrypted.
+fn encrypts_all(view: &View) -> bool {
+    let label = view
+        .cluster()
+        .and_then(|cluster| cluster.spec.labels.get(ENCRYPTED_BY_DEFAULT));
+    label.is_some_and(|value| value == "true")
 }
 
 /// The networks that a node takes part in.
@@ -88,10 +100,11 @@ fn net_node(node: &Node) -> Option<NetNode> {
         addr,
         addresses: node.addresses.clone(),
         alive: node.status.state != NodeState::Down,
+        wireguard: node.wireguard,
     })
 }
 
-fn net_network(network: &Network) -> Option<NetNetwork> {
+fn net_network(network: &Network, encrypts_all: bool) -> Option<NetNetwork> {
     let vni = network.vni?;
     let options = network.spec.driver_configuration.options.as_ref();
     let option = |name: &str| options.and_then(|options| options.get(name));
@@ -104,35 +117,41 @@ fn net_network(network: &Network) -> Option<NetNetwork> {
         mtu_bytes: option("com.docker.network.driver.mtu").and_then(|mtu| mtu.parse().ok()),
         ingress: network.spec.ingress,
         internal: network.spec.internal,
-        encrypted: option("encrypted").is_some(),
+        encrypted: encrypts_all || option("encrypted").is_some(),
     })
 }
 
 fn endpoints(view: &View, network: NetworkId, state: &mut NetState) {
     for task in view.tasks_on_network(network) {
-        let (Some(phase), Some(node)) = (phase(view, task), task.node_id) else {
-            continue;
-        };
-        for attachment in &task.networks_attachments {
-            if attachment.network_id != network || attachment.addresses.is_empty() {
-                continue;
-            }
-            state.endpoints.insert(
-                attachment.backend,
-                NetEndpoint {
-                    task: task.id,
-                    network,
-                    node,
-                    addresses: attachment.addresses.clone(),
-                    service: task.service_id,
-                    name: task.name.clone(),
-                    names: names(view, task, &attachment.aliases),
-                    phase,
-                    host_ports: host_ports(task),
-                },
-            );
-        }
+        let here = rows(view, task).filter(|(_, endpoint)| endpoint.network == network);
+        state.endpoints.extend(here);
     }
+}
+
+/// A task's endpoints, on all its networks.
+fn rows<'a>(view: &'a View, task: &'a Task) -> impl Iterator<Item = (BackendId, NetEndpoint)> + 'a {
+    let place = phase(view, task).zip(task.node_id);
+    let attachments = place.map(|place| {
+        let attachments = task.networks_attachments.iter();
+        attachments.map(move |attachment| (place, attachment))
+    });
+    let attachments = attachments.into_iter().flatten();
+    attachments
+        .filter(|(_, attachment)| !attachment.addresses.is_empty())
+        .map(|((phase, node), attachment)| {
+            let endpoint = NetEndpoint {
+                task: task.id,
+                network: attachment.network_id,
+                node,
+                addresses: attachment.addresses.clone(),
+                service: task.service_id,
+                name: task.name.clone(),
+                names: names(view, task, &attachment.aliases),
+                phase,
+                host_ports: host_ports(task),
+            };
+            (attachment.backend, endpoint)
+        })
 }
 
 /// Whether a task's endpoint may be chosen; `None` when nobody need know of it.
@@ -282,4 +301,49 @@ fn net_service(
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect(),
     })
+}
+
+/// Whether what `node` must know may be different in `new` from what it was in `old`.
+///
+/// Costs about as much as there are differences between the views; a `false` is certain.
+#[must_use]
+pub fn network_differs(old: &View, new: &View, node: NodeId) -> bool {
+    let facts = |view: &View| {
+        let cluster = view.cluster();
+        let facts = cluster.map(|cluster| (cluster.ring_seed, cluster.data_path_port));
+        (facts, encrypts_all(view))
+    };
+    let Differences {
+        nodes,
+        networks,
+        services,
+        tasks,
+    } = Differences::between(old, new);
+    let parts = part_in(new, node);
+    if facts(old) != facts(new) || networks || parts != part_in(old, node) {
+        return true;
+    }
+    let known: BTreeMap<NetworkId, NetNetwork> = parts
+        .iter()
+        .filter_map(|id| Some((*id, net_network(new.network(*id)?, encrypts_all(new))?)))
+        .collect();
+    let node_differs = |(old, new): (Option<&Node>, Option<&Node>)| {
+        let alive = |node: Option<&Node>| node.map(|node| node.status.state == NodeState::Down);
+        alive(old) != alive(new) || old.and_then(net_node) != new.and_then(net_node)
+    };
+    let service_differs = |(old, new): (Option<&Service>, Option<&Service>)| {
+        let known = |service: Option<&Service>| service.and_then(|s| net_service(s, &known));
+        known(old) != known(new)
+    };
+    let task_differs = |(before, after): (Option<&Task>, Option<&Task>)| {
+        let rows = |view: &View, task: Option<&Task>| {
+            let rows = task.into_iter().flat_map(|task| rows(view, task));
+            let mine = rows.filter(|(_, endpoint)| parts.contains(&endpoint.network));
+            mine.collect::<Vec<_>>()
+        };
+        rows(old, before) != rows(new, after)
+    };
+    nodes.into_iter().any(node_differs)
+        || services.into_iter().any(service_differs)
+        || tasks.into_iter().any(task_differs)
 }

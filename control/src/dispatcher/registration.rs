@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use weft_types::{
     NodeId, Timestamp,
+    netstate::WireGuardPeer,
     node::{NodeDescription, NodeState},
 };
 
@@ -88,6 +89,14 @@ pub fn addresses(
 ) -> Vec<Change> {
     let mut draft = Draft::new(view, now);
     draft.edit_node(node, |node| node.addresses.clone_from(addresses));
+    draft.changes()
+}
+
+/// How a node is reached for networks that are encrypted.
+#[must_use]
+pub fn wireguard(view: &View, now: Timestamp, node: NodeId, peer: WireGuardPeer) -> Vec<Change> {
+    let mut draft = Draft::new(view, now);
+    draft.edit_node(node, |node| node.wireguard = Some(peer));
     draft.changes()
 }
 

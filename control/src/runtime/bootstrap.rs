@@ -85,6 +85,7 @@ pub(super) fn objects(
         index: 1,
         data_path_addr: Some(init.data_path_addr.unwrap_or(advertised)),
         addresses: [advertised].into_iter().collect(),
+        wireguard: None,
         applied_revision: 0,
         certificate: Version::default(),
     };

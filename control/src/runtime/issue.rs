@@ -127,6 +127,7 @@ impl Manager {
                     index: view.ledger().next_node_index(),
                     data_path_addr: None,
                     addresses: Default::default(),
+                    wireguard: None,
                     applied_revision: 0,
                     certificate: rotation::epoch(cluster),
                 };

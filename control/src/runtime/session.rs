@@ -289,6 +289,12 @@ impl Manager {
                     })
                     .await;
                 }
+                NodeMessage::WireGuard(peer) => {
+                    self.note(session, |view, now, node| {
+                        dispatcher::wireguard(view, now, node, peer)
+                    })
+                    .await;
+                }
                 NodeMessage::Status { sequence, updates } => {
                     let report = Report {
                         node: session.node,
