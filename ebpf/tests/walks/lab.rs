@@ -14,7 +14,7 @@ pub(crate) struct Lab {
     pub(crate) client: Netns,
     pub(crate) nodes: Vec<Node>,
     pub(crate) tasks: Vec<Sandbox>,
-    _switch: Netns,
+    switch: Netns,
 }
 
 impl Lab {
@@ -30,7 +30,7 @@ impl Lab {
             client,
             nodes,
             tasks: Vec::new(),
-            _switch: switch,
+            switch,
         };
         for (id, node, net) in [(1, 1, MESH), (2, 2, MESH), (3, 1, OTHER), (4, 2, OTHER)] {
             lab.task(id, node, net)?;
@@ -80,6 +80,23 @@ impl Lab {
         }
         wait_for_links()?;
         Ok(lab)
+    }
+
+    /// Every namespace with the interfaces it has on the packets' ways.
+    pub(crate) fn links(&self) -> Vec<(&Netns, Vec<String>)> {
+        let mut all = vec![(&self.client, vec!["eth0".to_owned()])];
+        all.push((
+            &self.switch,
+            vec!["pc".to_owned(), "p1".to_owned(), "p2".to_owned()],
+        ));
+        for node in &self.nodes {
+            let mut links = vec!["eth0".to_owned(), "weft0".to_owned()];
+            let here = |task: &&Sandbox| (task.id % 2 == 1) == (node.id == 1);
+            links.extend(self.tasks.iter().filter(here).map(|t| format!("v{}", t.id)));
+            all.push((&node.ns, links));
+        }
+        all.extend(self.tasks.iter().map(|t| (&t.ns, vec!["eth0".to_owned()])));
+        all
     }
 
     fn task(&mut self, id: u32, on: u32, net: u32) -> Result<()> {

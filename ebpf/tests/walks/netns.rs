@@ -50,6 +50,14 @@ impl Netns {
         sh(&format!("ip -n {} {args}", self.0))
     }
 
+    /// `ethtool` inside.
+    pub(crate) fn ethtool(&self, args: &str) -> Result<()> {
+        sh(&format!(
+            "nsenter --net=/run/netns/{} ethtool {args}",
+            self.0
+        ))
+    }
+
     /// Runs `f` on a thread inside.
     pub(crate) fn inside<R: Send>(&self, f: impl FnOnce() -> Result<R> + Send) -> Result<R> {
         std::thread::scope(|scope| {
@@ -85,6 +93,26 @@ impl Netns {
             }
             Ok(cookie)
         })
+    }
+
+    /// Hardware address of one of its interfaces.
+    pub(crate) fn mac(&self, name: &str) -> Result<[u8; 6]> {
+        let out = Command::new("ip")
+            .args(["-n", &self.0, "-o", "link", "show", name])
+            .output()?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let mut words = text
+            .split_whitespace()
+            .skip_while(|w| *w != "link/ether")
+            .skip(1);
+        let mut mac = [0; 6];
+        for (byte, hex) in mac
+            .iter_mut()
+            .zip(words.next().context("no hardware address")?.split(':'))
+        {
+            *byte = u8::from_str_radix(hex, 16)?;
+        }
+        Ok(mac)
     }
 
     /// Index of one of its interfaces.

@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap as Hash, HashOfMaps, LpmTrie, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap as Hash, HashOfMaps, LpmTrie, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, LinkOrder, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader, Pod};
@@ -154,6 +154,64 @@ impl Node {
             Ok(())
         })?;
         Ok(())
+    }
+
+    /// Sends tunnelled packets over IPv6 from now on.
+    pub(crate) fn tunnel_over_ipv6(&mut self) -> Result<()> {
+        let mut configs = Array::<_, Config>::try_from(self.map("config")?)?;
+        let mut config = configs.get(&0, 0)?;
+        config.underlay = ip(&format!("2001:db8::{}", 10 + config.node));
+        configs.set(0, config, 0)?;
+        for other in [1, 2] {
+            let six = ip(&format!("2001:db8::{}", 10 + other));
+            self.put(
+                "nodes",
+                other,
+                weft_abi::Node {
+                    underlay: six,
+                    ..Default::default()
+                },
+            )?;
+            let both = node_addr::HOST | node_addr::UNDERLAY;
+            self.put(
+                "node_by_addr",
+                six,
+                NodeAddr {
+                    node: other,
+                    flags: both,
+                },
+            )?;
+            let four = ip(&format!("192.0.2.{}", 10 + other));
+            self.put(
+                "node_by_addr",
+                four,
+                NodeAddr {
+                    node: other,
+                    flags: node_addr::HOST,
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The samples of dropped packets so far.
+    pub(crate) fn events(&mut self) -> Result<Vec<Event>> {
+        let mut ring = RingBuf::try_from(self.map("events")?)?;
+        let mut events = Vec::new();
+        while let Some(item) = ring.next() {
+            let Some(bytes) = item.first_chunk::<64>() else {
+                bail!("an event of {} bytes", item.len())
+            };
+            // SAFETY: an event is integers alone, of this size, and any bits are a valid one.
+            events.push(unsafe { std::mem::transmute::<[u8; 64], Event>(*bytes) });
+        }
+        Ok(events)
+    }
+
+    /// Entries of a flow table.
+    pub(crate) fn flows(&mut self, map: &str) -> Result<usize> {
+        let flows = Hash::<_, FlowKey, Flow>::try_from(self.map(map)?)?;
+        Ok(flows.keys().count())
     }
 
     /// Attaches the socket hooks to every process, and names the namespaces they are for.

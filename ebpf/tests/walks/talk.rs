@@ -184,3 +184,39 @@ pub(crate) fn ask_udp(ns: &Netns, to: SocketAddr, size: usize) -> Result<Said> {
         said(&String::from_utf8_lossy(&buffer[..n]), socket.local_addr()?)
     })
 }
+
+/// Sends frames as they are.
+pub(crate) fn send_raw(
+    ns: &Netns,
+    link: u32,
+    frames: impl Iterator<Item = Vec<u8>> + Send,
+) -> Result<()> {
+    ns.inside(|| {
+        // SAFETY: takes plain numbers; the new descriptor is owned here alone.
+        let socket = unsafe {
+            std::os::fd::OwnedFd::from_raw_fd(libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0))
+        };
+        for frame in frames {
+            // SAFETY: a plain structure of integers, and a buffer of the length given.
+            let sent = unsafe {
+                let mut to: libc::sockaddr_ll = std::mem::zeroed();
+                to.sll_family = libc::AF_PACKET as u16;
+                to.sll_ifindex = link as i32;
+                libc::sendto(
+                    socket.as_raw_fd(),
+                    frame.as_ptr().cast(),
+                    frame.len(),
+                    0,
+                    (&raw const to).cast(),
+                    size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+                )
+            };
+            anyhow::ensure!(
+                sent >= 0,
+                "send a frame: {}",
+                std::io::Error::last_os_error()
+            );
+        }
+        Ok(())
+    })
+}
