@@ -27,6 +27,6 @@ pub use draft::{Draft, Outcome};
 pub use ids::IdSource;
 pub use ledger::{Holder, Ledger, REST, VNI_OPTION};
 pub use object::{Change, Event, Key, Object, Transaction};
-pub use scope::Scope;
+pub use scope::{Differences, Scope};
 pub use snapshot::RestoreError;
 pub use view::View;

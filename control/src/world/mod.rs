@@ -45,6 +45,8 @@ pub(crate) struct World {
     crash: BTreeSet<TaskId>,
     /// The network as each node's kernel holds it, and the commit it stems from.
     held: BTreeMap<NodeId, (NetState, u64)>,
+    /// The view that this was projected from.
+    projected: BTreeMap<NodeId, View>,
     /// Nodes take up to so many ticks to hold what they were told.
     pub(crate) lag: u64,
     /// One of so many reports is lost, to be sent again; 0 is none.
@@ -68,6 +70,7 @@ impl World {
             settler: Settler::default(),
             crash: BTreeSet::new(),
             held: BTreeMap::new(),
+            projected: BTreeMap::new(),
             lag: 1,
             loss: 0,
         };
@@ -191,6 +194,7 @@ impl World {
             let view = self.view();
             let state = dispatcher::project(&view, node);
             self.held.insert(node, (state, view.index()));
+            self.projected.insert(node, view);
         }
     }
 
@@ -292,7 +296,16 @@ impl World {
             }
             if self.ids.number().is_multiple_of(self.lag) {
                 let state = dispatcher::project(&view, node);
+                if let Some((held, seen)) = self.held.get(&node).zip(self.projected.get(&node))
+                    && !dispatcher::network_differs(seen, &view, node)
+                {
+                    assert!(
+                        held.0.same_facts(&state),
+                        "a difference for {node} went unseen"
+                    );
+                }
                 self.held.insert(node, (state, view.index()));
+                self.projected.insert(node, view.clone());
             }
             let index = self.held.get(&node).map_or(0, |(_, index)| *index);
             acks.applied.insert(node, index);
