@@ -44,10 +44,16 @@ async fn a_locked_manager_starts_only_with_the_unlock_key() {
     manager.shutdown().await;
 
     let refusal = Manager::start(host.config(), host.credentials(), vec![]).await;
-    assert!(matches!(refusal, Err(StartError::Key(KeyError::Locked))), "{refusal:?}");
+    assert!(
+        matches!(refusal, Err(StartError::Key(KeyError::Locked))),
+        "{refusal:?}"
+    );
     let wrong = format!("SWMKEY-1-{}", "A".repeat(43));
     let refusal = Manager::unlock(host.config(), host.credentials(), &wrong).await;
-    assert!(matches!(refusal, Err(StartError::Key(KeyError::WrongUnlockKey))), "{refusal:?}");
+    assert!(
+        matches!(refusal, Err(StartError::Key(KeyError::WrongUnlockKey))),
+        "{refusal:?}"
+    );
 
     let manager = Manager::unlock(host.config(), host.credentials(), &key)
         .await

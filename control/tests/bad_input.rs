@@ -40,7 +40,9 @@ async fn garbage_on_the_port_and_in_messages_is_refused() {
         let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut Vec::new())).await;
     }
 
-    let channel = dial::connect(host.addr, &host.credentials()).await.expect("a connection");
+    let channel = dial::connect(host.addr, &host.credentials())
+        .await
+        .expect("a connection");
     for call in [
         RaftCall::AppendEntries,
         RaftCall::Vote,
@@ -54,7 +56,11 @@ async fn garbage_on_the_port_and_in_messages_is_refused() {
                 .message(RaftMessage { call, body })
                 .await
                 .expect_err("nonsense");
-            assert_eq!(refusal.code(), tonic::Code::InvalidArgument, "{call:?}: {refusal}");
+            assert_eq!(
+                refusal.code(),
+                tonic::Code::InvalidArgument,
+                "{call:?}: {refusal}"
+            );
         }
     }
     let refusal = dial::raft(channel)
@@ -172,7 +178,10 @@ async fn a_removed_node_is_told_so_and_refused() {
         force,
     };
     let refusal = manager.call(request(false)).await.expect_err("it is ready");
-    assert!(refusal.message.contains("is not down and can't be removed"), "{refusal}");
+    assert!(
+        refusal.message.contains("is not down and can't be removed"),
+        "{refusal}"
+    );
     manager.call(request(true)).await.expect("removed");
     agent
         .until("word that it was removed", |_, message| {
@@ -182,7 +191,10 @@ async fn a_removed_node_is_told_so_and_refused() {
     // It comes again: told again, and given no certificate.
     let mut again = Agent::open(host.addr, &credentials, "n2").await;
     let answer = again.next().await;
-    assert!(matches!(answer, Some(ManagerMessage::Removed)), "{answer:?}");
+    assert!(
+        matches!(answer, Some(ManagerMessage::Removed)),
+        "{answer:?}"
+    );
     assert!(dial::renew(host.addr, &credentials).await.is_err());
     assert_eq!(nodes(&manager).await.len(), 1);
     manager.shutdown().await;
@@ -199,7 +211,9 @@ async fn a_flipped_bit_on_disk_is_found() {
             ..NetworkSpec::default()
         };
         spec.driver_configuration.name = "overlay".to_owned();
-        let made = manager.call(ControlRequest::CreateNetwork(Box::new(spec))).await;
+        let made = manager
+            .call(ControlRequest::CreateNetwork(Box::new(spec)))
+            .await;
         assert!(matches!(made, Ok(ControlReply::Created(_))), "{made:?}");
     }
     manager.compact().await;
@@ -223,7 +237,9 @@ async fn a_flipped_bit_on_disk_is_found() {
     assert!(format!("{error}").contains("damaged"), "{error}");
     fs::write(&path, &whole[..whole.len() - 1]).expect("written");
     assert!(
-        Manager::restart(host.config(), host.credentials()).await.is_err(),
+        Manager::restart(host.config(), host.credentials())
+            .await
+            .is_err(),
         "a torn snapshot was taken"
     );
 
@@ -252,6 +268,9 @@ fn a_log_record_moved_to_another_place_is_found() {
     fs::remove_file(directory.path().join("key")).expect("removed");
     let third = Seal::open(directory.path()).expect("a new key");
     let log = LogStore::open(directory.path(), third.clone()).expect("a log");
-    assert!(log.member_number().is_err(), "a record of another key was read");
+    assert!(
+        log.member_number().is_err(),
+        "a record of another key was read"
+    );
     assert!(Machine::open(directory.path(), third).is_ok());
 }

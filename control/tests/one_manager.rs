@@ -68,7 +68,10 @@ async fn a_worker_joins_and_is_told_the_network() {
     assert_eq!(credentials.identity().role, Role::Worker);
     let mut agent = Agent::open(host.addr, &credentials, "n2").await;
     let first = agent.next().await;
-    assert!(matches!(first, Some(ManagerMessage::Welcome { .. })), "{first:?}");
+    assert!(
+        matches!(first, Some(ManagerMessage::Welcome { .. })),
+        "{first:?}"
+    );
     agent
         .until("a network state with the ingress network", |agent, _| {
             agent
@@ -120,9 +123,19 @@ async fn bad_tokens_are_refused_and_change_nothing() {
     let before = nodes(&manager).await;
     let token = &cluster.join_tokens.worker;
 
-    for text in ["", "SWMTKN-1-", &token[..token.len() - 1], "hello", &format!("{token}x")] {
+    for text in [
+        "",
+        "SWMTKN-1-",
+        &token[..token.len() - 1],
+        "hello",
+        &format!("{token}x"),
+    ] {
         let error = refused(&host, text).await;
-        assert_eq!(ControlError::from(error).message, "invalid join token", "{text:?}");
+        assert_eq!(
+            ControlError::from(error).message,
+            "invalid join token",
+            "{text:?}"
+        );
     }
 
     let wrong_secret = JoinToken::new(&cluster.tls_info.trust_root, [1; 16]).to_string();
@@ -154,7 +167,9 @@ async fn roles_are_checked_on_every_call() {
     let worker = Host::new();
     let credentials = worker.join(host.addr, &tokens.worker).await;
 
-    let channel = dial::connect(host.addr, &credentials).await.expect("a connection");
+    let channel = dial::connect(host.addr, &credentials)
+        .await
+        .expect("a connection");
     let refusal = dial::control(channel.clone())
         .call(ControlRequest::GetCluster)
         .await

@@ -11,8 +11,9 @@ use weft_proto::{
 /// What an agent does when it is told of roots and roles.
 async fn obey(agent: &mut Agent, host: &Host, at: std::net::SocketAddr, credentials: &Credentials) {
     let renewed = agent
-        .until("roots to trust, and the wish for a new certificate", |_, message| {
-            match message {
+        .until(
+            "roots to trust, and the wish for a new certificate",
+            |_, message| match message {
                 ManagerMessage::TrustRoot(roots) => {
                     let mut identity = (*credentials.identity()).clone();
                     identity.trust_root.clone_from(roots);
@@ -21,11 +22,13 @@ async fn obey(agent: &mut Agent, host: &Host, at: std::net::SocketAddr, credenti
                 }
                 ManagerMessage::Role(_) => Some(()),
                 _ => None,
-            }
-        })
+            },
+        )
         .await;
     let () = renewed;
-    let identity = dial::renew(at, credentials).await.expect("a new certificate");
+    let identity = dial::renew(at, credentials)
+        .await
+        .expect("a new certificate");
     identity.save(host.path()).expect("saved");
     credentials.swap(identity).expect("usable");
 }

@@ -177,7 +177,10 @@ async fn a_service_runs_is_known_everywhere_and_is_withdrawn_before_it_stops() {
                 leaving.then(|| agent.tasks.values().any(|task| task.withdrawn))
             })
             .await;
-        assert!(!withdrawn, "a task was withdrawn before it was acknowledged");
+        assert!(
+            !withdrawn,
+            "a task was withdrawn before it was acknowledged"
+        );
     }
     for agent in [&first, &second] {
         let applied = NodeMessage::Applied {
@@ -296,7 +299,11 @@ async fn a_leaving_node_keeps_its_task_until_nobody_chooses_it() {
 
     let mut stays = Agent::open(host.addr, &host.credentials(), "n1").await;
     stays.keep_alive();
-    leaver.say.send(NodeMessage::Leave).await.expect("a session");
+    leaver
+        .say
+        .send(NodeMessage::Leave)
+        .await
+        .expect("a session");
     leaver
         .until("its task to be taken out", |agent, _| {
             let task = agent.tasks.get(&task)?;
@@ -305,7 +312,9 @@ async fn a_leaving_node_keeps_its_task_until_nobody_chooses_it() {
         .await;
     // Its replacement is prepared elsewhere meanwhile, and starts when the old one has stopped.
     stays
-        .until("the replacement", |agent, _| agent.tasks.keys().next().copied())
+        .until("the replacement", |agent, _| {
+            agent.tasks.keys().next().copied()
+        })
         .await;
     for agent in [&leaver, &stays] {
         let applied = NodeMessage::Applied {

@@ -9,7 +9,9 @@ use std::{
 
 use cluster::*;
 use weft_control::runtime::Manager;
-use weft_proto::{ControlApi, ControlError, ControlReply, ControlRequest, dispatcher::ManagerMessage};
+use weft_proto::{
+    ControlApi, ControlError, ControlReply, ControlRequest, dispatcher::ManagerMessage,
+};
 use weft_types::{
     network::NetworkSpec,
     node::{Reachability, Role},
@@ -113,8 +115,12 @@ async fn every_manager_serves_and_a_dead_leader_costs_no_acknowledged_write() {
         assert!(names.contains(&acknowledged[0]), "{acknowledged:?} is lost");
     }
     let view = nodes(&survivor).await;
-    let lost = view.iter().find(|node| node.id == dead_node(&trio.hosts[leader]));
-    let lost = lost.and_then(|node| node.manager_status.clone()).expect("still a member");
+    let lost = view
+        .iter()
+        .find(|node| node.id == dead_node(&trio.hosts[leader]));
+    let lost = lost
+        .and_then(|node| node.manager_status.clone())
+        .expect("still a member");
     assert_eq!(lost.reachability, Reachability::Unreachable);
 
     // The dead one comes back and knows everything.
@@ -145,7 +151,9 @@ async fn without_a_majority_requests_are_refused_in_dockers_words() {
         .await
         .expect_err("no majority");
     assert!(
-        refusal.message.starts_with("The swarm does not have a leader."),
+        refusal
+            .message
+            .starts_with("The swarm does not have a leader."),
         "{refusal}"
     );
     assert!(!last.standing().await.error.is_empty());
@@ -160,7 +168,9 @@ async fn without_a_majority_requests_are_refused_in_dockers_words() {
         ..NetworkSpec::default()
     };
     spec.driver_configuration.name = "overlay".to_owned();
-    let made = alone.call(ControlRequest::CreateNetwork(Box::new(spec))).await;
+    let made = alone
+        .call(ControlRequest::CreateNetwork(Box::new(spec)))
+        .await;
     assert!(matches!(made, Ok(ControlReply::Created(_))), "{made:?}");
     let listed = nodes(&alone).await;
     assert_eq!(listed.len(), 3, "nodes are lost");
@@ -270,7 +280,10 @@ async fn the_last_manager_stays_and_a_member_cannot_be_removed() {
         })
         .await
         .expect_err("the last manager");
-    assert_eq!(refusal.message, "attempting to demote the last manager of the swarm");
+    assert_eq!(
+        refusal.message,
+        "attempting to demote the last manager of the swarm"
+    );
     let refusal = manager
         .call(ControlRequest::RemoveNode {
             node: node.to_string(),
@@ -278,7 +291,12 @@ async fn the_last_manager_stays_and_a_member_cannot_be_removed() {
         })
         .await
         .expect_err("a member");
-    assert!(refusal.message.ends_with("must be demoted to worker before removal"), "{refusal}");
+    assert!(
+        refusal
+            .message
+            .ends_with("must be demoted to worker before removal"),
+        "{refusal}"
+    );
     manager.shutdown().await;
 }
 

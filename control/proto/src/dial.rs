@@ -98,7 +98,10 @@ impl From<DialError> for ControlError {
     fn from(error: DialError) -> Self {
         match error {
             DialError::Refused(error) => Self {
-                message: format!("rpc error: code = {:?} desc = {}", error.code, error.message),
+                message: format!(
+                    "rpc error: code = {:?} desc = {}",
+                    error.code, error.message
+                ),
                 ..error
             },
             DialError::Connect { .. } => {
@@ -146,7 +149,10 @@ fn endpoint() -> Endpoint {
         .initial_connection_window_size(4 << 20)
 }
 
-fn lazy(addr: SocketAddr, config: impl Fn() -> Arc<ClientConfig> + Send + Sync + 'static) -> Channel {
+fn lazy(
+    addr: SocketAddr,
+    config: impl Fn() -> Arc<ClientConfig> + Send + Sync + 'static,
+) -> Channel {
     let config = Arc::new(config);
     let connector = tower::service_fn(move |_: Uri| {
         let config = config();
@@ -342,9 +348,7 @@ fn known_root(trust_root: &str) -> Result<Arc<dyn ServerCertVerifier>, Credentia
 }
 
 /// TLS without a certificate of our own.
-fn anonymous(
-    verifier: Arc<dyn ServerCertVerifier>,
-) -> Result<Arc<ClientConfig>, CredentialsError> {
+fn anonymous(verifier: Arc<dyn ServerCertVerifier>) -> Result<Arc<ClientConfig>, CredentialsError> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| CredentialsError::Unusable {
@@ -380,7 +384,12 @@ impl ServerCertVerifier for AnyServer {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -389,7 +398,12 @@ impl ServerCertVerifier for AnyServer {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -182,7 +182,9 @@ struct Ready {
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Credentials").field(&self.identity()).finish()
+        f.debug_tuple("Credentials")
+            .field(&self.identity())
+            .finish()
     }
 }
 

@@ -147,8 +147,8 @@ impl Authority {
     /// # Errors
     /// When either authority is malformed.
     pub fn cross_sign(&self, newer: &Self, now: Timestamp) -> Result<String, CaError> {
-        let key = KeyPair::from_pem(&newer.key)
-            .map_err(|error| CaError::Authority(error.to_string()))?;
+        let key =
+            KeyPair::from_pem(&newer.key).map_err(|error| CaError::Authority(error.to_string()))?;
         let certificate = root_params(now)
             .signed_by(&key, &self.issuer()?)
             .map_err(CaError::Sign)?;

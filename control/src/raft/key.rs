@@ -141,7 +141,9 @@ impl KeyFile {
                 .map_err(|_| KeyError::WrongUnlockKey)?,
         };
         let key = key.as_slice().try_into();
-        Ok(Seal::new(key.map_err(|_| format("it is not 32 bytes long"))?))
+        Ok(Seal::new(
+            key.map_err(|_| format("it is not 32 bytes long"))?,
+        ))
     }
 }
 
@@ -299,17 +301,29 @@ mod tests {
         let seal = Seal::open(place).unwrap();
         let record = seal.seal(b"x", b"text");
         let key = |fill: u8| format!("SWMKEY-1-{}", STANDARD_NO_PAD.encode([fill; 32]));
-        assert!(matches!(Seal::unlock(place, &key(1)), Err(KeyError::NotLocked)));
+        assert!(matches!(
+            Seal::unlock(place, &key(1)),
+            Err(KeyError::NotLocked)
+        ));
         seal.keep(place, &key(1)).unwrap();
         assert!(Seal::is_locked(place).unwrap());
         assert!(matches!(Seal::open(place), Err(KeyError::Locked)));
-        assert!(matches!(Seal::unlock(place, &key(2)), Err(KeyError::WrongUnlockKey)));
-        assert!(matches!(Seal::unlock(place, "key"), Err(KeyError::NoUnlockKey)));
+        assert!(matches!(
+            Seal::unlock(place, &key(2)),
+            Err(KeyError::WrongUnlockKey)
+        ));
+        assert!(matches!(
+            Seal::unlock(place, "key"),
+            Err(KeyError::NoUnlockKey)
+        ));
         let again = Seal::unlock(place, &key(1)).unwrap();
         assert_eq!(again.open_record(b"x", &record).unwrap(), b"text");
         again.keep(place, &key(2)).unwrap();
         assert!(Seal::unlock(place, &key(1)).is_err());
-        Seal::unlock(place, &key(2)).unwrap().keep(place, "").unwrap();
+        Seal::unlock(place, &key(2))
+            .unwrap()
+            .keep(place, "")
+            .unwrap();
         assert!(Seal::open(place).is_ok());
     }
 }

@@ -16,9 +16,7 @@ use openraft::{
     entry::RaftEntry,
     storage::{IOFlushed, RaftLogStorage},
 };
-use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition,
-};
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Serialize, de::DeserializeOwned};
 use weft_proto::codec;
 
@@ -197,11 +195,7 @@ impl Inner {
     }
 
     /// Entries of `range`, at least one if there is one, about `bytes` of them.
-    fn read(
-        &self,
-        range: impl RangeBounds<u64>,
-        bytes: usize,
-    ) -> io::Result<Vec<EntryOf<Types>>> {
+    fn read(&self, range: impl RangeBounds<u64>, bytes: usize) -> io::Result<Vec<EntryOf<Types>>> {
         let read = self.database.begin_read().map_err(other)?;
         let log = read.open_table(LOG).map_err(other)?;
         let mut entries = Vec::new();
@@ -231,11 +225,16 @@ impl Inner {
         write.commit().map_err(other)
     }
 
-    fn remove(&self, range: impl RangeBounds<u64>, purged: Option<LogIdOf<Types>>) -> io::Result<()> {
+    fn remove(
+        &self,
+        range: impl RangeBounds<u64>,
+        purged: Option<LogIdOf<Types>>,
+    ) -> io::Result<()> {
         let write = self.database.begin_write().map_err(other)?;
         {
             let mut log = write.open_table(LOG).map_err(other)?;
-            log.retain_in::<u64, _>(range, |_, _| false).map_err(other)?;
+            log.retain_in::<u64, _>(range, |_, _| false)
+                .map_err(other)?;
             if purged.is_some() {
                 let record = self.record("purged", &purged)?;
                 let mut marks = write.open_table(MARKS).map_err(other)?;
@@ -250,9 +249,7 @@ impl Inner {
         let read = self.database.begin_read().map_err(other)?;
         let log = read.open_table(LOG).map_err(other)?;
         let last = match log.last().map_err(other)? {
-            Some((index, record)) => {
-                Some(self.open_entry(index.value(), record.value())?.log_id())
-            }
+            Some((index, record)) => Some(self.open_entry(index.value(), record.value())?.log_id()),
             None => purged,
         };
         Ok(LogState {

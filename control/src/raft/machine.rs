@@ -228,7 +228,8 @@ impl RaftStateMachine<Types> for Machine {
                     EntryPayload::Blank => Ok(Vec::new()),
                     EntryPayload::Normal(proposal) => state.store.apply(log_id.index, &proposal.0),
                     EntryPayload::Membership(membership) => {
-                        state.membership = StoredMembershipOf::<Types>::new(Some(log_id), membership);
+                        state.membership =
+                            StoredMembershipOf::<Types>::new(Some(log_id), membership);
                         Ok(Vec::new())
                     }
                 };

@@ -142,8 +142,8 @@ impl Peer {
             to: self.target,
             body,
         };
-        let body = codec::encode(&letter)
-            .map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        let body =
+            codec::encode(&letter).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
         let mut client = dial::raft(channel);
         let answer = client.message(RaftMessage { call, body });
         let answer = match tokio::time::timeout(limit, answer).await {

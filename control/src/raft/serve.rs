@@ -135,11 +135,10 @@ impl Inbox {
     }
 
     fn open<T: DeserializeOwned>(&self, message: &RaftMessage) -> Result<T, ServeError> {
-        let letter: Letter<T> =
-            read(&message.body).map_err(|error| ServeError::Malformed {
-                call: message.call,
-                cause: error.to_string(),
-            })?;
+        let letter: Letter<T> = read(&message.body).map_err(|error| ServeError::Malformed {
+            call: message.call,
+            cause: error.to_string(),
+        })?;
         let here = *self.raft.node_id();
         if letter.to != here {
             return Err(ServeError::NotMine {

@@ -28,10 +28,7 @@ impl ca_server::Ca for Ca {
         Ok(Response::new(RootReply { certificate }))
     }
 
-    async fn issue(
-        &self,
-        request: Request<IssueRequest>,
-    ) -> Result<Response<IssueReply>, Status> {
+    async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueReply>, Status> {
         let manager = &self.0;
         let peer = guard::peer(&request)?;
         let mut request = request.into_inner();

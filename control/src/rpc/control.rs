@@ -5,9 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use futures::{Stream, StreamExt};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait};
-use weft_proto::{
-    ControlRequest, ControlResult, LogItem, LogSelector, service::control_server,
-};
+use weft_proto::{ControlRequest, ControlResult, LogItem, LogSelector, service::control_server};
 
 use super::guard;
 use crate::runtime::{Manager, NOT_LEADER, ProposeError};
@@ -25,7 +23,11 @@ impl control_server::Control for Control {
         request: Request<ControlRequest>,
     ) -> Result<Response<ControlResult>, Status> {
         let manager = &self.0;
-        guard::manager(&guard::peer(&request)?, manager.cluster_id(), &manager.view())?;
+        guard::manager(
+            &guard::peer(&request)?,
+            manager.cluster_id(),
+            &manager.view(),
+        )?;
         manager
             .serve_forwarded(request.into_inner())
             .await
@@ -37,7 +39,11 @@ impl control_server::Control for Control {
         request: Request<LogSelector>,
     ) -> Result<Response<Self::LogsStream>, Status> {
         let manager = &self.0;
-        guard::manager(&guard::peer(&request)?, manager.cluster_id(), &manager.view())?;
+        guard::manager(
+            &guard::peer(&request)?,
+            manager.cluster_id(),
+            &manager.view(),
+        )?;
         match manager.gather(request.into_inner()).await {
             Ok(lines) => {
                 let lines = ReceiverStream::new(lines).map(Ok);

@@ -22,7 +22,11 @@ impl raft_server::Raft for Consensus {
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
         let manager = &self.0;
-        guard::manager(&guard::peer(&request)?, manager.cluster_id(), &manager.view())?;
+        guard::manager(
+            &guard::peer(&request)?,
+            manager.cluster_id(),
+            &manager.view(),
+        )?;
         let answer = manager.take_message(request.into_inner()).await;
         answer.map(Response::new).map_err(|error| match error {
             ServeError::Malformed { .. } | ServeError::OutOfOrder { .. } => {
@@ -33,12 +37,13 @@ impl raft_server::Raft for Consensus {
         })
     }
 
-    async fn join(
-        &self,
-        request: Request<JoinRequest>,
-    ) -> Result<Response<MembersReply>, Status> {
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<MembersReply>, Status> {
         let manager = &self.0;
-        guard::manager(&guard::peer(&request)?, manager.cluster_id(), &manager.view())?;
+        guard::manager(
+            &guard::peer(&request)?,
+            manager.cluster_id(),
+            &manager.view(),
+        )?;
         let request = request.into_inner();
         if request.addr.parse::<std::net::SocketAddr>().is_err() {
             let text = format!("{:?} is not an address of the form ip:port", request.addr);
@@ -55,8 +60,11 @@ impl raft_server::Raft for Consensus {
         request: Request<LeaveRequest>,
     ) -> Result<Response<MembersReply>, Status> {
         let manager = &self.0;
-        let caller =
-            guard::manager(&guard::peer(&request)?, manager.cluster_id(), &manager.view())?;
+        let caller = guard::manager(
+            &guard::peer(&request)?,
+            manager.cluster_id(),
+            &manager.view(),
+        )?;
         let request = request.into_inner();
         tracing::info!(node = %request.node, by = %caller.node, "asked to take a manager out");
         match manager.part(request.node).await {

@@ -33,7 +33,8 @@ pub(super) fn objects(
     (cluster, node): (ClusterId, NodeId),
     ids: &mut IdSource,
 ) -> Result<Vec<Change>, CaError> {
-    let token = |ids: &mut IdSource| JoinToken::new(authority.certificate(), ids.bytes()).to_string();
+    let token =
+        |ids: &mut IdSource| JoinToken::new(authority.certificate(), ids.bytes()).to_string();
     let mut spec = init.spec.clone();
     if spec.name.is_empty() {
         "default".clone_into(&mut spec.name);
@@ -122,15 +123,16 @@ fn unlock_key(ids: &mut IdSource) -> String {
 }
 
 fn or_default<T: PartialEq + Default>(value: T, default: T) -> T {
-    if value == T::default() { default } else { value }
+    if value == T::default() {
+        default
+    } else {
+        value
+    }
 }
 
 /// A random /48 of fd00::/8 (RFC 4193).
 fn ula_prefix(ids: &mut IdSource) -> IpNetwork {
     let [a, b, c, d, e]: [u8; 5] = ids.bytes();
     let addr = Ipv6Addr::from([0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    Ipv6Network::new(addr, 48).map_or_else(
-        |_| IpNetwork::from(IpAddr::from(addr)),
-        IpNetwork::from,
-    )
+    Ipv6Network::new(addr, 48).map_or_else(|_| IpNetwork::from(IpAddr::from(addr)), IpNetwork::from)
 }

@@ -111,7 +111,9 @@ pub(crate) fn forwarded<T>(
 ) -> Forwarded<T> {
     match answer {
         Ok(answer) => Forwarded::Done(Ok(answer.into_inner())),
-        Err(status) if status.code() == Code::FailedPrecondition && status.message() == NOT_LEADER => {
+        Err(status)
+            if status.code() == Code::FailedPrecondition && status.message() == NOT_LEADER =>
+        {
             Forwarded::Again
         }
         Err(status) if never_sent(&status) => Forwarded::Again,
@@ -183,7 +185,10 @@ impl Manager {
     }
 
     /// Serves a request as the leader.
-    pub(crate) async fn serve(&self, request: &ControlRequest) -> Result<ControlReply, ProposeError> {
+    pub(crate) async fn serve(
+        &self,
+        request: &ControlRequest,
+    ) -> Result<ControlReply, ProposeError> {
         let reply = if only_reads(request) {
             let view = self.fresh_view().await?;
             let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
@@ -265,7 +270,9 @@ impl ControlApi for Manager {
                 }
             },
         );
-        timeout(CALL_LIMIT, answer).await.unwrap_or_else(|_| Err(too_late()))
+        timeout(CALL_LIMIT, answer)
+            .await
+            .unwrap_or_else(|_| Err(too_late()))
     }
 
     async fn watch(&self) -> broadcast::Receiver<Arc<Event>> {
@@ -274,7 +281,9 @@ impl ControlApi for Manager {
 
     async fn logs(&self, selector: LogSelector) -> Result<mpsc::Receiver<LogItem>, ControlError> {
         if !selector.stdout && !selector.stderr {
-            return Err(ControlError::unknown("at least one stream must be specified"));
+            return Err(ControlError::unknown(
+                "at least one stream must be specified",
+            ));
         }
         let Some(me) = self.me.upgrade() else {
             return Err(no_leader());
@@ -312,7 +321,9 @@ impl ControlApi for Manager {
                 }
             },
         );
-        timeout(CALL_LIMIT, answer).await.unwrap_or_else(|_| Err(too_late()))
+        timeout(CALL_LIMIT, answer)
+            .await
+            .unwrap_or_else(|_| Err(too_late()))
     }
 
     async fn standing(&self) -> ManagerStanding {

@@ -66,9 +66,8 @@ impl Manager {
         let every = every.unwrap_or(SNAPSHOT_EVERY);
         let behind = spec.log_entries_for_slow_followers.unwrap_or(KEEP_BEHIND);
         let metrics = self.metrics();
-        let index = |id: Option<openraft::alias::LogIdOf<crate::raft::Types>>| {
-            id.map_or(0, |id| id.index)
-        };
+        let index =
+            |id: Option<openraft::alias::LogIdOf<crate::raft::Types>>| id.map_or(0, |id| id.index);
         let snapshot = index(metrics.snapshot);
         if index(metrics.last_applied) >= snapshot + every {
             // An engine that has stopped has nothing to compact.

@@ -16,8 +16,7 @@ use weft_types::{
 };
 
 use super::{
-    Forwarded, Manager, ProposeError, call::forwarded, clock, rotation,
-    start::CERTIFICATE_VALIDITY,
+    Forwarded, Manager, ProposeError, call::forwarded, clock, rotation, start::CERTIFICATE_VALIDITY,
 };
 use crate::{
     ca::{CaError, NodeTitle, Validity},

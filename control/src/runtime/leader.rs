@@ -10,7 +10,11 @@ use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 use weft_proto::{ControlError, dispatcher::ManagerMessage};
-use weft_types::{NodeId, TaskId, Timestamp, node::{Node, NodeState}, task::TaskStatus};
+use weft_types::{
+    NodeId, TaskId, Timestamp,
+    node::{Node, NodeState},
+    task::TaskStatus,
+};
 
 use super::{
     Manager, clock,

@@ -13,10 +13,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
 };
-use weft_proto::{
-    ControlError, LogItem, LogSelector,
-    dispatcher::ManagerMessage,
-};
+use weft_proto::{ControlError, LogItem, LogSelector, dispatcher::ManagerMessage};
 use weft_types::{NodeId, TaskId, TaskState};
 
 use super::{Manager, propose::ProposeError};
@@ -238,7 +235,9 @@ impl Gathering {
     }
 
     async fn miss(&self, node: NodeId, why: &str) {
-        let text = format!("incomplete log stream. some logs could not be retrieved for the following reasons: node {node} {why}");
+        let text = format!(
+            "incomplete log stream. some logs could not be retrieved for the following reasons: node {node} {why}"
+        );
         let _ = self.reader.send(LogItem::Warning(text)).await;
     }
 }

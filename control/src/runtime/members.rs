@@ -34,7 +34,9 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(5);
 /// The members and their numbers.
 fn members(metrics: &RaftMetrics<Types>) -> BTreeMap<u64, Member> {
     let nodes = metrics.membership_config.nodes();
-    nodes.map(|(number, member)| (*number, member.clone())).collect()
+    nodes
+        .map(|(number, member)| (*number, member.clone()))
+        .collect()
 }
 
 /// Finds the node that a request names, as the API does: id, then name, then unique prefix.
@@ -343,7 +345,10 @@ impl Manager {
                 .collect();
             (
                 members(&metrics),
-                metrics.membership_config.voter_ids().collect::<BTreeSet<_>>(),
+                metrics
+                    .membership_config
+                    .voter_ids()
+                    .collect::<BTreeSet<_>>(),
                 matched,
                 metrics.last_log_index.unwrap_or(0),
                 metrics.id,

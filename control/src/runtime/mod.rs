@@ -43,11 +43,11 @@ use crate::{
 };
 
 pub(crate) use call::{Forwarded, Leadership, NOT_LEADER};
-pub(crate) use propose::ProposeError;
-pub(crate) use session::outbox;
 pub(crate) use logs::LogHub;
-pub use start::StartError;
+pub(crate) use propose::ProposeError;
 pub(crate) use session::Sessions;
+pub(crate) use session::outbox;
+pub use start::StartError;
 
 /// Where a manager keeps its state and how it is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,7 +140,10 @@ impl Manager {
     }
 
     /// Answers a message of another manager's consensus engine.
-    pub(crate) async fn take_message(&self, message: RaftMessage) -> Result<RaftMessage, ServeError> {
+    pub(crate) async fn take_message(
+        &self,
+        message: RaftMessage,
+    ) -> Result<RaftMessage, ServeError> {
         self.inbox.take(message).await
     }
 

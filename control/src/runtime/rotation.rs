@@ -98,8 +98,7 @@ impl Manager {
         let due = {
             let view = self.replica.view();
             view.cluster().is_some_and(|cluster| {
-                cluster.rotation.is_some()
-                    || cluster.spec.ca_config.force_rotate != cluster.rotated
+                cluster.rotation.is_some() || cluster.spec.ca_config.force_rotate != cluster.rotated
             })
         };
         if !due {

@@ -251,7 +251,10 @@ impl Manager {
 
     /// Time between heartbeats in force.
     pub(crate) fn period(&self) -> Duration {
-        self.replica.view().cluster().map_or(PERIOD, |cluster| period(cluster))
+        self.replica
+            .view()
+            .cluster()
+            .map_or(PERIOD, |cluster| period(cluster))
     }
 
     /// Address of the leader, if it is another manager.
@@ -371,7 +374,10 @@ impl Manager {
             }
             if self.period() != session.period {
                 // The next session, opened at once, has the new period.
-                let _ = session.outbox.send(Ok(ManagerMessage::Redirect(None))).await;
+                let _ = session
+                    .outbox
+                    .send(Ok(ManagerMessage::Redirect(None)))
+                    .await;
                 return;
             }
             if session.lost_thread.swap(false, Ordering::Relaxed) {
@@ -397,7 +403,11 @@ impl Manager {
         let Some(node) = view.node(session.node) else {
             return news;
         };
-        if told.node.as_ref().is_none_or(|old| !tells_the_same(old, node)) {
+        if told
+            .node
+            .as_ref()
+            .is_none_or(|old| !tells_the_same(old, node))
+        {
             told.node = Some(Node::clone(node));
             news.push(ManagerMessage::Node(Box::new(Node::clone(node))));
         }
@@ -422,8 +432,7 @@ impl Manager {
             news.push(ManagerMessage::Role(role));
         }
         // The network before the tasks: a sandbox can then be made as soon as its task is known.
-        let mut net = dispatcher::project(view, session.node);
-        if told.net.revision == 0 || !told.net.same_facts(&net) {
+        if let Some(mut net) = told.other_network(view, session.node) {
             net.revision = view.index();
             let delta = told.net.delta_to(&net);
             told.net = net;
@@ -470,6 +479,8 @@ struct Told {
     /// The epoch for which it was asked to renew its certificate.
     renew: Option<Version>,
     net: NetState,
+    /// The view that the network was looked at last in.
+    seen: Option<View>,
     ingredients: Vec<u64>,
     assigned: Option<AssignmentSet>,
 }
@@ -483,9 +494,23 @@ impl Told {
             role,
             renew: None,
             net: NetState::default(),
+            seen: None,
             ingredients: Vec::new(),
             assigned: None,
         }
+    }
+
+    /// The network as `view` has it, if it is not what the node was told.
+    fn other_network(&mut self, view: &View, node: NodeId) -> Option<NetState> {
+        let seen = self.seen.replace(view.clone());
+        let knows_something = self.net.revision != 0;
+        if knows_something
+            && seen.is_some_and(|seen| !dispatcher::network_differs(&seen, view, node))
+        {
+            return None;
+        }
+        let net = dispatcher::project(view, node);
+        (!knows_something || !self.net.same_facts(&net)).then_some(net)
     }
 
     /// The step to `all`, the complete set; `None` when the node knows it already.

@@ -28,9 +28,7 @@ use weft_types::{ClusterId, NodeId, node::Role};
 use super::{Forwarded, InitOptions, LogHub, Manager, ManagerConfig, Sessions, bootstrap, clock};
 use crate::{
     ca::{Authority, CaError, NodeTitle, Validity},
-    raft::{
-        self, Inbox, KeyError, LogStore, Machine, Member, Peers, Proposal, Raft, Seal, revive,
-    },
+    raft::{self, Inbox, KeyError, LogStore, Machine, Member, Peers, Proposal, Raft, Seal, revive},
     rpc::{self, Connections},
     store::{IdSource, Transaction},
 };
@@ -260,7 +258,11 @@ impl Manager {
     ) -> Result<Arc<Self>, StartError> {
         let opened = open(&config, None).await?;
         let directory = config.state_dir.join("raft");
-        match opened.log.member_number().map_err(state_error(&directory))? {
+        match opened
+            .log
+            .member_number()
+            .map_err(state_error(&directory))?
+        {
             Some(number) => Self::run(config, credentials, opened, number).await,
             None => Self::enter(config, credentials, opened, managers).await,
         }
@@ -278,7 +280,11 @@ impl Manager {
     ) -> Result<Arc<Self>, StartError> {
         let opened = open(&config, Some(unlock_key)).await?;
         let directory = config.state_dir.join("raft");
-        match opened.log.member_number().map_err(state_error(&directory))? {
+        match opened
+            .log
+            .member_number()
+            .map_err(state_error(&directory))?
+        {
             Some(number) => Self::run(config, credentials, opened, number).await,
             None => Err(StartError::NoMember {
                 directory: directory.display().to_string(),
@@ -296,7 +302,11 @@ impl Manager {
     ) -> Result<Arc<Self>, StartError> {
         let opened = open(&config, None).await?;
         let directory = config.state_dir.join("raft");
-        match opened.log.member_number().map_err(state_error(&directory))? {
+        match opened
+            .log
+            .member_number()
+            .map_err(state_error(&directory))?
+        {
             Some(number) => Self::run(config, credentials, opened, number).await,
             None => Err(StartError::NoMember {
                 directory: directory.display().to_string(),
@@ -349,14 +359,15 @@ impl Manager {
         }
     }
 
-    /// Waits until this manager votes and has the cluster's state.
+    /// Waits until this manager has the cluster's state and a vote that is committed: before that,
+    /// the death of another manager could still cost the majority.
     async fn full_member(&self) {
         let mut metrics = self.raft.metrics();
         loop {
             let votes = {
                 let metrics = metrics.borrow_and_update();
-                let mut voters = metrics.membership_config.voter_ids();
-                voters.any(|number| number == metrics.id)
+                let configs = metrics.committed_membership_config.get_joint_config();
+                configs.len() == 1 && configs[0].contains(&metrics.id)
             };
             if votes && self.replica.view().node(self.node).is_some() {
                 return;
@@ -408,7 +419,8 @@ impl Manager {
         }
         let (cluster, node) = (identity.cluster, identity.node);
         let consensus = |error: String| StartError::Consensus(error);
-        let engine = raft::config(cluster.as_str()).map_err(|error| consensus(error.to_string()))?;
+        let engine =
+            raft::config(cluster.as_str()).map_err(|error| consensus(error.to_string()))?;
         let peers = Peers::new(credentials.clone());
         let replica = opened.machine.replica();
         let raft = Raft::new(number, engine, peers.clone(), opened.log, opened.machine)
@@ -474,7 +486,10 @@ impl Manager {
     }
 
     /// Has the leader take a manager into the group.
-    pub(crate) async fn bring_in(&self, request: JoinRequest) -> Result<MembersReply, ControlError> {
+    pub(crate) async fn bring_in(
+        &self,
+        request: JoinRequest,
+    ) -> Result<MembersReply, ControlError> {
         self.route(
             || {
                 self.admit(Member {

@@ -87,7 +87,9 @@ impl Host {
 
     /// The credentials kept in the state directory.
     pub(crate) fn credentials(&self) -> Credentials {
-        let identity = Identity::load(self.path()).expect("readable").expect("there");
+        let identity = Identity::load(self.path())
+            .expect("readable")
+            .expect("there");
         Credentials::new(identity).expect("usable")
     }
 
@@ -222,7 +224,9 @@ impl Agent {
             .ok()??;
         match &message {
             ManagerMessage::NetState(delta) => {
-                self.net.apply(NetDelta::clone(delta)).expect("a fitting delta");
+                self.net
+                    .apply(NetDelta::clone(delta))
+                    .expect("a fitting delta");
             }
             ManagerMessage::Assignments(set) => {
                 if set.complete {
