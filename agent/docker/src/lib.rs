@@ -15,6 +15,7 @@
 
 pub mod address;
 mod body;
+mod containers;
 mod door;
 mod engine;
 mod events;
@@ -26,6 +27,7 @@ mod names;
 mod networks;
 mod node;
 mod nodes;
+mod ordered;
 mod query;
 mod reply;
 mod route;

@@ -17,6 +17,7 @@ use crate::{
     reply::{ApiError, Reply, empty, json as json_reply, ok},
 };
 use view::{Here, NetworkView};
+pub(crate) use view::{endpoint_id, mac};
 
 /// Label of swarm twins of the engine's own networks.
 const PREDEFINED: &str = "com.docker.swarm.predefined";

@@ -18,6 +18,7 @@ pub(crate) enum Route {
     Secrets(ObjectRoute),
     Configs(ObjectRoute),
     Networks(NetworkRoute),
+    Containers(ContainerRoute),
     /// A path of swarm mode that Docker does not have: never passed down, so that no spelling
     /// of it reaches the engine's own swarm mode.
     Nowhere,
@@ -57,6 +58,12 @@ pub(crate) enum NetworkRoute {
     Disconnect(String),
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ContainerRoute {
+    List,
+    Inspect,
+}
+
 /// Splits `/v1.41/rest` into version and `/rest`. Other paths have no version.
 pub(crate) fn split_version(path: &str) -> (Option<ApiVersion>, &str) {
     let Some(rest) = path.strip_prefix("/v") else {
@@ -93,6 +100,12 @@ pub(crate) fn route(method: &Method, path: &str) -> Route {
         ("tasks", _) => object(Route::Tasks),
         ("secrets", _) => object(Route::Secrets),
         ("configs", _) => object(Route::Configs),
+        ("containers", ["json"]) if method == Method::GET => {
+            Route::Containers(ContainerRoute::List)
+        }
+        ("containers", [_, "json"]) if method == Method::GET => {
+            Route::Containers(ContainerRoute::Inspect)
+        }
         ("networks", _) => network(method, rest).map_or(Route::Engine, Route::Networks),
         _ => Route::Engine,
     }
@@ -177,7 +190,7 @@ mod tests {
     #[test]
     fn the_rest_is_the_engine_s() {
         for path in [
-            "/containers/json",
+            "/containers/a/top",
             "/build",
             "/networkx",
             "/",

@@ -358,7 +358,7 @@ fn subnet(config: &IpamConfig) -> Option<SubnetView> {
 }
 
 /// 64 digits that stand for an attachment, the same on each node.
-fn endpoint_id(backend: u32) -> String {
+pub(crate) fn endpoint_id(backend: u32) -> String {
     (0..4)
         .map(|part| format!("{:016x}", scatter(&format!("{part} {backend}"))))
         .collect()
@@ -373,7 +373,8 @@ fn scatter(text: &str) -> u64 {
     (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn mac(bytes: [u8; 6]) -> String {
+/// A MAC address as text.
+pub(crate) fn mac(bytes: [u8; 6]) -> String {
     let parts: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     parts.join(":")
 }

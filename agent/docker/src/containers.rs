@@ -1,0 +1,311 @@
+//! `/containers`: the engine's, with the facts of swarm networks put in.
+//!
+//! Containers of tasks have no network of the engine's, and a gate before their program that
+//! waits for ours. Clients see neither: they see the networks and the program.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use http::{HeaderValue, Request, StatusCode, header};
+use serde_json::{Map, Value, json};
+use weft_types::{BackendId, TaskId, netstate::NetEndpoint, netstate::NetState};
+
+use crate::{
+    body::collect,
+    door::{Asked, Door},
+    ordered::Ordered,
+    reply::{Reply, whole},
+};
+
+/// Where the gate lies in containers of tasks.
+const GATE: &str = "/.weft-gate";
+
+/// What this node knows of its containers' networks.
+struct Known {
+    state: Arc<NetState>,
+    /// Task by the engine's id.
+    tasks: BTreeMap<String, TaskId>,
+}
+
+impl Door {
+    /// `docker ps`.
+    pub(crate) async fn list_containers(&self, asked: Asked) -> Reply {
+        let known = self.known().await;
+        self.amend(asked, |list| {
+            let mut changed = false;
+            for container in list.list_mut().into_iter().flatten() {
+                changed |= known.amend_listed(container);
+            }
+            changed
+        })
+        .await
+    }
+
+    /// `docker inspect` of one container.
+    pub(crate) async fn inspect_container(&self, asked: Asked) -> Reply {
+        let known = self.known().await;
+        self.amend(asked, |container| known.amend_inspected(container))
+            .await
+    }
+
+    async fn known(&self) -> Known {
+        let containers = self.node.local_containers().await;
+        let tasks = containers.into_iter().map(|(task, id)| (id, task));
+        Known {
+            state: self.node.net_state().await,
+            tasks: tasks.collect(),
+        }
+    }
+
+    /// The engine's answer; its own bytes unless `change` says that it changed something.
+    async fn amend(&self, asked: Asked, change: impl FnOnce(&mut Ordered) -> bool) -> Reply {
+        let request = Request::from_parts(asked.parts, whole(asked.body));
+        let (response, connection) = self.engine.send(request).await?;
+        if response.status() != StatusCode::OK {
+            return Ok(response.map(|body| connection.tie(body)));
+        }
+        let (mut parts, body) = response.into_parts();
+        let mut text = collect(body).await?;
+        if let Ok(mut value) = serde_json::from_slice::<Ordered>(&text)
+            && change(&mut value)
+            && let Ok(mut changed) = serde_json::to_vec(&value)
+        {
+            changed.push(b'\n');
+            text = changed.into();
+        }
+        parts.headers.remove(header::TRANSFER_ENCODING);
+        let length = HeaderValue::from(text.len());
+        parts.headers.insert(header::CONTENT_LENGTH, length);
+        Ok(http::Response::from_parts(parts, whole(text)))
+    }
+}
+
+impl Known {
+    fn amend_listed(&self, container: &mut Ordered) -> bool {
+        let mut changed = false;
+        if let Some(Ordered::Text(command)) = container.get_mut("Command")
+            && let Some(rest) = command.strip_prefix(GATE)
+        {
+            *command = rest.trim_start().to_owned();
+            changed = true;
+        }
+        hide_mounts(container);
+        changed | self.amend_networks(container, changed)
+    }
+
+    fn amend_inspected(&self, container: &mut Ordered) -> bool {
+        let gated = hide_gate(container);
+        hide_mounts(container);
+        // A task's own mounts are in `Mounts`; binds are all the node's.
+        if gated
+            && let Some(host) = container.get_mut("HostConfig")
+            && let Some(binds) = host.get_mut("Binds")
+        {
+            *binds = Ordered::Null;
+        }
+        gated | self.amend_networks(container, gated)
+    }
+
+    /// Shows the swarm networks of a container instead of the engine's `none`.
+    fn amend_networks(&self, container: &mut Ordered, gated: bool) -> bool {
+        let Some(task) = self.tasks.get(container.text_of("Id")) else {
+            return false;
+        };
+        let endpoints = self.state.endpoints.iter();
+        let own: Vec<_> = endpoints.filter(|(_, end)| end.task == *task).collect();
+        if own.is_empty() && !gated {
+            return false;
+        }
+        let id = container.text_of("Id").to_owned();
+        let networks: Map<String, Value> = own
+            .into_iter()
+            .filter_map(|(backend, endpoint)| {
+                let network = self.state.networks.get(&endpoint.network)?;
+                Some((network.name.clone(), network_view(*backend, endpoint, &id)))
+            })
+            .collect();
+        if let Some(settings) = container.get_mut("NetworkSettings")
+            && let Some(shown) = settings.get_mut("Networks")
+        {
+            *shown = Value::Object(networks).into();
+        }
+        if let Some(host) = container.get_mut("HostConfig")
+            && host.text_of("NetworkMode") == "none"
+            && let Some(mode) = host.get_mut("NetworkMode")
+        {
+            *mode = Ordered::Text("default".to_owned());
+        }
+        true
+    }
+}
+
+fn network_view(backend: BackendId, endpoint: &NetEndpoint, container: &str) -> Value {
+    let of = |v6: bool| {
+        let mut addresses = endpoint.addresses.iter();
+        addresses.find(|address| address.is_ipv6() == v6)
+    };
+    let text = |v6: bool| of(v6).map_or_else(String::new, |address| address.ip().to_string());
+    let prefix = |v6: bool| of(v6).map_or(0, |address| address.prefix());
+    let short: String = container.chars().take(12).collect();
+    let mut aliases = vec![short];
+    for name in &endpoint.names {
+        if !aliases.contains(name) {
+            aliases.push(name.clone());
+        }
+    }
+    let mut ipam = Map::new();
+    if of(false).is_some() {
+        ipam.insert("IPv4Address".to_owned(), text(false).into());
+    }
+    if of(true).is_some() {
+        ipam.insert("IPv6Address".to_owned(), text(true).into());
+    }
+    json!({
+        "IPAMConfig": ipam, "Links": null, "Aliases": aliases,
+        "NetworkID": endpoint.network, "EndpointID": crate::networks::endpoint_id(backend.0),
+        "Gateway": "", "IPAddress": text(false), "IPPrefixLen": prefix(false),
+        "IPv6Gateway": "", "GlobalIPv6Address": text(true), "GlobalIPv6PrefixLen": prefix(true),
+        "MacAddress": crate::networks::mac(backend.mac()), "DriverOpts": null,
+    })
+}
+
+/// Takes the gate out of the command; says whether it was there.
+fn hide_gate(container: &mut Ordered) -> bool {
+    let mut gated = false;
+    if let Some(config) = container.get_mut("Config")
+        && let Some(entrypoint) = config.get_mut("Entrypoint")
+        && let Some(words) = entrypoint.list_mut()
+        && words.first().and_then(Ordered::text) == Some(GATE)
+    {
+        words.remove(0);
+        gated = true;
+        if words.is_empty() {
+            *entrypoint = Ordered::Null;
+        }
+    }
+    if container.text_of("Path") == GATE
+        && let Some(args) = container.get_mut("Args").and_then(Ordered::list_mut)
+        && !args.is_empty()
+    {
+        let first = args.remove(0);
+        if let Some(path) = container.get_mut("Path") {
+            *path = first;
+        }
+    }
+    gated
+}
+
+/// Takes away mounts of the node's own files (gate, resolver settings, secrets): those that lie
+/// where the gate lies.
+fn hide_mounts(container: &mut Ordered) {
+    let Some(mounts) = container.get_mut("Mounts").and_then(Ordered::list_mut) else {
+        return;
+    };
+    let gate = mounts.iter().find(|m| m.text_of("Destination") == GATE);
+    let Some(folder) = gate.and_then(|gate| gate.text_of("Source").rsplit_once('/')) else {
+        return;
+    };
+    let folder = format!("{}/", folder.0);
+    mounts.retain(|mount| !mount.text_of("Source").starts_with(&folder));
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_types::{
+        Id,
+        netstate::{EndpointPhase, NetNetwork},
+    };
+
+    use super::*;
+
+    fn known() -> Known {
+        let mut state = NetState::default();
+        let network = Id::numbered(1);
+        state.networks.insert(
+            network,
+            NetNetwork {
+                name: "front".into(),
+                vni: 4097,
+                subnets: vec![],
+                gateways: vec![],
+                mtu_bytes: None,
+                ingress: false,
+                internal: false,
+                encrypted: false,
+            },
+        );
+        state.endpoints.insert(
+            BackendId(5),
+            NetEndpoint {
+                task: Id::numbered(2),
+                network,
+                node: Id::numbered(3),
+                addresses: vec!["10.0.1.4/24".parse().unwrap()],
+                service: None,
+                name: "web.1".into(),
+                names: vec!["abcdefabcdef".into(), "h-1".into()],
+                phase: EndpointPhase::Serving,
+                host_ports: vec![],
+            },
+        );
+        let id = "abcdefabcdef0123".to_owned();
+        Known {
+            state: Arc::new(state),
+            tasks: BTreeMap::from([(id, Id::numbered(2))]),
+        }
+    }
+
+    #[test]
+    fn a_task_s_container_shows_its_program_and_networks() {
+        let text = r#"{"Id":"abcdefabcdef0123","Path":"/.weft-gate","Args":["whoami","-v"],
+            "HostConfig":{"Binds":["/s/gate:/.weft-gate:ro"],"NetworkMode":"none"},
+            "Mounts":[{"Source":"/s/gate","Destination":"/.weft-gate"},
+                {"Source":"/s/t/hosts","Destination":"/etc/hosts"},
+                {"Source":"/tmp","Destination":"/host"}],
+            "Config":{"Entrypoint":["/.weft-gate"],"Cmd":["whoami","-v"]},
+            "NetworkSettings":{"Networks":{"none":{}}}}"#;
+        let mut container: Ordered = serde_json::from_str(text).unwrap();
+        assert!(known().amend_inspected(&mut container));
+        let shown: Value = serde_json::to_value(&container).unwrap();
+        assert_eq!(shown["Path"], "whoami");
+        assert_eq!(shown["Args"], json!(["-v"]));
+        assert_eq!(
+            shown["HostConfig"],
+            json!({"Binds": null, "NetworkMode": "default"})
+        );
+        assert_eq!(
+            shown["Mounts"],
+            json!([{"Source": "/tmp", "Destination": "/host"}])
+        );
+        assert_eq!(
+            shown["Config"],
+            json!({"Entrypoint": null, "Cmd": ["whoami", "-v"]})
+        );
+        let front = &shown["NetworkSettings"]["Networks"]["front"];
+        assert_eq!(front["IPAddress"], "10.0.1.4");
+        assert_eq!(front["IPPrefixLen"], 24);
+        assert_eq!(front["MacAddress"], "02:00:00:00:00:05");
+        assert_eq!(front["Aliases"], json!(["abcdefabcdef", "h-1"]));
+        let order = serde_json::to_string(&container).unwrap();
+        assert!(order.starts_with(r#"{"Id":"abcdefabcdef0123","Path":"whoami","Args""#));
+    }
+
+    #[test]
+    fn other_containers_are_left_alone() {
+        let text = r#"{"Id":"0","Path":"sh","Config":{"Entrypoint":null},"HostConfig":{"NetworkMode":"none"}}"#;
+        let mut container: Ordered = serde_json::from_str(text).unwrap();
+        assert!(!known().amend_inspected(&mut container));
+        assert_eq!(serde_json::to_string(&container).unwrap(), text);
+    }
+
+    #[test]
+    fn lists_show_programs_too() {
+        let text = r#"[{"Id":"1","Command":"sh"},{"Id":"abcdefabcdef0123","Command":"/.weft-gate whoami",
+            "HostConfig":{"NetworkMode":"none"},"NetworkSettings":{"Networks":{"none":{}}},"Mounts":[]}]"#;
+        let mut list: Ordered = serde_json::from_str(text).unwrap();
+        let known = known();
+        let containers = list.list_mut().unwrap();
+        assert!(!known.amend_listed(&mut containers[0]));
+        assert!(known.amend_listed(&mut containers[1]));
+        assert_eq!(containers[1].text_of("Command"), "whoami");
+    }
+}
