@@ -77,6 +77,27 @@ impl Census {
     }
 }
 
+impl Census {
+    /// What is there now and was not in `before`. What others took away meanwhile is their affair.
+    pub fn added_since(&self, before: &Census) -> Vec<String> {
+        let kinds = [
+            ("namespace", &self.namespaces, &before.namespaces),
+            ("link", &self.links, &before.links),
+            ("program", &self.programs, &before.programs),
+            ("map", &self.maps, &before.maps),
+            ("attachment", &self.attachments, &before.attachments),
+            ("mount", &self.mounts, &before.mounts),
+            ("process", &self.processes, &before.processes),
+            ("control group", &self.groups, &before.groups),
+            ("file", &self.traces, &before.traces),
+        ];
+        let added = kinds.into_iter().flat_map(|(kind, now, then)| {
+            now.difference(then).map(move |one| format!("{kind} {one}"))
+        });
+        added.collect()
+    }
+}
+
 fn names_in(folder: &str) -> BTreeSet<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries

@@ -61,10 +61,10 @@ enum Verb {
         /// Folder's name
         name: String,
     },
-    /// Run one story of the testbed by its name, or list them (needs root)
+    /// Tell stories on the testbed by parts of their names, or list them (needs root)
     Story {
-        /// A part of the story's name
-        name: Option<String>,
+        /// Parts of the stories' names
+        names: Vec<String>,
     },
 }
 
@@ -95,6 +95,6 @@ fn act(verb: Verb) -> Result<()> {
             evidence::keep(&name);
             Ok(())
         }
-        Verb::Story { name } => story::story(name.as_deref()),
+        Verb::Story { names } => story::story(&names),
     }
 }

@@ -6,23 +6,23 @@ use crate::run::run;
 use crate::testbed::{self, Verb};
 use crate::{build, place, rights, setup};
 
-/// Tells the stories whose name holds `name`; without one, lists them.
+/// Tells the stories whose names hold one of `names`; without any, lists them.
 ///
 /// # Errors
 /// When a story fails.
-pub(crate) fn story(name: Option<&str>) -> Result<()> {
-    let Some(name) = name else {
+pub(crate) fn story(names: &[String]) -> Result<()> {
+    if names.is_empty() {
         return run("cargo test --quiet -p weft-tests --test stories -- --list")
             .dir(place::root())
             .show();
-    };
+    }
     rights::require_root("story")?;
     setup::setup()?;
     build::all()?;
     build::static_programs()?;
     let told =
         run("cargo test --quiet -p weft-tests --test stories -- --test-threads=1 --nocapture")
-            .arg(name)
+            .args(names)
             .dir(place::root())
             .show();
     let down = testbed::act(Verb::Down);
