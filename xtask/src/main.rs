@@ -56,6 +56,12 @@ enum Verb {
         /// A part of the names of the tests to run
         only: Option<String>,
     },
+    /// Run managers and agents through random faults under virtual time, and check the invariants after every step
+    Sim {
+        /// How many worlds
+        #[arg(long, default_value_t = 1000)]
+        seeds: u32,
+    },
     /// Keep logs, tables and network state of the running testbed under target/evidence (needs root)
     Evidence {
         /// Folder's name
@@ -90,6 +96,12 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Testbed(verb) => testbed::act(verb),
         Verb::Demo(demo) => demo::demo(&demo),
         Verb::Compat { only } => compat::compat(only.as_deref()),
+        Verb::Sim { seeds } => {
+            run::run("cargo test --quiet -p weft-control --lib -- world::random")
+                .dir(place::root())
+                .env("PROPTEST_CASES", seeds.to_string())
+                .show()
+        }
         Verb::Evidence { name } => {
             rights::require_root("evidence")?;
             evidence::keep(&name);

@@ -20,7 +20,7 @@ struct Need {
     packages: &'static [&'static str],
 }
 
-const NEEDS: [Need; 18] = [
+const NEEDS: [Need; 19] = [
     Need {
         what: "Docker Engine",
         is_met: || has("dockerd") && has("containerd"),
@@ -70,6 +70,11 @@ const NEEDS: [Need; 18] = [
         what: "bpftool",
         is_met: || has("bpftool"),
         packages: &["bpftool"],
+    },
+    Need {
+        what: "ethtool",
+        is_met: || has("ethtool"),
+        packages: &["ethtool"],
     },
     Need {
         what: "curl",

@@ -5,3 +5,4 @@
 pub mod facts;
 pub mod http;
 pub mod redis;
+pub mod stop;

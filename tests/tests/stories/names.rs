@@ -16,7 +16,7 @@ fn furnish(bed: &Bed) -> Result<Host> {
     n1.create("web", "--network front --replicas 3 weft/whoami")?;
     n1.create(
         "probe",
-        "--network front --mode global weft/tools sleep 100000",
+        "--network front --mode global --stop-signal SIGKILL weft/tools sleep 100000",
     )?;
     Ok(n1)
 }
@@ -139,7 +139,7 @@ fn tasks_that_share_no_network_do_not_reach_each_other() {
         n1.docker("network create --driver overlay back")?.ok()?;
         n1.create(
             "spy",
-            "--network back --mode global weft/tools sleep 100000",
+            "--network back --mode global --stop-signal SIGKILL weft/tools sleep 100000",
         )?;
         let targets = eventually(PATIENCE, "tasks.web", || {
             addresses(n1, "probe", "tasks.web")
@@ -184,7 +184,7 @@ fn a_subnet_of_the_users_choice_is_honoured() {
         n1.docker("network create --driver overlay --subnet 10.77.5.0/24 --ipv6 --subnet fd77:5::/64 chosen")?.ok()?;
         n1.create(
             "probe",
-            "--network chosen --mode global weft/tools sleep 100000",
+            "--network chosen --mode global --stop-signal SIGKILL weft/tools sleep 100000",
         )?;
         for host in bed.hosts() {
             let seen = host.exec("probe", &["ip", "address"])?.ok()?;

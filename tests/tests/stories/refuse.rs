@@ -219,7 +219,7 @@ fn random_bytes_to_the_resolver_harm_nobody() {
         n1.docker("network create --driver overlay front")?.ok()?;
         n1.create(
             "probe",
-            "--network front --mode global weft/tools sleep 100000",
+            "--network front --mode global --stop-signal SIGKILL weft/tools sleep 100000",
         )?;
         let throw = "for size in 1 11 12 13 100 500 1400; do for n in 1 2 3 4 5; do head -c $size /dev/urandom | socat -t0 - UDP4:127.0.0.11:53; \
                      head -c $size /dev/urandom | socat -t0 - TCP4:127.0.0.11:53; done; done";

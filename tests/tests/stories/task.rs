@@ -165,7 +165,7 @@ fn a_global_service_has_one_task_on_each_node() {
 fn a_task_has_the_hostname_environment_and_labels_it_was_given() {
     story(Shape::Swarm(3, 1), |bed| {
         let n1 = bed.hosts()[0];
-        n1.create("told", "--constraint node.hostname==n1 --env GREETING=hello --hostname greeter --container-label team=blue weft/tools sleep 100000")?;
+        n1.create("told", "--constraint node.hostname==n1 --env GREETING=hello --hostname greeter --container-label team=blue --stop-signal SIGKILL weft/tools sleep 100000")?;
         ensure!(
             n1.exec("told", &["hostname"])?.ok()? == "greeter",
             "hostname"

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use weft_images::{facts, http};
+use weft_images::{facts, http, stop};
 
 /// As in the original: the service is slow on purpose, so that scaling shows.
 const EFFORT: Duration = Duration::from_millis(100);
 
 fn main() -> std::io::Result<()> {
+    stop::on_signal();
     http::serve(80, |request| {
         if request.method != "POST" {
             return http::Response::ok(

@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
-use weft_images::{facts, http};
+use weft_images::{facts, http, stop};
 
 /// As in the original: the service is slow on purpose, so that scaling shows.
 const EFFORT: Duration = Duration::from_millis(100);
 const MOST_BYTES: u64 = 1 << 20;
 
 fn main() -> std::io::Result<()> {
+    stop::on_signal();
     http::serve(80, |request| {
         match request.path.trim_start_matches('/').parse() {
             Ok(count) if count <= MOST_BYTES => {

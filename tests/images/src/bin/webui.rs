@@ -3,11 +3,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use weft_images::http::{Request, Response};
-use weft_images::{facts, http, redis};
+use weft_images::{facts, http, redis, stop};
 
 const PAGE: &str = include_str!("webui.html");
 
 fn main() -> std::io::Result<()> {
+    stop::on_signal();
     http::serve(80, |request| {
         println!(
             "{} {} from {}",

@@ -5,9 +5,10 @@
 use std::net::{Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
-use weft_images::{facts, http};
+use weft_images::{facts, http, stop};
 
 fn main() -> std::io::Result<()> {
+    stop::on_signal();
     let socket =
         UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 80)).or_else(|_| UdpSocket::bind("0.0.0.0:80"))?;
     std::thread::spawn(move || echo(&socket));

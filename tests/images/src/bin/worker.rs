@@ -3,9 +3,10 @@
 use std::io::{Error, Result};
 use std::time::Duration;
 
-use weft_images::{http, redis};
+use weft_images::{http, redis, stop};
 
 fn main() {
+    stop::on_signal();
     loop {
         if let Err(error) = work() {
             println!("a round failed: {error}; again in a second");
