@@ -91,7 +91,10 @@ fn tcp_bits(ip: &Headers) -> u8 {
 }
 
 #[inline(always)]
-fn touch<P: Packet>(f: &mut Flow, p: &P, ip: &Headers) {
+fn touch<P: Packet, T: Tables>(t: &T, f: &mut Flow, p: &P, ip: &Headers) {
+    if t.is_dry() {
+        return;
+    }
     f.packets += 1;
     f.bytes += p.len() as u64;
     f.last = p.now();
@@ -138,12 +141,12 @@ pub fn wire<P: Packet, T: Tables>(
     hit: &mut Hit,
 ) -> bool {
     let known = t.flow(Age::Established, key, |f| {
-        touch(f, p, ip);
+        touch(t, f, p, ip);
         to_task(hit, f, Age::Established);
     });
     known.is_some()
         || t.flow(Age::New, key, |f| {
-            touch(f, p, ip);
+            touch(t, f, p, ip);
             to_task(hit, f, Age::New);
         })
         .is_some()
@@ -159,12 +162,12 @@ pub fn reply<P: Packet, T: Tables>(
     hit: &mut Hit,
 ) -> bool {
     let known = t.flow(Age::Established, key, |f| {
-        touch(f, p, ip);
+        touch(t, f, p, ip);
         to_client(hit, f, Age::Established);
     });
     known.is_some()
         || t.flow(Age::New, key, |f| {
-            touch(f, p, ip);
+            touch(t, f, p, ip);
             to_client(hit, f, Age::New);
             // The task's own segment without SYN and RST proves the handshake; the entry began with the
             // client's first packet, so a UDP flow proves itself by the task's second.
@@ -216,7 +219,7 @@ pub fn other_side(back: &mut FlowKey, net: u32, to: &Tuple, proto: u8, side: u8)
 #[inline(always)]
 pub fn refresh<T: Tables>(t: &T, ask: &Ask, task_net: u32, notes: &mut Notes) {
     let origin = ask.origin;
-    if notes.hit.ingress == origin.ingress && notes.hit.link == origin.link {
+    if t.is_dry() || (notes.hit.ingress == origin.ingress && notes.hit.link == origin.link) {
         return;
     }
     let age = notes.hit.age;

@@ -27,6 +27,10 @@ pub enum Inserted {
 
 /// Access to every map. References point into the maps: copy what must outlive the next change.
 pub trait Tables {
+    /// Whether this is a dry run: every method that changes then does nothing.
+    fn is_dry(&self) -> bool {
+        false
+    }
     /// The one configuration, once the agent has written it.
     fn config(&self) -> Option<&Config>;
     /// Service at an address.

@@ -11,7 +11,7 @@ mod rows;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, HashOfMaps, LpmTrie, Map, MapData};
+use aya::maps::{Array, HashMap, HashOfMaps, LpmTrie, Map, MapData, PerCpuArray};
 use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
 use netns::Netns;
@@ -19,7 +19,7 @@ use rows::Step;
 use rows::frames::Frame;
 use rows::town::{OVERLAY, UPLINK, link_of};
 use rows::world::World;
-use weft_abi::{Config, Flow, FlowKey, FragKey, FragPorts, Pick, REHEARSAL};
+use weft_abi::{Config, Counter, DRY_RUN, Flow, FlowKey, FragKey, FragPorts, Pick, REHEARSAL};
 use weft_ebpf::verdict::Verdict;
 
 /// The object, with tables small enough for a test.
@@ -147,11 +147,11 @@ fn fill(ebpf: &mut Ebpf, world: &World) -> Result<()> {
 }
 
 /// The words of `__sk_buff` that a test run may give and take.
-fn context(step: &Step) -> Vec<u8> {
+fn context(step: &Step, kind: u32) -> Vec<u8> {
     let mut words = [0u32; 48];
     words[9] = u32::from(step.received) * step.link;
     words[10] = step.link;
-    words[12] = REHEARSAL;
+    words[12] = kind;
     if let Some(tunnel) = step.tunnel {
         words[13] = tunnel.vni;
         words[14] = tunnel.remote.v4_word();
@@ -174,12 +174,12 @@ fn number(verdict: Verdict) -> (u32, [u32; 3]) {
     }
 }
 
-fn rehearse(ebpf: &mut Ebpf, step: &Step) -> Result<(u32, [u32; 3], Vec<u8>)> {
+fn rehearse(ebpf: &mut Ebpf, step: &Step, kind: u32) -> Result<(u32, [u32; 3], Vec<u8>)> {
     let program: &mut SchedClassifier = ebpf
         .program_mut(step.program.name())
         .context("no such program")?
         .try_into()?;
-    let input = context(step);
+    let input = context(step, kind);
     let mut output = vec![0; input.len()];
     let mut packet = vec![0; 4096];
     let mut options = TestRunOptions::new();
@@ -198,33 +198,103 @@ fn rehearse(ebpf: &mut Ebpf, step: &Step) -> Result<(u32, [u32; 3], Vec<u8>)> {
     Ok((result.return_value, [word(13), word(14), word(15)], packet))
 }
 
-#[test]
-fn every_row_through_the_loaded_programs() -> Result<()> {
-    let ns = Netns::new("rows")?;
-    // A test run wants real interfaces with the rows' numbers; frames are for their address.
+/// A namespace with the interfaces that the rows name: a test run wants real ones.
+fn ground(name: &str) -> Result<Netns> {
+    let ns = Netns::new(name)?;
     for link in (1..=6).map(link_of).chain([19, OVERLAY]) {
         ns.ip(&format!(
             "link add d{link} index {link} type veth peer name e{link} index {}",
             100 + link
         ))?;
     }
+    Ok(ns)
+}
+
+/// The packet programs, loaded.
+fn loaded() -> Result<Ebpf> {
+    let mut ebpf = load()?;
+    for name in ["uplink_in", "overlay_in", "host_out", "task_in"] {
+        let program: &mut SchedClassifier = ebpf
+            .program_mut(name)
+            .context("no such program")?
+            .try_into()?;
+        program.load()?;
+    }
+    Ok(ebpf)
+}
+
+#[test]
+fn a_dry_run_decides_and_changes_nothing() -> Result<()> {
+    let ns = ground("dry")?;
+    ns.inside(|| {
+        let mut ebpf = loaded()?;
+        for row in rows::list::all() {
+            fill(&mut ebpf, &row.world)?;
+            // Each packet is judged dry, then for real: the two must agree, and only the second may count.
+            for step in &row.steps {
+                let place = format!("{}: {}", row.name, step.name);
+                let before = written(&mut ebpf)?;
+                let dry = rehearse(&mut ebpf, step, DRY_RUN)?;
+                if written(&mut ebpf)? != before {
+                    bail!("{place}: the dry run changed a map");
+                }
+                let real = rehearse(&mut ebpf, step, REHEARSAL)?;
+                if dry != real {
+                    bail!("{place}: dry {dry:?}, real {real:?}");
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Everything that the programs have written.
+fn written(ebpf: &mut Ebpf) -> Result<String> {
+    fn dump<K: Pod + std::fmt::Debug, V: Pod + std::fmt::Debug>(
+        ebpf: &mut Ebpf,
+        map: &str,
+    ) -> Result<String> {
+        let map = ebpf.map_mut(map).with_context(|| format!("no map {map}"))?;
+        let map = HashMap::<_, K, V>::try_from(map)?;
+        let mut rows = map
+            .iter()
+            .map(|e| e.map(|e| format!("{e:?}")))
+            .collect::<Result<Vec<_>, _>>()?;
+        rows.sort();
+        Ok(rows.join("\n"))
+    }
+    let mut text = dump::<FlowKey, Flow>(ebpf, "flow")?;
+    text += &dump::<FlowKey, Flow>(ebpf, "flow_new")?;
+    text += &dump::<FlowKey, Pick>(ebpf, "pick")?;
+    text += &dump::<FragKey, FragPorts>(ebpf, "frag")?;
+    let counters = ebpf.map_mut("counters").context("no map counters")?;
+    let counters = PerCpuArray::<_, Counter>::try_from(counters)?;
+    for n in 0..weft_abi::COUNTERS {
+        for (cpu, counter) in counters
+            .get(&n, 0)?
+            .iter()
+            .enumerate()
+            .filter(|(_, c)| c.packets != 0)
+        {
+            text += &format!("{n} {cpu} {counter:?}\n");
+        }
+    }
+    Ok(text)
+}
+
+#[test]
+fn every_row_through_the_loaded_programs() -> Result<()> {
+    let ns = ground("rows")?;
     assert_eq!(UPLINK, 1, "the loopback interface's number");
     let failures = ns.inside(|| {
-        let mut ebpf = load()?;
-        for name in ["uplink_in", "overlay_in", "host_out", "task_in"] {
-            let program: &mut SchedClassifier = ebpf
-                .program_mut(name)
-                .context("no such program")?
-                .try_into()?;
-            program.load()?;
-        }
+        let mut ebpf = loaded()?;
         let mut failures = Vec::new();
         for row in rows::list::all() {
             fill(&mut ebpf, &row.world).with_context(|| row.name.clone())?;
             for step in &row.steps {
                 let place = format!("{}: {}", row.name, step.name);
                 let (code, told, packet) =
-                    rehearse(&mut ebpf, step).with_context(|| place.clone())?;
+                    rehearse(&mut ebpf, step, REHEARSAL).with_context(|| place.clone())?;
                 let expected = number(step.verdict);
                 if (code, told) != expected {
                     failures.push(format!(

@@ -185,9 +185,9 @@ fn every_walk() -> Result<()> {
             }
         }
         for addr in ["192.0.2.11", "2001:db8::11", "192.0.2.12", "2001:db8::12"] {
-            for task in 0..4 {
-                let name = format!("t{} to published {addr}, {round}", task + 1);
-                r.case(&name, ask(&t[task].ns, at(addr, 8000)), both);
+            for task in t {
+                let name = format!("t{} to published {addr}, {round}", task.id);
+                r.case(&name, ask(&task.ns, at(addr, 8000)), both);
             }
         }
     }

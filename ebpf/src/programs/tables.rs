@@ -41,6 +41,11 @@ macro_rules! look {
 
 impl Tables for Maps {
     #[inline(always)]
+    fn is_dry(&self) -> bool {
+        self.dry
+    }
+
+    #[inline(always)]
     fn config(&self) -> Option<&Config> {
         let config = CONFIG.get(0)?;
         if config.node == 0 { None } else { Some(config) }
@@ -141,7 +146,10 @@ impl Tables for Maps {
     #[inline(always)]
     fn begin_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted {
         if self.dry {
-            return Inserted::Yes;
+            return match FLOW_NEW.get_ptr(key) {
+                Some(_) => Inserted::Exists,
+                None => Inserted::Yes,
+            };
         }
         result(FLOW_NEW.insert(key, flow, BPF_NOEXIST as u64))
     }

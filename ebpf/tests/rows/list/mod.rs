@@ -1,0 +1,113 @@
+//! The rows themselves.
+
+mod from_tasks;
+mod from_uplink;
+mod small;
+mod through_tunnel;
+
+use std::net::IpAddr;
+
+use weft_abi::*;
+use weft_ebpf::packet::Tunnel;
+use weft_ebpf::parse::tcp_flag::{ACK, SYN};
+use weft_ebpf::verdict::Verdict;
+
+use super::frames::{Frame, L4};
+use super::town::*;
+use super::world::World;
+use super::{Row, Step};
+
+const SYN_ACK: u8 = SYN | ACK;
+
+impl Step {
+    fn new(name: &str, program: Program, link: u32, frame: &Frame, verdict: Verdict) -> Self {
+        Self::raw(name, program, link, frame.bytes(), verdict)
+    }
+    fn raw(name: &str, program: Program, link: u32, bytes: Vec<u8>, verdict: Verdict) -> Self {
+        Self {
+            name: name.to_owned(),
+            program,
+            link,
+            for_host: true,
+            received: true,
+            tunnel: None,
+            bytes,
+            verdict,
+            out: None,
+            exact: None,
+        }
+    }
+    fn out(mut self, frame: Frame) -> Self {
+        self.out = Some(frame);
+        self
+    }
+    fn exact(mut self, bytes: Vec<u8>) -> Self {
+        self.exact = Some(bytes);
+        self
+    }
+    fn through(mut self, vni: u32, node: u32) -> Self {
+        self.tunnel = Some(to_node(vni, node));
+        self
+    }
+}
+
+fn uplink(name: &str, frame: &Frame, verdict: Verdict) -> Step {
+    Step::new(name, Program::UplinkIn, UPLINK, frame, verdict)
+}
+
+fn task(name: &str, id: u32, frame: &Frame, verdict: Verdict) -> Step {
+    Step::new(name, Program::TaskIn, link_of(id), frame, verdict)
+}
+
+fn overlay(name: &str, vni: u32, node: u32, frame: &Frame, verdict: Verdict) -> Step {
+    Step::new(name, Program::OverlayIn, OVERLAY, frame, verdict).through(vni, node)
+}
+
+fn to_node(vni: u32, node: u32) -> Tunnel {
+    Tunnel {
+        vni,
+        remote: Family { v6: false }.node(node).into(),
+    }
+}
+
+fn row(name: &str, f: Family, world: World, steps: Vec<Step>) -> Row {
+    Row {
+        name: format!("{name}, {}", if f.v6 { "IPv6" } else { "IPv4" }),
+        world,
+        steps,
+    }
+}
+
+/// The frame as a local task gets it.
+fn delivered(id: u32, src: IpAddr, dst: IpAddr, l4: L4) -> Frame {
+    Frame {
+        dst_mac: task_mac(id),
+        src_mac: GATEWAY_MAC,
+        ..frame(src, dst, l4)
+    }
+}
+
+fn peer(id: u32, done: Done) -> Verdict {
+    Verdict::Peer(link_of(id), done)
+}
+
+fn next(done: Done) -> Verdict {
+    Verdict::Next(done)
+}
+
+/// Every row, for both families.
+pub(crate) fn all() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for f in [Family { v6: false }, Family { v6: true }] {
+        rows.extend(from_uplink::north_south(f));
+        rows.extend(from_uplink::uplink_refusals(f));
+        rows.extend(from_tasks::east_west(f));
+        rows.extend(from_tasks::by_vip(f));
+        rows.extend(through_tunnel::arriving(f));
+        rows.extend(through_tunnel::answers_arriving(f));
+        rows.extend(through_tunnel::from_host(f));
+        rows.extend(small::errors(f));
+        rows.extend(small::neighbours(f));
+    }
+    rows
+}
