@@ -3,6 +3,8 @@
 //! Containers of tasks have no network of the engine's, and a gate before their program that
 //! waits for ours. Clients see neither: they see the networks and the program.
 
+mod run;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderValue, Request, StatusCode, header};
@@ -95,12 +97,16 @@ impl Known {
     fn amend_inspected(&self, container: &mut Ordered) -> bool {
         let gated = hide_gate(container);
         hide_mounts(container);
-        // A task's own mounts are in `Mounts`; binds are all the node's.
-        if gated
-            && let Some(host) = container.get_mut("HostConfig")
-            && let Some(binds) = host.get_mut("Binds")
-        {
-            *binds = Ordered::Null;
+        let labels = container.get("Config").and_then(|c| c.get("Labels"));
+        let wishes = labels.map_or("", |labels| labels.text_of(run::LABEL));
+        let first = run::read(wishes).into_iter().next();
+        if gated && let Some(host) = container.get_mut("HostConfig") {
+            hide_binds(host, first.is_none());
+            if let Some(wish) = first
+                && let Some(mode) = host.get_mut("NetworkMode")
+            {
+                *mode = Ordered::Text(wish.name);
+            }
         }
         gated | self.amend_networks(container, gated)
     }
@@ -206,6 +212,21 @@ fn hide_mounts(container: &mut Ordered) {
     };
     let folder = format!("{}/", folder.0);
     mounts.retain(|mount| !mount.text_of("Source").starts_with(&folder));
+}
+
+/// Takes away binds of the node's own files. A task's own mounts are in `Mounts`: its binds are
+/// all the node's.
+fn hide_binds(host: &mut Ordered, all: bool) {
+    let Some(binds) = host.get_mut("Binds") else {
+        return;
+    };
+    let gate = format!(":{GATE}:ro");
+    if let Some(list) = binds.list_mut() {
+        list.retain(|bind| !all && !bind.text().is_some_and(|bind| bind.ends_with(&gate)));
+        if list.is_empty() {
+            *binds = Ordered::Null;
+        }
+    }
 }
 
 #[cfg(test)]

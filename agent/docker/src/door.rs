@@ -150,6 +150,8 @@ impl Door {
                 NetworkRoute::Connect(id) => self.connect_network(id, asked).await,
                 NetworkRoute::Disconnect(id) => self.disconnect_network(id, asked).await,
             },
+            Route::Containers(ContainerRoute::Create) => self.create_container(asked).await,
+            Route::Containers(ContainerRoute::Start(id)) => self.start_container(id, asked).await,
             Route::Containers(ContainerRoute::List) => self.list_containers(asked).await,
             Route::Containers(ContainerRoute::Inspect) => self.inspect_container(asked).await,
             Route::Ping | Route::Nowhere | Route::Engine => Err(ApiError::no_page()),

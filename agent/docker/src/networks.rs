@@ -16,8 +16,8 @@ use crate::{
     node::{AttachRequest, DetachRequest, LocalState, NotManager},
     reply::{ApiError, Reply, empty, json as json_reply, ok},
 };
-use view::{Here, NetworkView};
-pub(crate) use view::{endpoint_id, mac};
+use view::Here;
+pub(crate) use view::{NetworkView, endpoint_id, mac};
 
 /// Label of swarm twins of the engine's own networks.
 const PREDEFINED: &str = "com.docker.swarm.predefined";
@@ -128,7 +128,7 @@ impl Door {
                 .collect(),
             addresses: addresses?,
         });
-        attached.await.map_err(ApiError::from_node)?;
+        attached.await.map_err(ApiError::from_manager)?;
         Ok(empty(StatusCode::OK))
     }
 
@@ -148,7 +148,7 @@ impl Door {
             network: view.id().to_owned(),
             force,
         });
-        detached.await.map_err(ApiError::from_node)?;
+        detached.await.map_err(ApiError::from_manager)?;
         Ok(empty(StatusCode::OK))
     }
 
@@ -238,7 +238,7 @@ impl Door {
 
     /// The swarm's networks as this node may show them: all on managers, those in use here on
     /// workers.
-    async fn swarm_networks(&self, verbose: bool) -> Result<Vec<NetworkView>, ApiError> {
+    pub(crate) async fn swarm_networks(&self, verbose: bool) -> Result<Vec<NetworkView>, ApiError> {
         let status = self.node.status().await;
         if !matches!(status.state, LocalState::Active | LocalState::Error) {
             return Ok(vec![]);

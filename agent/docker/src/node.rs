@@ -1,6 +1,6 @@
 //! What the front door asks of the node it belongs to.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -63,11 +63,19 @@ pub trait NodeControl: Send + Sync + 'static {
         BTreeMap::new()
     }
 
+    /// Where on this host the gate lies: the program that holds a container's own back until its
+    /// network is there. `None`: this node cannot put users' own
+    /// containers on swarm networks, and the front door refuses to make such.
+    fn gate(&self) -> Option<PathBuf> {
+        None
+    }
+
     /// Puts a user's own container on an attachable swarm network; it gets its interface at once
     /// if it runs, else when it starts.
     ///
     /// # Errors
-    /// In Docker's words: not attachable, no such network, already attached, no address.
+    /// In Docker's words, as the managers give them (without the `rpc error:` prefix): not
+    /// attachable, no such network, already attached, no address.
     async fn attach(&self, request: AttachRequest) -> Result<(), ControlError> {
         let _ = request;
         Err(ControlError::new(

@@ -58,10 +58,12 @@ pub(crate) enum NetworkRoute {
     Disconnect(String),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ContainerRoute {
     List,
     Inspect,
+    Create,
+    Start(String),
 }
 
 /// Splits `/v1.41/rest` into version and `/rest`. Other paths have no version.
@@ -105,6 +107,12 @@ pub(crate) fn route(method: &Method, path: &str) -> Route {
         }
         ("containers", [_, "json"]) if method == Method::GET => {
             Route::Containers(ContainerRoute::Inspect)
+        }
+        ("containers", ["create"]) if method == Method::POST => {
+            Route::Containers(ContainerRoute::Create)
+        }
+        ("containers", [id, "start" | "restart"]) if method == Method::POST => {
+            Route::Containers(ContainerRoute::Start((*id).to_owned()))
         }
         ("networks", _) => network(method, rest).map_or(Route::Engine, Route::Networks),
         _ => Route::Engine,

@@ -15,7 +15,7 @@ use crate::filter::Filters;
 /// A network as Docker shows it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct NetworkView {
+pub(crate) struct NetworkView {
     name: String,
     id: String,
     created: Timestamp,
@@ -300,16 +300,20 @@ fn service_view(service: Option<&NetService>, network: NetworkId) -> ServiceView
 }
 
 impl NetworkView {
-    pub(super) fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.id
     }
 
-    pub(super) fn is_named(&self, name: &str) -> bool {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn is_named(&self, name: &str) -> bool {
         self.name == name
     }
 
     /// The swarm's twin of one of the engine's own networks.
-    pub(super) fn is_predefined(&self) -> bool {
+    pub(crate) fn is_predefined(&self) -> bool {
         self.predefined
     }
 

@@ -8,7 +8,9 @@ use std::{
 use async_trait::async_trait;
 use serde_json::json;
 use tokio::sync::{broadcast, mpsc};
-use weft_docker::{InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl, NotManager};
+use weft_docker::{
+    AttachRequest, InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl, NotManager,
+};
 use weft_proto::{
     ControlApi, ControlError, ControlReply, ControlRequest, ErrorCode, Event, LogItem, LogSelector,
     ManagerStanding, Object,
@@ -55,6 +57,7 @@ pub(crate) struct FakeNode {
     pub(crate) net_state: Mutex<Arc<NetState>>,
     pub(crate) containers: Mutex<BTreeMap<TaskId, String>>,
     pub(crate) asked: Mutex<Vec<String>>,
+    pub(crate) not_attachable: Mutex<bool>,
 }
 
 pub(crate) fn node_id(number: u128) -> NodeId {
@@ -144,6 +147,7 @@ impl FakeNode {
             net_state: Mutex::default(),
             containers: Mutex::default(),
             asked: Mutex::default(),
+            not_attachable: Mutex::default(),
         })
     }
 
@@ -198,6 +202,24 @@ impl NodeControl for FakeNode {
         match *self.not_manager.lock().unwrap() {
             Some(why) => Err(why),
             None => Ok(Arc::clone(&self.cluster) as Arc<dyn ControlApi>),
+        }
+    }
+
+    fn gate(&self) -> Option<std::path::PathBuf> {
+        Some("/state/weft-gate".into())
+    }
+
+    async fn attach(&self, request: AttachRequest) -> Result<(), ControlError> {
+        self.note(format!(
+            "attach {} {:?} {:?}",
+            request.container_name, request.aliases, request.addresses
+        ));
+        match *self.not_attachable.lock().unwrap() {
+            true => Err(ControlError::new(
+                ErrorCode::PermissionDenied,
+                "network front not manually attachable",
+            )),
+            false => Ok(()),
         }
     }
 

@@ -170,6 +170,31 @@ async fn answer(
         (&Method::POST, "/networks/prune") => {
             whole(200, json!({"NetworksDeleted": ["old"]}).to_string())
         }
+        (&Method::GET, "/images/busybox/json") => {
+            let config = json!({"Entrypoint": null, "Cmd": ["sh"]});
+            whole(200, json!({"Config": config}).to_string())
+        }
+        (&Method::POST, "/containers/create") => {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let text = String::from_utf8_lossy(&body).into_owned();
+            // Echoed for the test to see.
+            whole(201, text)
+        }
+        (&Method::GET, "/containers/wishing/json") => {
+            let wish =
+                r#"[{"Network":"n","Name":"front","Aliases":["al"],"Addresses":["10.0.1.9"]}]"#;
+            let labels = json!({"io.weft.networks": wish});
+            let container =
+                json!({"Id": "w".repeat(64), "Name": "/wishing", "Config": {"Labels": labels}});
+            whole(200, container.to_string())
+        }
+        (&Method::POST, path) if path.ends_with("/start") && path.starts_with("/containers/") => {
+            whole(204, String::new())
+        }
+        (&Method::POST, path) if path.ends_with("/kill") => {
+            cancelled.notify_one();
+            whole(204, String::new())
+        }
         (&Method::GET, "/events") => {
             let event = "{\"Type\":\"container\",\"Action\":\"start\"}\n";
             stream(event.as_bytes(), 0, Some(Told(cancelled)))

@@ -6,6 +6,7 @@
 mod bed;
 mod cli;
 mod cluster;
+mod containers;
 mod engine;
 mod errors;
 mod events;

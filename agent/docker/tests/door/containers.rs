@@ -1,0 +1,83 @@
+//! `docker run` on swarm networks.
+
+use serde_json::{Value, json};
+
+use crate::{
+    bed::{Bed, soon},
+    cluster::FakeNode,
+};
+
+async fn with_front() -> Bed {
+    let bed = Bed::new(FakeNode::manager()).await;
+    let body = json!({"Name": "front", "Driver": "overlay", "Attachable": true});
+    assert_eq!(bed.json("POST", "/networks/create", body).await.0, 201);
+    bed
+}
+
+#[tokio::test]
+async fn the_engine_makes_it_without_a_network_behind_the_gate() {
+    let bed = with_front().await;
+    let body = json!({
+        "Image": "busybox", "Cmd": ["ip", "addr"], "Entrypoint": null, "Labels": {},
+        "HostConfig": {"NetworkMode": "front", "Binds": null, "PortBindings": {}, "Dns": []},
+        "NetworkingConfig": {"EndpointsConfig": {"front": {"Aliases": ["al"], "IPAMConfig": null}}}
+    });
+    let (status, asked) = bed
+        .json("POST", "/v1.41/containers/create?name=c", body)
+        .await;
+    assert_eq!(status, 201, "{asked}");
+    assert_eq!(asked["HostConfig"]["NetworkMode"], "none");
+    assert_eq!(asked["HostConfig"]["Dns"], json!(["127.0.0.11"]));
+    assert_eq!(
+        asked["HostConfig"]["Binds"],
+        json!(["/state/weft-gate:/.weft-gate:ro"])
+    );
+    assert_eq!(asked["NetworkingConfig"]["EndpointsConfig"], json!({}));
+    assert_eq!(asked["Entrypoint"], json!(["/.weft-gate"]));
+    assert_eq!(asked["Cmd"], json!(["ip", "addr"]));
+    let wishes: Value =
+        serde_json::from_str(asked["Labels"]["io.weft.networks"].as_str().unwrap()).unwrap();
+    assert_eq!(wishes[0]["Name"], "front");
+    assert_eq!(wishes[0]["Aliases"], json!(["al"]));
+}
+
+#[tokio::test]
+async fn other_containers_pass_as_they_are() {
+    let bed = with_front().await;
+    for body in [
+        r#"{"Image":"busybox", "HostConfig":{"NetworkMode":"bridge"}}"#,
+        r#"{"Image":"busybox","HostConfig":{"NetworkMode":"mine"}}"#,
+        r#"{"Image":"busybox"}"#,
+        "no json",
+    ] {
+        let (status, asked) = bed.text("POST", "/containers/create", body).await;
+        assert_eq!((status, asked.as_str()), (201, body));
+    }
+    let ports = r#"{"Image":"busybox","HostConfig":{"NetworkMode":"front","PortBindings":{"80/tcp":[{}]}}}"#;
+    assert_eq!(
+        bed.refusal("POST", "/containers/create", ports).await.0,
+        501
+    );
+}
+
+#[tokio::test]
+async fn it_is_connected_when_it_starts_and_ended_if_it_cannot_be() {
+    let bed = with_front().await;
+    let started = bed
+        .text("POST", "/v1.41/containers/wishing/start", "")
+        .await;
+    assert_eq!(started, (204, String::new()));
+    assert_eq!(
+        *bed.node.asked.lock().unwrap(),
+        ["attach wishing [\"al\"] [10.0.1.9]"]
+    );
+    *bed.node.not_attachable.lock().unwrap() = true;
+    let refused = bed
+        .refusal("POST", "/v1.41/containers/wishing/start", "")
+        .await;
+    let text = "Could not attach to network front: rpc error: code = PermissionDenied desc = network front not manually attachable";
+    assert_eq!(refused, (500, text.to_owned()));
+    let killed = &bed.engine.as_ref().unwrap().cancelled;
+    soon("the container to be ended", killed.notified()).await;
+    assert_eq!(bed.text("POST", "/containers/other/start", "").await.0, 204);
+}
