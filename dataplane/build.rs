@@ -8,7 +8,9 @@ fn main() {
     println!("cargo::rerun-if-changed={}", object.display());
     println!("cargo::rustc-env=WEFT_EBPF_OBJECT={}", object.display());
     if !object.exists() {
-        println!("cargo::error=target/ebpf/weft.bpf.o is not there: run `cargo xtask build-ebpf` first");
+        println!(
+            "cargo::error=target/ebpf/weft.bpf.o is not there: run `cargo xtask build-ebpf` first"
+        );
         exit(1);
     }
 }

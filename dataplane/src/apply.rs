@@ -4,7 +4,10 @@ use std::{
     collections::BTreeSet,
     fmt,
     os::fd::AsFd as _,
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,9 +15,9 @@ use tokio::sync::oneshot;
 use weft_types::{BackendId, TaskId};
 
 use crate::{
-    Config, DataplaneError, Desired, DropCount, NetnsRef, Repairs, ResolverSockets, Sandbox, SandboxSpec, Status,
-    keeper,
-    kernel::{linux::Linux, netns},
+    Config, DataplaneError, Desired, DropCount, NetnsRef, Repairs, ResolverSockets, Sandbox,
+    SandboxSpec, Status, keeper,
+    kernel::{linux::Linux, netns, prober::Wake},
 };
 
 /// How often links and addresses are looked at.
@@ -29,7 +32,7 @@ type Job = Box<dyn FnOnce(&mut Option<Keeper>) + Send>;
 /// done on threads of its own.
 #[derive(Clone)]
 pub struct Dataplane {
-    jobs: mpsc::Sender<Job>,
+    jobs: Arc<mpsc::Sender<Job>>,
 }
 
 impl fmt::Debug for Dataplane {
@@ -56,9 +59,23 @@ impl Dataplane {
     /// # Errors
     /// When the kernel refuses a part; what was made stays pinned for the next try.
     pub async fn start(config: Config) -> Result<Self, DataplaneError> {
-        let (jobs, queue) = mpsc::channel();
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let jobs = Arc::new(jobs);
+        // Whoever wakes the keeper does not keep it alive.
+        let weak = Arc::downgrade(&jobs);
+        let wake: Wake = Arc::new(move || {
+            let heed: Job = Box::new(|keeper| {
+                if let Some(keeper) = keeper {
+                    keeper.heed_probes();
+                }
+            });
+            // A keeper that is gone heeds nothing.
+            let _ = weak.upgrade().map(|jobs| jobs.send(heed));
+        });
         let (started, begun) = oneshot::channel();
-        let run = move || match Linux::open(&config).and_then(|kernel| Keeper::start(config, kernel)) {
+        let run = move || match Linux::open(&config, wake)
+            .and_then(|kernel| Keeper::start(config, kernel))
+        {
             Ok(keeper) => {
                 // Nobody may be waiting any more; then the queue is closed too.
                 let _ = started.send(Ok(()));
@@ -68,7 +85,9 @@ impl Dataplane {
                 let _ = started.send(Err(error));
             }
         };
-        let thread = std::thread::Builder::new().name("dataplane".to_owned()).spawn(run);
+        let thread = std::thread::Builder::new()
+            .name("dataplane".to_owned())
+            .spawn(run);
         thread.map_err(|error| DataplaneError::Refused(format!("start a thread: {error}")))?;
         begun.await.unwrap_or_else(|_| Err(stopped()))?;
         Ok(Self { jobs })
@@ -103,7 +122,11 @@ impl Dataplane {
     ///
     /// # Errors
     /// When the namespace is gone or the kernel refuses.
-    pub async fn create_sandbox(&self, spec: SandboxSpec, netns: NetnsRef) -> Result<Sandbox, DataplaneError> {
+    pub async fn create_sandbox(
+        &self,
+        spec: SandboxSpec,
+        netns: NetnsRef,
+    ) -> Result<Sandbox, DataplaneError> {
         let netns = netns::open(netns)?;
         self.ask(move |keeper| {
             let task = spec.task;
@@ -130,7 +153,8 @@ impl Dataplane {
     /// # Errors
     /// When the kernel refuses.
     pub async fn retain_sandboxes(&self, tasks: BTreeSet<TaskId>) -> Result<(), DataplaneError> {
-        self.ask(move |keeper| keeper.retain_sandboxes(&tasks)).await
+        self.ask(move |keeper| keeper.retain_sandboxes(&tasks))
+            .await
     }
 
     /// Flows that this backend of this node holds now: a drain is over at 0.
@@ -151,7 +175,9 @@ impl Dataplane {
 
     /// The state at a glance.
     pub async fn status(&self) -> Status {
-        self.ask(|keeper| Ok(keeper.status())).await.unwrap_or_default()
+        self.ask(|keeper| Ok(keeper.status()))
+            .await
+            .unwrap_or_default()
     }
 
     /// Removes everything that was ever made here: programs, links, maps, pins, devices, routes,
@@ -203,6 +229,10 @@ impl Sandbox {
         let sandbox = self.netns.clone();
         let open = move || netns::within(sandbox.as_fd(), netns::open_resolver);
         let opened = tokio::task::spawn_blocking(open).await;
-        opened.unwrap_or_else(|error| Err(DataplaneError::Refused(format!("open the resolver's sockets: {error}"))))
+        opened.unwrap_or_else(|error| {
+            Err(DataplaneError::Refused(format!(
+                "open the resolver's sockets: {error}"
+            )))
+        })
     }
 }

@@ -68,7 +68,9 @@ impl Collector {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("flows".to_owned()).spawn(run);
+        let thread = std::thread::Builder::new()
+            .name("flows".to_owned())
+            .spawn(run);
         thread.map_err(|error| DataplaneError::Refused(format!("start a thread: {error}")))?;
         Ok(Self { wake, samples })
     }
@@ -82,8 +84,12 @@ impl Collector {
 
 impl Tables {
     fn take_samples(&mut self) {
-        let Some(events) = &mut self.events else { return };
-        let Ok(mut samples) = self.samples.lock() else { return };
+        let Some(events) = &mut self.events else {
+            return;
+        };
+        let Ok(mut samples) = self.samples.lock() else {
+            return;
+        };
         while let Some(sample) = events.take() {
             if sample.kind == event::DROP {
                 samples.insert((sample.program, sample.reason), sample);
@@ -102,7 +108,9 @@ impl Tables {
         let here: BTreeSet<u32> = self.local_tasks.keys()?.into_iter().collect();
         let is_over = |pair: &Pair, now| {
             let backend = pair.backend();
-            pair.is_dead(now) || !here.contains(&backend) || (pair.is_udp() && !usable.contains(&backend))
+            pair.is_dead(now)
+                || !here.contains(&backend)
+                || (pair.is_udp() && !usable.contains(&backend))
         };
         for pair in pairs(self.flow.entries()?).filter(|pair| is_over(pair, clock::monotonic())) {
             // A packet may have come since: what was read is old, so look again before forgetting.
@@ -114,7 +122,9 @@ impl Tables {
             }
         }
         // Embryos die by themselves, but a datagram's would lead to a task that is gone.
-        for pair in pairs(self.flow_new.entries()?).filter(|pair| pair.is_udp() && !usable.contains(&pair.backend())) {
+        for pair in pairs(self.flow_new.entries()?)
+            .filter(|pair| pair.is_udp() && !usable.contains(&pair.backend()))
+        {
             for key in pair.keys() {
                 self.flow_new.remove(key)?;
             }

@@ -22,6 +22,8 @@ pub struct Config {
     pub egress_pool: Ipv4Network,
     /// Container MTU in bytes; `None` computes it from the data path link.
     pub mtu_bytes: Option<u16>,
+    /// Key and port for encrypted networks; without it they cannot be had.
+    pub wireguard: Option<crate::WireGuard>,
     /// Network namespace to work in; `None` is the caller's. Tests put several nodes into one process.
     pub netns: Option<PathBuf>,
 }
@@ -38,16 +40,18 @@ impl Config {
             uplinks: Uplinks::Auto,
             egress_pool: EGRESS_POOL,
             mtu_bytes: None,
+            wireguard: None,
             netns: None,
         }
     }
 }
 
 /// Default of [`Config::egress_pool`]: 172.29.0.0/16.
-pub const EGRESS_POOL: Ipv4Network = match Ipv4Network::new_checked(std::net::Ipv4Addr::new(172, 29, 0, 0), 16) {
-    Some(pool) => pool,
-    None => unreachable!(),
-};
+pub const EGRESS_POOL: Ipv4Network =
+    match Ipv4Network::new_checked(std::net::Ipv4Addr::new(172, 29, 0, 0), 16) {
+        Some(pool) => pool,
+        None => unreachable!(),
+    };
 
 /// Links at which published ports answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,6 +28,8 @@ pub struct Desired {
     pub nodes: BTreeMap<u32, Node>,
     /// Overlay subnets and their VNI.
     pub subnets: BTreeMap<IpNetwork, u32>,
+    /// VNIs of networks whose packets travel between nodes only encrypted.
+    pub ciphered: BTreeSet<u32>,
     /// Attachments of all nodes.
     pub endpoints: BTreeMap<BackendId, Endpoint>,
     /// Where clients knock.
@@ -45,6 +47,8 @@ pub struct Node {
     pub addresses: BTreeSet<IpAddr>,
     /// Does not answer.
     pub dead: bool,
+    /// Its key and port for encrypted networks, once told.
+    pub wireguard: Option<weft_types::netstate::WireGuardPeer>,
 }
 
 /// An attachment.
@@ -99,12 +103,20 @@ impl Desired {
     ///
     /// # Errors
     /// When the state does not list the node.
-    pub fn of(state: &NetState, node: NodeId, dead: &BTreeSet<NodeId>) -> Result<Self, DesireError> {
-        let own = state
-            .nodes
-            .get(&node)
-            .filter(|own| own.index != 0)
-            .ok_or(DesireError::NotAMember { revision: state.revision, node })?;
+    pub fn of(
+        state: &NetState,
+        node: NodeId,
+        dead: &BTreeSet<NodeId>,
+    ) -> Result<Self, DesireError> {
+        let own =
+            state
+                .nodes
+                .get(&node)
+                .filter(|own| own.index != 0)
+                .ok_or(DesireError::NotAMember {
+                    revision: state.revision,
+                    node,
+                })?;
         let mut desired = Self {
             revision: state.revision,
             ring_seed: state.ring_seed,
@@ -119,6 +131,7 @@ impl Desired {
                     addresses: peer.addresses.clone(),
                     // A node that runs this line is alive, whatever a manager believes.
                     dead: *id != node && (!peer.alive || dead.contains(id)),
+                    wireguard: peer.wireguard,
                 },
             );
         }
@@ -126,12 +139,18 @@ impl Desired {
             if network.ingress {
                 desired.mesh = network.vni;
             }
-            desired.subnets.extend(network.subnets.iter().map(|subnet| (*subnet, network.vni)));
+            if network.encrypted {
+                desired.ciphered.insert(network.vni);
+            }
+            desired
+                .subnets
+                .extend(network.subnets.iter().map(|subnet| (*subnet, network.vni)));
         }
         for (backend, endpoint) in &state.endpoints {
-            let (Some(network), Some(peer)) =
-                (state.networks.get(&endpoint.network), state.nodes.get(&endpoint.node))
-            else {
+            let (Some(network), Some(peer)) = (
+                state.networks.get(&endpoint.network),
+                state.nodes.get(&endpoint.node),
+            ) else {
                 continue;
             };
             desired.endpoints.insert(
@@ -149,9 +168,31 @@ impl Desired {
         Ok(desired)
     }
 
+    /// The same, with these nodes taken for dead besides.
+    #[must_use]
+    pub(crate) fn without(&self, dead: &BTreeSet<u32>) -> Self {
+        let mut desired = self.clone();
+        for (index, node) in &mut desired.nodes {
+            node.dead |= dead.contains(index) && *index != self.node;
+        }
+        let gone = |backend: &BackendId| {
+            let endpoint = self.endpoints.get(backend);
+            endpoint
+                .is_some_and(|endpoint| endpoint.node != self.node && dead.contains(&endpoint.node))
+        };
+        for backends in desired.rings.values_mut() {
+            backends.retain(|backend| !gone(backend));
+        }
+        desired
+    }
+
     fn add_services(&mut self, state: &NetState) {
         let choosable = choosable(state, &self.nodes);
-        let ingress = state.networks.iter().find(|(_, network)| network.ingress).map(|(id, _)| *id);
+        let ingress = state
+            .networks
+            .iter()
+            .find(|(_, network)| network.ingress)
+            .map(|(id, _)| *id);
         for (service, wish) in &state.services {
             if let Some(ingress) = ingress
                 && !wish.ports.is_empty()
@@ -159,7 +200,14 @@ impl Desired {
                 let ring = self.ring(&choosable, *service, ingress);
                 for port in &wish.ports {
                     let front = Frontend::Port(port.protocol, port.published_port);
-                    self.fronts.insert(front, Target { ring, port: port.target_port, host_mode: false });
+                    self.fronts.insert(
+                        front,
+                        Target {
+                            ring,
+                            port: port.target_port,
+                            host_mode: false,
+                        },
+                    );
                 }
             }
             for (network, vips) in &wish.vips {
@@ -171,7 +219,14 @@ impl Desired {
                 }
                 let ring = self.ring(&choosable, *service, *network);
                 for vip in vips {
-                    self.fronts.insert(Frontend::Vip(vni, *vip), Target { ring, port: 0, host_mode: false });
+                    self.fronts.insert(
+                        Frontend::Vip(vni, *vip),
+                        Target {
+                            ring,
+                            port: 0,
+                            host_mode: false,
+                        },
+                    );
                 }
             }
         }
@@ -186,7 +241,11 @@ impl Desired {
         for (backend, endpoint) in here {
             for port in &endpoint.host_ports {
                 let front = Frontend::Port(port.protocol, port.published_port);
-                if self.fronts.get(&front).is_some_and(|target| !target.host_mode) {
+                if self
+                    .fronts
+                    .get(&front)
+                    .is_some_and(|target| !target.host_mode)
+                {
                     continue;
                 }
                 let key = format!("host/{}/{}", port.protocol.as_str(), port.published_port);
@@ -211,7 +270,10 @@ impl Desired {
         service: ServiceId,
         network: NetworkId,
     ) -> u32 {
-        let backends = choosable.get(&(service, network)).cloned().unwrap_or_default();
+        let backends = choosable
+            .get(&(service, network))
+            .cloned()
+            .unwrap_or_default();
         let key = format!("{service}/{network}");
         let ring = free_number(&self.rings, hash(&key), |held| *held == backends);
         self.rings.insert(ring, backends);
@@ -229,14 +291,20 @@ fn choosable(
         if let Some(service) = endpoint.service
             && is_choosable(state, nodes, endpoint)
         {
-            choosable.entry((service, endpoint.network)).or_default().insert(*backend);
+            choosable
+                .entry((service, endpoint.network))
+                .or_default()
+                .insert(*backend);
         }
     }
     choosable
 }
 
 fn is_choosable(state: &NetState, nodes: &BTreeMap<u32, Node>, endpoint: &NetEndpoint) -> bool {
-    let node = state.nodes.get(&endpoint.node).and_then(|node| nodes.get(&node.index));
+    let node = state
+        .nodes
+        .get(&endpoint.node)
+        .and_then(|node| nodes.get(&node.index));
     endpoint.phase == EndpointPhase::Serving && node.is_some_and(|node| !node.dead)
 }
 

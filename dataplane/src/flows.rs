@@ -25,7 +25,14 @@ type Identity = (Addr, Addr, u32, Be16, Be16, u8);
 pub(crate) fn pairs(entries: Vec<(FlowKey, Flow)>) -> impl Iterator<Item = Pair> {
     let mut pairs: HashMap<Identity, Pair> = HashMap::new();
     for (key, value) in entries {
-        let identity = (value.client, value.service, value.net, value.cport, value.port, value.proto);
+        let identity = (
+            value.client,
+            value.service,
+            value.net,
+            value.cport,
+            value.port,
+            value.proto,
+        );
         let pair = pairs.entry(identity).or_default();
         if key.side == flow::REPLY {
             pair.reply = Some((key, value));
@@ -61,7 +68,10 @@ impl Pair {
     }
 
     pub(crate) fn backend(&self) -> u32 {
-        self.each().map(|(_, flow)| flow.backend).next().unwrap_or(0)
+        self.each()
+            .map(|(_, flow)| flow.backend)
+            .next()
+            .unwrap_or(0)
     }
 
     pub(crate) fn is_udp(&self) -> bool {
@@ -89,7 +99,11 @@ impl Pair {
 
     /// Whether nothing can be expected of it any more; `now` on the clock of [`Flow::last`].
     pub(crate) fn is_dead(&self, now: Duration) -> bool {
-        let last = self.each().map(|(_, flow)| flow.last.max(flow.since)).max().unwrap_or(0);
+        let last = self
+            .each()
+            .map(|(_, flow)| flow.last.max(flow.since))
+            .max()
+            .unwrap_or(0);
         now.saturating_sub(Duration::from_nanos(last)) > self.patience()
     }
 }
@@ -141,13 +155,30 @@ mod tests {
     use super::*;
 
     fn entry(side: u8, proto: u8, bits: u8, last: Duration) -> (FlowKey, Flow) {
-        let value = Flow { proto, tcp: bits, last: last.as_nanos() as u64, packets: 1, backend: 7, ..Flow::default() };
-        (FlowKey { side, proto, ..FlowKey::default() }, value)
+        let value = Flow {
+            proto,
+            tcp: bits,
+            last: last.as_nanos() as u64,
+            packets: 1,
+            backend: 7,
+            ..Flow::default()
+        };
+        (
+            FlowKey {
+                side,
+                proto,
+                ..FlowKey::default()
+            },
+            value,
+        )
     }
 
     fn pair(proto: u8, bits: [u8; 2]) -> Pair {
         let last = Duration::from_secs(1000);
-        let entries = vec![entry(flow::WIRE, proto, bits[0], last), entry(flow::REPLY, proto, bits[1], last)];
+        let entries = vec![
+            entry(flow::WIRE, proto, bits[0], last),
+            entry(flow::REPLY, proto, bits[1], last),
+        ];
         let mut pairs = pairs(entries);
         let pair = pairs.next().expect("one flow");
         assert!(pairs.next().is_none(), "two entries are one flow");
@@ -173,7 +204,10 @@ mod tests {
     fn datagrams_are_remembered_as_long_as_they_are_answered() {
         let answered = pair(UDP, [0, 0]);
         assert!(!answered.is_dead(Duration::from_secs(1100)));
-        let alone = Pair { reply: None, ..answered };
+        let alone = Pair {
+            reply: None,
+            ..answered
+        };
         assert!(alone.is_dead(Duration::from_secs(1031)));
     }
 }

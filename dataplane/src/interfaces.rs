@@ -56,9 +56,14 @@ impl Interface {
     }
 }
 
-/// The interfaces of a sandbox; `mtu` is for networks that ask for none, `egress` the address of a
-/// task without networks.
-pub(crate) fn plan(spec: &SandboxSpec, mtu: u32, egress: Option<Ipv4Addr>) -> Vec<Interface> {
+/// The interfaces of a sandbox; `mtu` and for encrypted networks `ciphered` are for those that ask for
+/// none, `egress` the address of a task without networks.
+pub(crate) fn plan(
+    spec: &SandboxSpec,
+    mtu: u32,
+    ciphered: u32,
+    egress: Option<Ipv4Addr>,
+) -> Vec<Interface> {
     if let (true, Some(addr)) = (spec.attachments.is_empty(), egress) {
         let [a, b, c, d] = addr.octets();
         return vec![Interface {
@@ -73,24 +78,39 @@ pub(crate) fn plan(spec: &SandboxSpec, mtu: u32, egress: Option<Ipv4Addr>) -> Ve
             leads_out: true,
         }];
     }
-    let each = spec.attachments.iter().enumerate().map(|(number, attachment)| Interface {
-        name: format!("wv{:08x}", attachment.backend.0),
-        inner_name: format!("eth{number}"),
-        id: attachment.backend.0,
-        vni: attachment.vni,
-        flags: if attachment.internal { endpoint::INTERNAL } else { 0 },
-        mac: attachment.backend.mac(),
-        addresses: attachment.addresses.clone(),
-        mtu: attachment.mtu_bytes.map_or(mtu, u32::from),
-        leads_out: !attachment.internal,
-    });
+    let each = spec
+        .attachments
+        .iter()
+        .enumerate()
+        .map(|(number, attachment)| Interface {
+            name: format!("wv{:08x}", attachment.backend.0),
+            inner_name: format!("eth{number}"),
+            id: attachment.backend.0,
+            vni: attachment.vni,
+            flags: if attachment.internal {
+                endpoint::INTERNAL
+            } else {
+                0
+            },
+            mac: attachment.backend.mac(),
+            addresses: attachment.addresses.clone(),
+            mtu: match attachment.mtu_bytes {
+                Some(wished) => u32::from(wished),
+                None if attachment.encrypted => ciphered,
+                None => mtu,
+            },
+            leads_out: !attachment.internal,
+        });
     each.collect()
 }
 
 /// The first address of the pool that nobody has; the first two are left out by custom.
 pub(crate) fn free_egress(pool: Ipv4Network, taken: impl Fn(Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
     let last = pool.broadcast();
-    pool.iter().skip(2).take_while(|addr| *addr != last).find(|addr| !taken(*addr))
+    pool.iter()
+        .skip(2)
+        .take_while(|addr| *addr != last)
+        .find(|addr| !taken(*addr))
 }
 
 /// Makes the pair for `interface` unless it is there and leads into the namespace; returns the host
@@ -102,16 +122,27 @@ pub(crate) fn make_pair(
     interface: &Interface,
 ) -> Result<Link, DataplaneError> {
     let name = interface.name.as_str();
-    let leads_in = inner.iter().any(|link| link.name == interface.inner_name && link.mac == interface.mac);
+    let leads_in = inner
+        .iter()
+        .any(|link| link.name == interface.inner_name && link.mac == interface.mac);
     match netlink.link(name)? {
         Some(link) if leads_in => return Ok(link),
         // Left over from a sandbox that is gone.
         Some(_) => netlink.remove_link(name)?,
         None => {}
     }
-    netlink.add_veth(name, GATEWAY_MAC, sandbox, &interface.inner_name, interface.mac, interface.mtu)?;
+    netlink.add_veth(
+        name,
+        GATEWAY_MAC,
+        sandbox,
+        &interface.inner_name,
+        interface.mac,
+        interface.mtu,
+    )?;
     let made = netlink.link(name)?.ok_or_else(|| {
-        DataplaneError::Refused(format!("interface {name} vanished while it was made: is its sandbox gone?"))
+        DataplaneError::Refused(format!(
+            "interface {name} vanished while it was made: is its sandbox gone?"
+        ))
     })?;
     // Nobody on this link speaks for itself: no link-local address, nothing learnt.
     sysctl::set(&format!("ipv6/conf/{name}/addr_gen_mode"), "1")?;
@@ -122,17 +153,25 @@ pub(crate) fn make_pair(
 
 /// What is inside the sandbox now.
 pub(crate) fn inner_links(sandbox: BorrowedFd<'_>) -> Result<(u64, Vec<Link>), DataplaneError> {
-    netns::within(sandbox, || Ok((netns::cookie()?, Netlink::open()?.links()?)))
+    netns::within(sandbox, || {
+        Ok((netns::cookie()?, Netlink::open()?.links()?))
+    })
 }
 
 /// First routing table for packets that already have a source: one per interface.
 const FIRST_TABLE: u8 = 100;
 
 /// Sets up the sandbox's side: addresses, links up, ways out.
-pub(crate) fn configure_inside(sandbox: BorrowedFd<'_>, interfaces: &[Interface]) -> Result<(), DataplaneError> {
+pub(crate) fn configure_inside(
+    sandbox: BorrowedFd<'_>,
+    interfaces: &[Interface],
+) -> Result<(), DataplaneError> {
     netns::within(sandbox, || {
         let mut netlink = Netlink::open()?;
-        if interfaces.iter().any(|interface| interface.addresses.iter().any(IpNetwork::is_ipv6)) {
+        if interfaces
+            .iter()
+            .any(|interface| interface.addresses.iter().any(IpNetwork::is_ipv6))
+        {
             for which in ["all", "default", "lo"] {
                 sysctl::set(&format!("ipv6/conf/{which}/disable_ipv6"), "0")?;
             }
@@ -152,7 +191,9 @@ pub(crate) fn configure_inside(sandbox: BorrowedFd<'_>, interfaces: &[Interface]
 
 fn index_of(netlink: &mut Netlink, name: &str) -> Result<u32, DataplaneError> {
     let link = netlink.link(name)?;
-    let link = link.ok_or_else(|| DataplaneError::Refused(format!("interface {name} is not in the sandbox")))?;
+    let link = link.ok_or_else(|| {
+        DataplaneError::Refused(format!("interface {name} is not in the sandbox"))
+    })?;
     Ok(link.index)
 }
 
@@ -175,9 +216,16 @@ fn take_up_inside(netlink: &mut Netlink, interface: &Interface) -> Result<(), Da
 /// The default route goes through the first interface that leads out. Besides, each interface has a
 /// table of its own for packets that carry its address: an answer leaves where the question came in,
 /// else the next program would take it for a spoofed one.
-fn add_ways_out(netlink: &mut Netlink, interfaces: &[Interface], v4: bool) -> Result<(), DataplaneError> {
-    let gateway: IpAddr =
-        if v4 { Ipv4Addr::from(GATEWAY4).into() } else { Ipv6Addr::from(GATEWAY6).into() };
+fn add_ways_out(
+    netlink: &mut Netlink,
+    interfaces: &[Interface],
+    v4: bool,
+) -> Result<(), DataplaneError> {
+    let gateway: IpAddr = if v4 {
+        Ipv4Addr::from(GATEWAY4).into()
+    } else {
+        Ipv6Addr::from(GATEWAY6).into()
+    };
     let mut has_default = false;
     for (number, interface) in interfaces.iter().enumerate() {
         let Some(addr) = interface.addresses.iter().find(|addr| addr.is_ipv4() == v4) else {

@@ -19,9 +19,9 @@ use weft_abi::{Endpoint, config, netns};
 use weft_types::TaskId;
 
 use crate::{
-    Applied, Config, DataplaneError, Desired, Repairs, Status,
+    Applied, Config, DataplaneError, Desired, Repairs, Status, cipher,
     collector::Collector,
-    kernel::{bpf::Hook, door::Kernel, firewall::Firewall, netlink::Route},
+    kernel::{bpf::Hook, door::Kernel, firewall::Firewall, netlink::Route, prober::Prober},
     links::{self, Surroundings},
     mesh::Rings,
     tables::{Host, Row, Tables},
@@ -44,7 +44,12 @@ pub(crate) struct Keeper<K> {
     firewall: Option<Firewall>,
     routes: BTreeSet<Route>,
     pub(crate) collector: Option<Collector>,
+    prober: Option<Prober>,
+    /// Nodes that this node's own probes found dead.
+    dead: BTreeSet<u32>,
     repairs: Repairs,
+    /// Why encrypted networks carry nothing.
+    cipher_refused: Option<String>,
     ticks: u64,
 }
 
@@ -76,7 +81,7 @@ impl<K: Kernel> Keeper<K> {
     /// Takes over what is there and makes what is missing.
     pub(crate) fn start(config: Config, mut kernel: K) -> Result<Self, DataplaneError> {
         let surroundings = Surroundings::new(kernel.links()?, kernel.addresses()?);
-        if surroundings.link_of(config.data_path_addr).is_none() {
+        if surroundings.data_link(config.data_path_addr).is_none() {
             return Err(DataplaneError::Refused(format!(
                 "data path address {} is on no link of this host",
                 config.data_path_addr
@@ -98,7 +103,10 @@ impl<K: Kernel> Keeper<K> {
             firewall: None,
             routes: BTreeSet::new(),
             collector: None,
+            prober: None,
+            dead: BTreeSet::new(),
             repairs: Repairs::default(),
+            cipher_refused: None,
             ticks: 0,
         };
         keeper.ensure_overlay()?;
@@ -112,7 +120,12 @@ impl<K: Kernel> Keeper<K> {
         }
         keeper.kernel.forget_older()?;
         let uplinks = keeper.status().uplinks;
-        tracing::info!(?uplinks, mtu = keeper.mtu(), adopted = keeper.adopted.len(), "data plane is up");
+        tracing::info!(
+            ?uplinks,
+            mtu = keeper.mtu(),
+            adopted = keeper.adopted.len(),
+            "data plane is up"
+        );
         Ok(keeper)
     }
 
@@ -121,15 +134,21 @@ impl<K: Kernel> Keeper<K> {
         if let Some(mtu) = self.config.mtu_bytes {
             return u32::from(mtu);
         }
-        let link = self.surroundings.link_of(self.config.data_path_addr);
-        let mtu = link.map_or(1500, |link| link.mtu);
+        let link = self.surroundings.data_link(self.config.data_path_addr);
+        // A packet of the loopback link's size would not fit any other link of this host.
+        let mtu = link
+            .filter(|link| !link.loopback)
+            .map_or(1500, |link| link.mtu);
         // Below 1280 there is no IPv6.
-        mtu.saturating_sub(links::overhead(self.config.data_path_addr)).max(1280)
+        mtu.saturating_sub(links::overhead(self.config.data_path_addr))
+            .max(1280)
     }
 
     /// True when the overlay device had to be made.
     fn ensure_overlay(&mut self) -> Result<bool, DataplaneError> {
-        let (index, made) = self.kernel.ensure_overlay(self.mtu(), self.config.vxlan_port)?;
+        let (index, made) = self
+            .kernel
+            .ensure_overlay(self.mtu(), self.config.vxlan_port)?;
         self.overlay = index;
         Ok(made)
     }
@@ -146,7 +165,12 @@ impl<K: Kernel> Keeper<K> {
     fn adopt(&mut self) -> Result<(), DataplaneError> {
         let found = self.kernel.read_tables(None)?;
         for (index, endpoint) in found.endpoints {
-            if self.surroundings.links.get(&index).is_some_and(|link| links::is_ours(&link.name)) {
+            if self
+                .surroundings
+                .links
+                .get(&index)
+                .is_some_and(|link| links::is_ours(&link.name))
+            {
                 self.adopted.push(endpoint);
             }
         }
@@ -163,13 +187,24 @@ impl<K: Kernel> Keeper<K> {
     fn interfaces(&self) -> Vec<Endpoint> {
         let known = self.sandboxes.values().flat_map(Local::endpoints);
         let all = known.chain(self.adopted.iter().copied());
-        all.filter(|endpoint| self.surroundings.links.contains_key(&endpoint.ifindex)).collect()
+        all.filter(|endpoint| self.surroundings.links.contains_key(&endpoint.ifindex))
+            .collect()
     }
 
     fn wanted_hooks(&self) -> BTreeSet<Hook> {
-        let mut hooks = BTreeSet::from([Hook::OverlayIn(self.overlay), Hook::HostOut(self.overlay)]);
-        hooks.extend(self.surroundings.uplinks(&self.config.uplinks).into_keys().map(Hook::UplinkIn));
-        hooks.extend(self.interfaces().iter().map(|endpoint| Hook::TaskIn(endpoint.ifindex)));
+        let mut hooks =
+            BTreeSet::from([Hook::OverlayIn(self.overlay), Hook::HostOut(self.overlay)]);
+        hooks.extend(
+            self.surroundings
+                .uplinks(&self.config.uplinks)
+                .into_keys()
+                .map(Hook::UplinkIn),
+        );
+        hooks.extend(
+            self.interfaces()
+                .iter()
+                .map(|endpoint| Hook::TaskIn(endpoint.ifindex)),
+        );
         hooks
     }
 
@@ -209,10 +244,52 @@ impl<K: Kernel> Keeper<K> {
         })
     }
 
+    /// Makes the encrypted underlay what it should be. Without it encrypted networks carry nothing
+    /// between nodes, which is no reason to refuse everything else.
+    fn try_cipher(&mut self) {
+        let Some(desired) = &self.desired else { return };
+        let data_path = self.config.data_path_addr;
+        let link = self.surroundings.link_of(data_path);
+        let mtu = link.map_or(1500, |link| link.mtu);
+        let plan = cipher::plan(desired, self.config.wireguard.as_ref(), data_path, mtu);
+        let refused = match self.kernel.ensure_cipher(plan.as_ref()) {
+            Err(error) => Some(error.to_string()),
+            Ok(_) if plan.is_none() && !desired.ciphered.is_empty() => {
+                Some("this node has no WireGuard key".to_owned())
+            }
+            Ok(_) => None,
+        };
+        if let Some(refused) = &refused {
+            tracing::warn!(%refused, "encrypted networks carry nothing");
+        }
+        self.cipher_refused = refused;
+    }
+
+    /// The port of WireGuard while something is encrypted.
+    fn wireguard_port(&self) -> Option<u16> {
+        let ciphered = self
+            .desired
+            .as_ref()
+            .is_some_and(|desired| !desired.ciphered.is_empty());
+        self.config
+            .wireguard
+            .as_ref()
+            .filter(|_| ciphered)
+            .map(|own| own.port)
+    }
+
     fn write_firewall(&mut self, look: bool) -> Result<u64, DataplaneError> {
         let mut sources: Vec<IpNetwork> = vec![self.config.egress_pool.into()];
-        sources.extend(self.desired.iter().flat_map(|desired| desired.subnets.keys().copied()));
-        let wanted = Firewall { sources, vxlan_port: self.config.vxlan_port };
+        sources.extend(
+            self.desired
+                .iter()
+                .flat_map(|desired| desired.subnets.keys().copied()),
+        );
+        let wanted = Firewall {
+            sources,
+            vxlan_port: self.config.vxlan_port,
+            wireguard_port: self.wireguard_port(),
+        };
         let same = self.firewall.as_ref() == Some(&wanted);
         let mut repaired = 0;
         if !same || (look && !self.kernel.has_firewall()?) {
@@ -230,15 +307,25 @@ impl<K: Kernel> Keeper<K> {
     fn host(&self) -> Host {
         let mut namespaces = self.adopted_namespaces.clone();
         for local in self.sandboxes.values() {
-            let nets = local.endpoints().map(|endpoint| endpoint.net).filter(|net| *net != 0);
+            let nets = local
+                .endpoints()
+                .map(|endpoint| endpoint.net)
+                .filter(|net| *net != 0);
             namespaces.insert(local.cookie, nets.collect());
         }
         Host {
             underlay: self.config.data_path_addr,
             vxlan_port: self.config.vxlan_port,
             overlay: self.overlay,
-            uplink: self.surroundings.link_of(self.config.data_path_addr).map_or(0, |link| link.index),
-            flags: if self.kernel.takes_csum_ipv6() { config::CSUM_IPV6 } else { 0 },
+            uplink: self
+                .surroundings
+                .data_link(self.config.data_path_addr)
+                .map_or(0, |link| link.index),
+            flags: if self.kernel.takes_csum_ipv6() {
+                config::CSUM_IPV6
+            } else {
+                0
+            },
             cookie: self.kernel.cookie(),
             addresses: self.surroundings.addresses.keys().copied().collect(),
             interfaces: self.interfaces(),
@@ -248,8 +335,45 @@ impl<K: Kernel> Keeper<K> {
 
     /// Makes the kernel hold `desired`.
     pub(crate) fn apply(&mut self, desired: Desired) -> Result<Applied, DataplaneError> {
+        self.follow_nodes(&desired);
         self.desired = Some(desired);
         self.reconcile(true)
+    }
+
+    /// Probes the nodes that managers believe alive.
+    fn follow_nodes(&mut self, desired: &Desired) {
+        let own = self.config.data_path_addr;
+        let others = desired
+            .nodes
+            .iter()
+            .filter(|(index, node)| **index != desired.node && !node.dead);
+        let wanted: BTreeMap<u32, IpAddr> =
+            others.map(|(index, node)| (*index, node.addr)).collect();
+        if self.prober.is_none() && !wanted.is_empty() {
+            let started = self.kernel.start_prober(own, self.config.vxlan_port);
+            self.prober = started.unwrap_or_else(|error| {
+                tracing::warn!(%error, "other nodes are not probed: managers alone say who is dead");
+                None
+            });
+        }
+        if let Some(prober) = &self.prober {
+            prober.follow(desired.node, desired.mesh, wanted);
+        }
+    }
+
+    /// Follows the answers to probes. Cheap: called many times a second.
+    pub(crate) fn heed_probes(&mut self) {
+        let Some(dead) = self.prober.as_ref().map(Prober::dead) else {
+            return;
+        };
+        if dead == self.dead {
+            return;
+        }
+        tracing::warn!(?dead, before = ?self.dead, "nodes that do not answer");
+        self.dead = dead;
+        if let Err(error) = self.reconcile(false) {
+            tracing::warn!(%error, "cannot take dead nodes out of all rings; tried again soon");
+        }
     }
 
     /// Looks whether links or addresses changed, and follows; from time to time reads everything back.
@@ -276,6 +400,7 @@ impl<K: Kernel> Keeper<K> {
             repairs.links += 1;
         }
         errors.note(self.look_around());
+        self.try_cipher();
         if let Some(repaired) = errors.note(self.attach_hooks()) {
             repairs.programs += repaired;
         }
@@ -299,7 +424,11 @@ impl<K: Kernel> Keeper<K> {
         self.repairs.add(repairs);
         errors.finish()?;
         let revision = self.desired.as_ref().map_or(0, |desired| desired.revision);
-        Ok(Applied { revision, changes, repairs })
+        Ok(Applied {
+            revision,
+            changes,
+            repairs,
+        })
     }
 
     /// How many rows were written, and how many of them mend what others changed.
@@ -307,13 +436,16 @@ impl<K: Kernel> Keeper<K> {
         let Some(desired) = &self.desired else {
             return self.write_sandboxes().map(|()| (0, 0));
         };
+        let desired = &desired.without(&self.dead);
         let before = self.held.take();
         let mut repaired = 0;
         let mut have = match &before {
             Some(held) if !read_back => held.clone(),
             held => {
                 let found = self.kernel.read_tables(held.as_ref())?;
-                repaired = held.as_ref().map_or(0, |held| held.plan(&found).len() as u64);
+                repaired = held
+                    .as_ref()
+                    .map_or(0, |held| held.plan(&found).len() as u64);
                 found
             }
         };
@@ -368,10 +500,21 @@ impl<K: Kernel> Keeper<K> {
         let works = |addr: IpAddr| self.kernel.has_ipv6() || addr.is_ipv4();
         let mut interfaces = self.interfaces();
         // The kernel takes no route through a link that is down.
-        interfaces.retain(|endpoint| self.surroundings.links.get(&endpoint.ifindex).is_some_and(|link| link.up));
+        interfaces.retain(|endpoint| {
+            self.surroundings
+                .links
+                .get(&endpoint.ifindex)
+                .is_some_and(|link| link.up)
+        });
         let data_path = self.config.data_path_addr;
         let desired = self.desired.as_ref();
-        let mut routes = links::routes(desired, &interfaces, &self.surroundings, data_path, self.overlay);
+        let mut routes = links::routes(
+            desired,
+            &interfaces,
+            &self.surroundings,
+            data_path,
+            self.overlay,
+        );
         routes.retain(|route| works(route.to.ip()));
         let mut neighbours = links::neighbours(&interfaces);
         neighbours.retain(|neighbour| works(neighbour.addr));
@@ -379,7 +522,12 @@ impl<K: Kernel> Keeper<K> {
         let ours = self.surroundings.ours();
         let mut errors = FirstError::default();
         let (mut written, mut repaired) = (0, 0);
-        let have: BTreeSet<_> = self.kernel.routes()?.into_iter().filter(|route| ours.contains(&route.link)).collect();
+        let have: BTreeSet<_> = self
+            .kernel
+            .routes()?
+            .into_iter()
+            .filter(|route| ours.contains(&route.link))
+            .collect();
         // Removal first: a changed source is another route to the same place, and the kernel would
         // remove the new one for the old. Before the first desire, a route that is there has a reason
         // that is not known yet.
@@ -396,14 +544,20 @@ impl<K: Kernel> Keeper<K> {
             }
         }
         self.routes = routes;
-        let have: BTreeSet<_> =
-            self.kernel.neighbours()?.into_iter().filter(|neighbour| ours.contains(&neighbour.link)).collect();
+        let have: BTreeSet<_> = self
+            .kernel
+            .neighbours()?
+            .into_iter()
+            .filter(|neighbour| ours.contains(&neighbour.link))
+            .collect();
         for neighbour in neighbours.difference(&have) {
             errors.note(self.kernel.put_neighbour(neighbour));
             written += 1;
         }
         for neighbour in have.difference(&neighbours) {
-            let replaced = neighbours.iter().any(|new| (new.link, new.addr) == (neighbour.link, neighbour.addr));
+            let replaced = neighbours
+                .iter()
+                .any(|new| (new.link, new.addr) == (neighbour.link, neighbour.addr));
             if !replaced {
                 errors.note(self.kernel.remove_neighbour(neighbour));
                 written += 1;
@@ -415,7 +569,11 @@ impl<K: Kernel> Keeper<K> {
     pub(crate) fn status(&self) -> Status {
         Status {
             revision: self.desired.as_ref().map_or(0, |desired| desired.revision),
-            uplinks: self.surroundings.uplinks(&self.config.uplinks).into_values().collect(),
+            uplinks: self
+                .surroundings
+                .uplinks(&self.config.uplinks)
+                .into_values()
+                .collect(),
             sandboxes: self.sandboxes.len(),
             flows: self.kernel.flows().map_or(0, |entries| entries.len() / 2),
             repairs: self.repairs,

@@ -7,6 +7,7 @@
 //! runs this code.
 
 mod apply;
+mod cipher;
 mod collector;
 mod config;
 pub mod desired;
@@ -16,13 +17,15 @@ mod keeper;
 mod kernel;
 mod links;
 pub mod mesh;
+mod probe;
 mod report;
-mod tables;
 pub mod sandbox;
+mod tables;
 
 pub use apply::{Applied, Dataplane};
+pub use cipher::{WIREGUARD_PORT, WireGuard, WireGuardKey};
 pub use config::{Config, EGRESS_POOL, Uplinks};
-pub use desired::{Desired, DesireError};
+pub use desired::{DesireError, Desired};
 pub use kernel::error::DataplaneError;
 pub use report::{DropCount, DropSample, Repairs, Status};
 pub use sandbox::{Attachment, NetnsRef, ResolverSockets, Sandbox, SandboxSpec};

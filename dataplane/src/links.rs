@@ -20,9 +20,13 @@ pub(crate) const OVERLAY: &str = "weft0";
 /// Whether a link of this name was made by us.
 pub(crate) fn is_ours(name: &str) -> bool {
     let made_from_number = |prefix: &str| {
-        name.strip_prefix(prefix).is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
     };
-    name == OVERLAY || made_from_number("wv") || made_from_number("we")
+    name == OVERLAY
+        || name == crate::cipher::DEVICE
+        || made_from_number("wv")
+        || made_from_number("we")
 }
 
 /// The links and addresses of the host at one moment.
@@ -40,7 +44,9 @@ impl Surroundings {
         let foreign = |index: &u32| links.get(index).is_some_and(|link| !is_ours(&link.name));
         let addresses = addresses
             .into_iter()
-            .filter(|address| !address.unusable && !address.addr.ip().is_loopback() && foreign(&address.link))
+            .filter(|address| {
+                !address.unusable && !address.addr.ip().is_loopback() && foreign(&address.link)
+            })
             .map(|address| (address.addr.ip(), address.link))
             .collect();
         Self { links, addresses }
@@ -66,12 +72,20 @@ impl Surroundings {
                     && (link.kind != "veth" || with_address.contains(&link.index))
             }
         };
-        self.links.values().filter(counts).map(|link| (link.index, link.name.clone())).collect()
+        self.links
+            .values()
+            .filter(counts)
+            .map(|link| (link.index, link.name.clone()))
+            .collect()
     }
 
     /// Links that were made by us.
     pub(crate) fn ours(&self) -> BTreeSet<u32> {
-        self.links.values().filter(|link| is_ours(&link.name)).map(|link| link.index).collect()
+        self.links
+            .values()
+            .filter(|link| is_ours(&link.name))
+            .map(|link| link.index)
+            .collect()
     }
 
     /// The link that has this address.
@@ -79,10 +93,25 @@ impl Surroundings {
         self.links.get(self.addresses.get(&addr)?)
     }
 
+    /// The link that tunnelled packets leave by. A cluster of one host may have a loopback address as
+    /// data path: then it is the link that clients come in by.
+    pub(crate) fn data_link(&self, data_path: IpAddr) -> Option<&Link> {
+        if !data_path.is_loopback() {
+            return self.link_of(data_path);
+        }
+        let with_address = self
+            .addresses
+            .iter()
+            .filter(|(addr, _)| !is_link_local(**addr));
+        let links = with_address.filter_map(|(_, link)| self.links.get(link));
+        let first = links.filter(|link| link.up).min_by_key(|link| link.index);
+        first.or_else(|| self.links.values().find(|link| link.loopback))
+    }
+
     /// The address of this host that its own processes should show to tasks of the other family than
     /// the data path's: a global one, best on the data path's link.
     fn source(&self, data_path: IpAddr, v4: bool) -> Option<IpAddr> {
-        if data_path.is_ipv4() == v4 {
+        if data_path.is_ipv4() == v4 && !data_path.is_loopback() {
             return Some(data_path);
         }
         let link = self.addresses.get(&data_path);
@@ -114,9 +143,16 @@ pub(crate) fn routes(
 ) -> BTreeSet<Route> {
     let mut routes = BTreeSet::new();
     let mut add = |to: IpNetwork, link: u32| {
-        routes.insert(Route { to, link, source: surroundings.source(data_path, to.is_ipv4()) });
+        routes.insert(Route {
+            to,
+            link,
+            source: surroundings.source(data_path, to.is_ipv4()),
+        });
     };
-    for subnet in desired.into_iter().flat_map(|desired| desired.subnets.keys()) {
+    for subnet in desired
+        .into_iter()
+        .flat_map(|desired| desired.subnets.keys())
+    {
         if let Ok(subnet) = IpNetwork::new(subnet.network(), subnet.prefix()) {
             add(subnet, overlay);
         }
@@ -132,14 +168,21 @@ pub(crate) fn routes(
 /// Neighbours that need no asking: tasks of this node.
 pub(crate) fn neighbours(interfaces: &[Endpoint]) -> BTreeSet<Neighbour> {
     let each = interfaces.iter().flat_map(|interface| {
-        addresses(interface).map(|addr| Neighbour { link: interface.ifindex, addr, mac: interface.mac })
+        addresses(interface).map(|addr| Neighbour {
+            link: interface.ifindex,
+            addr,
+            mac: interface.mac,
+        })
     });
     each.collect()
 }
 
 /// The addresses of an interface.
 pub(crate) fn addresses(interface: &Endpoint) -> impl Iterator<Item = IpAddr> {
-    [interface.addr4, interface.addr6].into_iter().filter(|addr: &Addr| !addr.is_any()).map(IpAddr::from)
+    [interface.addr4, interface.addr6]
+        .into_iter()
+        .filter(|addr: &Addr| !addr.is_any())
+        .map(IpAddr::from)
 }
 
 /// Room that tunnelling takes from a packet, in bytes.

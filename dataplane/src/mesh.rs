@@ -39,7 +39,10 @@ pub fn fill(backends: &BTreeSet<BackendId>) -> Slots {
     let size = size_for(backends.len());
     let mut quota = Quota::new(size, backends.len() as u32);
     let mut slots = vec![0_u32; size as usize];
-    let mut walks: Vec<Walk> = backends.iter().map(|backend| Walk::new(backend.0, size)).collect();
+    let mut walks: Vec<Walk> = backends
+        .iter()
+        .map(|backend| Walk::new(backend.0, size))
+        .collect();
     let mut left = size;
     while left > 0 {
         for walk in &mut walks {
@@ -69,8 +72,14 @@ impl Quota {
         };
         let loose = u64::from(size) * (100 + slack_percent);
         match slack_percent {
-            0 => Self { share: size / backends, extra: size % backends },
-            _ => Self { share: loose.div_ceil(100 * u64::from(backends)) as u32, extra: 0 },
+            0 => Self {
+                share: size / backends,
+                extra: size % backends,
+            },
+            _ => Self {
+                share: loose.div_ceil(100 * u64::from(backends)) as u32,
+                extra: 0,
+            },
         }
     }
 
@@ -151,7 +160,11 @@ impl Rings {
                     }
                 }
                 None => {
-                    let ring_now = Ring { backends: backends.clone(), slots: fill(backends), before: None };
+                    let ring_now = Ring {
+                        backends: backends.clone(),
+                        slots: fill(backends),
+                        before: None,
+                    };
                     self.current.insert(*ring, ring_now);
                 }
             }
@@ -176,7 +189,10 @@ impl Rings {
     /// Rings in force. A service without backends has none.
     #[must_use]
     pub fn current(&self) -> BTreeMap<u32, Slots> {
-        let filled = self.current.iter().filter(|(_, ring)| !ring.slots.is_empty());
+        let filled = self
+            .current
+            .iter()
+            .filter(|(_, ring)| !ring.slots.is_empty());
         filled.map(|(id, ring)| (*id, ring.slots.clone())).collect()
     }
 
@@ -184,7 +200,9 @@ impl Rings {
     #[must_use]
     pub fn before(&self) -> BTreeMap<u32, Slots> {
         let rings = self.current.iter();
-        rings.filter_map(|(id, ring)| ring.before.as_ref().map(|(slots, _)| (*id, slots.clone()))).collect()
+        rings
+            .filter_map(|(id, ring)| ring.before.as_ref().map(|(slots, _)| (*id, slots.clone())))
+            .collect()
     }
 }
 

@@ -35,11 +35,20 @@ pub struct Attachment {
     pub mtu_bytes: Option<u16>,
     /// No way to the world.
     pub internal: bool,
+    /// Packets to other nodes are encrypted.
+    pub encrypted: bool,
     /// The network of published ports: the last choice for the default route.
     pub ingress: bool,
 }
 
 impl SandboxSpec {
+    /// Whether it has an interface on an encrypted network.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.attachments
+            .iter()
+            .any(|attachment| attachment.encrypted)
+    }
+
     /// The spec of `task` as the network state has it: ingress first, then by backend number.
     /// Empty attachments when the state does not know the task.
     #[must_use]
@@ -57,6 +66,7 @@ impl SandboxSpec {
                     addresses: endpoint.addresses.clone(),
                     mtu_bytes: network.mtu_bytes,
                     internal: network.internal,
+                    encrypted: network.encrypted,
                     ingress: network.ingress,
                 })
             })

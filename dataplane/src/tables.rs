@@ -7,11 +7,12 @@ use std::{
 
 use ipnetwork::IpNetwork;
 use weft_abi::{
-    Addr, Backend, Be16, Config, Endpoint, Front, FrontKey, NETS_PER_TASK, NetAddr, Netns, Node, NodeAddr,
-    SubnetKey, Task, backend, front, netns, node, node_addr,
+    Addr, Backend, Be16, Config, Endpoint, Front, FrontKey, NETS_PER_TASK, NetAddr, Netns, Node,
+    NodeAddr, SubnetKey, Task, backend, config, front, netns, node, node_addr,
 };
 
 use crate::{
+    cipher,
     desired::{Desired, Frontend},
     mesh::{Rings, Slots},
 };
@@ -76,6 +77,8 @@ tables! {
     local_addrs LocalAddrs: Addr => u32,
     /// Overlay prefixes.
     subnets Subnets: SubnetKey => u32,
+    /// Networks that are encrypted.
+    ciphered Ciphered: u32 => u32,
     /// Attachments as targets.
     backends Backends: u32 => Backend,
     /// Local interfaces by backend.
@@ -171,6 +174,7 @@ impl Tables {
             ..Self::default()
         };
         tables.add_nodes(desired, host);
+        tables.add_ciphered(desired);
         tables.add_endpoints(desired, host);
         tables.add_fronts(desired);
         tables.add_namespaces(host);
@@ -182,7 +186,11 @@ impl Tables {
                 mesh: desired.mesh,
                 overlay: host.overlay,
                 uplink: host.uplink,
-                flags: host.flags,
+                flags: if desired.ciphered.is_empty() {
+                    host.flags
+                } else {
+                    host.flags | config::CIPHERED
+                },
                 vxlan_port: Be16::new(host.vxlan_port),
                 pad: 0,
                 underlay: host.underlay.into(),
@@ -194,25 +202,71 @@ impl Tables {
     fn add_nodes(&mut self, desired: &Desired, host: &Host) {
         for (index, peer) in &desired.nodes {
             let flags = if peer.dead { node::DEAD } else { 0 };
-            let row = Node { underlay: peer.addr.into(), flags, ..Node::default() };
+            let row = Node {
+                underlay: peer.addr.into(),
+                flags,
+                ..Node::default()
+            };
             self.nodes.insert(*index, row);
             for addr in &peer.addresses {
-                let row = NodeAddr { node: *index, flags: node_addr::HOST };
+                let row = NodeAddr {
+                    node: *index,
+                    flags: node_addr::HOST,
+                };
                 self.node_by_addr.insert((*addr).into(), row);
             }
         }
         // After the others, so that an address told twice stays an underlay address.
         for (index, peer) in &desired.nodes {
             let flags = node_addr::HOST | node_addr::UNDERLAY;
-            self.node_by_addr.insert(peer.addr.into(), NodeAddr { node: *index, flags });
+            self.node_by_addr.insert(
+                peer.addr.into(),
+                NodeAddr {
+                    node: *index,
+                    flags,
+                },
+            );
         }
         for addr in &host.addresses {
             self.local_addrs.insert((*addr).into(), 1);
             if is_ours_alone(*addr) {
-                let own = NodeAddr { node: desired.node, flags: node_addr::HOST };
+                let own = NodeAddr {
+                    node: desired.node,
+                    flags: node_addr::HOST,
+                };
                 let row = self.node_by_addr.entry((*addr).into()).or_insert(own);
                 // What this host sees on its own links beats what was told of it.
                 row.node = desired.node;
+            }
+        }
+    }
+
+    /// Nodes' addresses inside the encrypted underlay, and who must use them.
+    fn add_ciphered(&mut self, desired: &Desired) {
+        if desired.ciphered.is_empty() {
+            return;
+        }
+        self.ciphered
+            .extend(desired.ciphered.iter().map(|vni| (*vni, 1)));
+        for (index, peer) in &desired.nodes {
+            let Some(addr) = cipher::address(*index).map(|addr| Addr::from(IpAddr::V4(addr)))
+            else {
+                continue;
+            };
+            if let (Some(row), Some(_)) = (self.nodes.get_mut(index), peer.wireguard) {
+                row.encrypted = addr;
+            }
+            let flags = node_addr::CIPHERED;
+            self.node_by_addr.insert(
+                addr,
+                NodeAddr {
+                    node: *index,
+                    flags,
+                },
+            );
+            if *index == desired.node {
+                // So that packets for it on a link to the world are known for forged.
+                self.local_addrs.insert(addr, 1);
             }
         }
     }
@@ -232,23 +286,55 @@ impl Tables {
                 let addr = endpoint.addresses.iter().find(|addr| addr.is_ipv4() == v4);
                 addr.map_or(Addr::ANY, |addr| Addr::from(*addr))
             };
-            let flags = if endpoint.draining { backend::DRAINING } else { 0 };
+            let flags = if endpoint.draining {
+                backend::DRAINING
+            } else {
+                0
+            };
             self.backends.insert(
                 id.0,
-                Backend { addr4: addr_of(true), addr6: addr_of(false), node: endpoint.node, net: endpoint.net, flags },
+                Backend {
+                    addr4: addr_of(true),
+                    addr6: addr_of(false),
+                    node: endpoint.node,
+                    net: endpoint.net,
+                    flags,
+                },
             );
-            let ifindex = self.local_tasks.get(&id.0).map_or(0, |interface| interface.ifindex);
+            let ifindex = self
+                .local_tasks
+                .get(&id.0)
+                .map_or(0, |interface| interface.ifindex);
             for addr in &endpoint.addresses {
-                let key = NetAddr { net: endpoint.net, addr: (*addr).into() };
-                self.tasks.insert(key, Task { id: id.0, node: endpoint.node, ifindex });
+                let key = NetAddr {
+                    net: endpoint.net,
+                    addr: (*addr).into(),
+                };
+                self.tasks.insert(
+                    key,
+                    Task {
+                        id: id.0,
+                        node: endpoint.node,
+                        ifindex,
+                    },
+                );
             }
         }
         // A sandbox lives on for a while after the cluster forgot its task: it keeps its address.
         for interface in host.interfaces.iter().filter(|interface| interface.id != 0) {
-            let task = Task { id: interface.id, node: desired.node, ifindex: interface.ifindex };
+            let task = Task {
+                id: interface.id,
+                node: desired.node,
+                ifindex: interface.ifindex,
+            };
             for addr in [interface.addr4, interface.addr6] {
                 if !addr.is_any() {
-                    self.tasks.entry(NetAddr { net: interface.net, addr }).or_insert(task);
+                    self.tasks
+                        .entry(NetAddr {
+                            net: interface.net,
+                            addr,
+                        })
+                        .or_insert(task);
                 }
             }
             self.backends.entry(interface.id).or_insert(Backend {
@@ -271,16 +357,35 @@ impl Tables {
                     proto: protocol.number(),
                     pad: 0,
                 },
-                Frontend::Vip(vni, vip) => FrontKey { net: *vni, addr: (*vip).into(), ..FrontKey::default() },
+                Frontend::Vip(vni, vip) => FrontKey {
+                    net: *vni,
+                    addr: (*vip).into(),
+                    ..FrontKey::default()
+                },
             };
-            let flags = if target.host_mode { front::HOST_MODE } else { 0 };
-            let row = Front { service: target.ring, flags, port: Be16::new(target.port), ..Front::default() };
+            let flags = if target.host_mode {
+                front::HOST_MODE
+            } else {
+                0
+            };
+            let row = Front {
+                service: target.ring,
+                flags,
+                port: Be16::new(target.port),
+                ..Front::default()
+            };
             self.front.insert(key, row);
         }
     }
 
     fn add_namespaces(&mut self, host: &Host) {
-        self.netns.insert(host.cookie, Netns { flags: netns::HOST, ..Netns::default() });
+        self.netns.insert(
+            host.cookie,
+            Netns {
+                flags: netns::HOST,
+                ..Netns::default()
+            },
+        );
         for (cookie, networks) in &host.namespaces {
             let mut row = Netns::default();
             for (slot, vni) in row.nets.iter_mut().zip(networks) {
@@ -302,7 +407,10 @@ fn is_ours_alone(addr: IpAddr) -> bool {
 
 pub(crate) fn subnet_key(subnet: IpNetwork) -> SubnetKey {
     let bits = u32::from(subnet.prefix());
-    SubnetKey { prefix: if subnet.is_ipv4() { 96 + bits } else { bits }, addr: subnet.network().into() }
+    SubnetKey {
+        prefix: if subnet.is_ipv4() { 96 + bits } else { bits },
+        addr: subnet.network().into(),
+    }
 }
 
 #[cfg(test)]

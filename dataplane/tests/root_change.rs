@@ -22,8 +22,20 @@ async fn two_backends() -> Result<Lan> {
     let mut lan = Lan::new(3)?;
     lan.start_all().await?;
     let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
-    lan.add_task(1, Some(web), 1, &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])]).await?;
-    lan.add_task(2, Some(web), 2, &[(ingress(), &["10.0.0.6/24", "fd00:1::6/64"])]).await?;
+    lan.add_task(
+        1,
+        Some(web),
+        1,
+        &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])],
+    )
+    .await?;
+    lan.add_task(
+        2,
+        Some(web),
+        2,
+        &[(ingress(), &["10.0.0.6/24", "fd00:1::6/64"])],
+    )
+    .await?;
     lan.apply().await?;
     lan.serve("t1", 80)?;
     lan.serve("t2", 80)?;
@@ -54,7 +66,10 @@ async fn both_backends_get_their_share() -> Result<()> {
     for _ in 0..40 {
         seen.insert(lan.ask_udp("c", (host4(3), 8000))?);
     }
-    assert_eq!(seen, BTreeSet::from([format!("t1 {CLIENT4}"), format!("t2 {CLIENT4}")]));
+    assert_eq!(
+        seen,
+        BTreeSet::from([format!("t1 {CLIENT4}"), format!("t2 {CLIENT4}")])
+    );
     Ok(())
 }
 
@@ -71,7 +86,11 @@ async fn a_draining_task_keeps_its_connections_and_gets_no_new_ones() -> Result<
         echo(&mut stream, b"hello")?;
         streams.push(stream);
     }
-    lan.state.endpoints.get_mut(&BackendId(20)).context("t2")?.phase = EndpointPhase::Draining;
+    lan.state
+        .endpoints
+        .get_mut(&BackendId(20))
+        .context("t2")?
+        .phase = EndpointPhase::Draining;
     lan.apply().await?;
     for stream in &mut streams {
         echo(stream, b"still there")?;
@@ -86,7 +105,10 @@ async fn a_draining_task_keeps_its_connections_and_gets_no_new_ones() -> Result<
         echo(stream, b"and after new ones")?;
     }
     drop(streams);
-    eventually("t2's flows to end", async || Ok(host.flows(BackendId(20)).await? == 0)).await
+    eventually("t2's flows to end", async || {
+        Ok(host.flows(BackendId(20)).await? == 0)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,12 +132,21 @@ async fn datagrams_of_a_removed_task_go_to_another() -> Result<()> {
         Ok(first.is_some())
     })
     .await?;
-    let (gone, host) = if first.is_some_and(|said| said.starts_with("t1")) { (1, 1) } else { (2, 2) };
-    lan.hosts[&host].remove_sandbox(TaskId::numbered(u128::from(gone))).await?;
+    let (gone, host) = if first.is_some_and(|said| said.starts_with("t1")) {
+        (1, 1)
+    } else {
+        (2, 2)
+    };
+    lan.hosts[&host]
+        .remove_sandbox(TaskId::numbered(u128::from(gone)))
+        .await?;
     lan.state.endpoints.remove(&BackendId(gone * 10));
     lan.apply().await?;
     let other = format!("t{} {CLIENT4}", 3 - gone);
-    eventually("the other task to answer the same socket", async || Ok(ask().as_ref() == Some(&other))).await
+    eventually("the other task to answer the same socket", async || {
+        Ok(ask().as_ref() == Some(&other))
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -123,7 +154,10 @@ async fn a_task_reaches_published_ports_of_every_host_itself_included() -> Resul
     let lan = two_backends().await?;
     for task in ["t1", "t2"] {
         for host in 1..=3 {
-            for to in [SocketAddr::from((host4(host), 8000)), (host6(host), 8000).into()] {
+            for to in [
+                SocketAddr::from((host4(host), 8000)),
+                (host6(host), 8000).into(),
+            ] {
                 for _ in 0..4 {
                     let said = lan.ask_tcp(task, to)?;
                     assert!(said.starts_with("t1 ") || said.starts_with("t2 "), "{said}");
@@ -137,7 +171,11 @@ async fn a_task_reaches_published_ports_of_every_host_itself_included() -> Resul
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_port_answers_where_its_task_runs_and_nowhere_else() -> Result<()> {
     let mut lan = two_backends().await?;
-    lan.state.endpoints.get_mut(&BackendId(20)).context("t2")?.host_ports = vec![PortConfig {
+    lan.state
+        .endpoints
+        .get_mut(&BackendId(20))
+        .context("t2")?
+        .host_ports = vec![PortConfig {
         name: String::new(),
         protocol: Protocol::Tcp,
         target_port: 80,
@@ -164,12 +202,66 @@ async fn a_new_link_of_a_host_answers_too() -> Result<()> {
     ))?;
     let dataplane = lan.hosts[&3].clone();
     eventually("docker0 to be an uplink", async || {
-        Ok(dataplane.status().await.uplinks.iter().any(|name| name == "docker0"))
+        Ok(dataplane
+            .status()
+            .await
+            .uplinks
+            .iter()
+            .any(|name| name == "docker0"))
     })
     .await?;
     for to in [Ipv4Addr::new(172, 30, 3, 1), host4(3)] {
         let said = lan.ask_tcp("b", (to, 8000))?;
         assert!(said.ends_with(" 172.30.3.2"), "{said}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_stops_answering_leaves_the_rings_without_any_manager_and_comes_back()
+-> Result<()> {
+    let lan = two_backends().await?;
+    let switch = lan.namespace("s");
+    let ask = || lan.ask_tcp("c", (host4(3), 8000));
+    let mut seen = BTreeSet::new();
+    eventually("both tasks to answer", async || {
+        seen.insert(ask()?);
+        Ok(seen.len() == 2)
+    })
+    .await?;
+    run(&format!("ip -n {switch} link set pn2 nomaster"))?;
+    // Until it is noticed, some fail.
+    let mut good = 0;
+    eventually("20 answers in a row of the task that is left", async || {
+        good = if ask().is_ok_and(|said| said.starts_with("t1 ")) {
+            good + 1
+        } else {
+            0
+        };
+        Ok(good == 20)
+    })
+    .await?;
+    run(&format!("ip -n {switch} link set pn2 master br0"))?;
+    eventually(
+        "the host to be back",
+        async || Ok(ask()?.starts_with("t2 ")),
+    )
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_whose_agent_is_gone_is_not_dead() -> Result<()> {
+    let mut lan = two_backends().await?;
+    drop(lan.hosts.remove(&2));
+    // Long enough for a dead host to be noticed twice over.
+    let until = std::time::Instant::now() + Duration::from_secs(2);
+    let mut seen = BTreeSet::new();
+    while std::time::Instant::now() < until || seen.len() < 2 {
+        seen.insert(lan.ask_tcp("c", (host4(3), 8000))?);
+        anyhow::ensure!(
+            until.elapsed() < Duration::from_secs(15),
+            "only {seen:?} answer"
+        );
     }
     Ok(())
 }

@@ -15,8 +15,15 @@ async fn published() -> Result<Lan> {
     let mut lan = Lan::new(3)?;
     lan.start_all().await?;
     let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
-    lan.add_task(1, Some(web), 2, &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])]).await?;
-    lan.add_task(2, None, 1, &[(ingress(), &["10.0.0.6/24", "fd00:1::6/64"])]).await?;
+    lan.add_task(
+        1,
+        Some(web),
+        2,
+        &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])],
+    )
+    .await?;
+    lan.add_task(2, None, 1, &[(ingress(), &["10.0.0.6/24", "fd00:1::6/64"])])
+        .await?;
     lan.apply().await?;
     lan.serve("t1", 80)?;
     Ok(lan)
@@ -30,7 +37,9 @@ async fn a_tunnelled_packet_from_no_node_is_dropped_counted_and_shown() -> Resul
         // VXLAN header with the ingress network's number, then an Ethernet frame to the task.
         let mut packet = vec![8, 0, 0, 0, 0, 0x10, 0, 0];
         packet.extend([0x02, 0, 0, 0, 0, 10, 4, 0, 0, 0, 0, 9, 8, 0]);
-        packet.extend([0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 6, 10, 0, 0, 5]);
+        packet.extend([
+            0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 6, 10, 0, 0, 5,
+        ]);
         packet.extend([0, 99, 0, 80, 0, 8, 0, 0]);
         socket.send_to(&packet, (host4(2), 4789))?;
         Ok(())
@@ -49,7 +58,11 @@ async fn a_tunnelled_packet_from_no_node_is_dropped_counted_and_shown() -> Resul
 
 /// Sends datagrams of all these sizes to an echo server and waits for each to come back.
 fn sweep(to: SocketAddr, sizes: &[usize]) -> Result<()> {
-    let any: SocketAddr = if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { "[::]:0".parse()? };
+    let any: SocketAddr = if to.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        "[::]:0".parse()?
+    };
     let socket = UdpSocket::bind(any)?;
     socket.set_read_timeout(Some(Duration::from_millis(300)))?;
     socket.connect(to)?;
@@ -57,10 +70,14 @@ fn sweep(to: SocketAddr, sizes: &[usize]) -> Result<()> {
     for size in sizes {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
-            socket.send(&vec![7; *size]).with_context(|| format!("send {size} bytes"))?;
+            socket
+                .send(&vec![7; *size])
+                .with_context(|| format!("send {size} bytes"))?;
             match socket.recv(&mut bytes) {
                 Ok(count) if count == *size => break,
-                _ if Instant::now() > deadline => anyhow::bail!("{size} bytes to {to} did not come back"),
+                _ if Instant::now() > deadline => {
+                    anyhow::bail!("{size} bytes to {to} did not come back")
+                }
                 _ => {}
             }
         }
@@ -85,11 +102,30 @@ async fn datagrams_of_every_size_come_back() -> Result<()> {
     })?;
     let mut lan = lan;
     lan.add_service(3, &[]);
-    let port = lan.state.services.values().next().context("a service")?.ports[1].clone();
-    let web = lan.state.services.values_mut().next().context("a service")?;
-    web.ports.push(weft_types::service::PortConfig { published_port: 8001, target_port: 81, ..port });
+    let port = lan
+        .state
+        .services
+        .values()
+        .next()
+        .context("a service")?
+        .ports[1]
+        .clone();
+    let web = lan
+        .state
+        .services
+        .values_mut()
+        .next()
+        .context("a service")?;
+    web.ports.push(weft_types::service::PortConfig {
+        published_port: 8001,
+        target_port: 81,
+        ..port
+    });
     lan.apply().await?;
-    let sizes = [1, 2, 100, 1300, 1372, 1373, 1392, 1402, 1403, 1422, 1423, 1450, 1472, 1473, 2000, 4000, 8900];
+    let sizes = [
+        1, 2, 100, 1300, 1372, 1373, 1392, 1402, 1403, 1422, 1423, 1450, 1472, 1473, 2000, 4000,
+        8900,
+    ];
     for (from, to) in [
         ("t2", "10.0.0.5:81".parse()?),
         ("t2", "[fd00:1::5]:81".parse()?),
@@ -98,7 +134,8 @@ async fn datagrams_of_every_size_come_back() -> Result<()> {
         ("c", (host4(1), 8001).into()),
         ("c", (host6(1), 8001).into()),
     ] {
-        lan.within(from, move || sweep(to, &sizes)).with_context(|| format!("{from} to {to}\n{}", lan.report()))?;
+        lan.within(from, move || sweep(to, &sizes))
+            .with_context(|| format!("{from} to {to}\n{}", lan.report()))?;
     }
     Ok(())
 }

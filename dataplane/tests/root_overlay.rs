@@ -28,17 +28,33 @@ async fn two_networks() -> Result<Lan> {
     lan.start_all().await?;
     let red_service = lan.add_service(1, &[]);
     let vips = [(red(), vec!["10.0.1.2".parse()?, "fd00:2::2".parse()?])];
-    lan.state.services.get_mut(&red_service).unwrap().vips.extend(vips);
-    lan.add_task(1, None, 1, &[(red(), &["10.0.1.11/24", "fd00:2::11/64"])]).await?;
-    lan.add_task(2, Some(red_service), 2, &[(red(), &["10.0.1.12/24", "fd00:2::12/64"])]).await?;
+    lan.state
+        .services
+        .get_mut(&red_service)
+        .unwrap()
+        .vips
+        .extend(vips);
+    lan.add_task(1, None, 1, &[(red(), &["10.0.1.11/24", "fd00:2::11/64"])])
+        .await?;
+    lan.add_task(
+        2,
+        Some(red_service),
+        2,
+        &[(red(), &["10.0.1.12/24", "fd00:2::12/64"])],
+    )
+    .await?;
     lan.add_task(
         3,
         Some(ServiceId::numbered(9)),
         2,
-        &[(red(), &["10.0.1.13/24", "fd00:2::13/64"]), (blue(), &["10.0.2.13/24", "fd00:3::13/64"])],
+        &[
+            (red(), &["10.0.1.13/24", "fd00:2::13/64"]),
+            (blue(), &["10.0.2.13/24", "fd00:3::13/64"]),
+        ],
     )
     .await?;
-    lan.add_task(4, None, 1, &[(blue(), &["10.0.2.14/24", "fd00:3::14/64"])]).await?;
+    lan.add_task(4, None, 1, &[(blue(), &["10.0.2.14/24", "fd00:3::14/64"])])
+        .await?;
     lan.apply().await?;
     for name in ["t1", "t2", "t3", "t4"] {
         lan.serve(name, 80)?;
@@ -61,11 +77,22 @@ async fn tasks_of_one_network_reach_each_other_and_no_others() -> Result<()> {
         assert_eq!(lan.ask_tcp(from, to)?, says);
         assert_eq!(lan.ask_udp(from, to)?, says);
     }
-    for (from, to) in [("t1", "10.0.2.14"), ("t1", "fd00:3::14"), ("t4", "10.0.1.11"), ("t2", "10.0.2.14")] {
-        assert!(lan.ask_tcp(from, at(to, 80)).is_err(), "{from} reaches {to}");
+    for (from, to) in [
+        ("t1", "10.0.2.14"),
+        ("t1", "fd00:3::14"),
+        ("t4", "10.0.1.11"),
+        ("t2", "10.0.2.14"),
+    ] {
+        assert!(
+            lan.ask_tcp(from, at(to, 80)).is_err(),
+            "{from} reaches {to}"
+        );
     }
     let drops = lan.hosts[&1].drops().await?;
-    assert!(drops.iter().any(|drop| drop.program == "task_in"), "no drop was counted: {drops:?}");
+    assert!(
+        drops.iter().any(|drop| drop.program == "task_in"),
+        "no drop was counted: {drops:?}"
+    );
     Ok(())
 }
 
@@ -73,12 +100,19 @@ async fn tasks_of_one_network_reach_each_other_and_no_others() -> Result<()> {
 async fn a_vip_leads_to_a_task_by_socket_and_by_packet() -> Result<()> {
     let lan = two_networks().await?;
     for vip in ["10.0.1.2", "fd00:2::2"] {
-        let seen: IpAddr = if vip.contains(':') { "fd00:2::11".parse()? } else { "10.0.1.11".parse()? };
+        let seen: IpAddr = if vip.contains(':') {
+            "fd00:2::11".parse()?
+        } else {
+            "10.0.1.11".parse()?
+        };
         assert_eq!(lan.ask_tcp("t1", at(vip, 80))?, format!("t2 {seen}"));
         assert_eq!(lan.ask_udp("t1", at(vip, 80))?, format!("t2 {seen}"));
         // A task that calls the service it belongs to, and is its only task.
         assert!(lan.ask_tcp("t2", at(vip, 80))?.starts_with("t2 "));
-        assert!(lan.ask_tcp("t4", at(vip, 80)).is_err(), "a stranger reaches the VIP");
+        assert!(
+            lan.ask_tcp("t4", at(vip, 80)).is_err(),
+            "a stranger reaches the VIP"
+        );
     }
     Ok(())
 }
@@ -90,11 +124,17 @@ async fn a_hosts_own_processes_reach_tasks_by_address() -> Result<()> {
         let name = format!("n{host}");
         for to in ["10.0.1.11", "10.0.1.12", "10.0.2.13", "10.0.2.14"] {
             let said = lan.ask_tcp(&name, at(to, 80))?;
-            assert!(said.ends_with(&format!(" {}", host4(host))), "{name} {to}: {said}");
+            assert!(
+                said.ends_with(&format!(" {}", host4(host))),
+                "{name} {to}: {said}"
+            );
         }
         for to in ["fd00:2::11", "fd00:2::12", "fd00:3::13", "fd00:3::14"] {
             let said = lan.ask_tcp(&name, at(to, 80))?;
-            assert!(said.ends_with(&format!(" {}", host6(host))), "{name} {to}: {said}");
+            assert!(
+                said.ends_with(&format!(" {}", host6(host))),
+                "{name} {to}: {said}"
+            );
         }
     }
     Ok(())
@@ -111,12 +151,27 @@ async fn tasks_reach_the_world_masqueraded_with_and_without_networks() -> Result
     ))?;
     lan.apply().await?;
     lan.serve("c", 7000)?;
-    assert_eq!(lan.ask_tcp("t1", (CLIENT4, 7000))?, format!("c {}", host4(1)));
-    assert_eq!(lan.ask_udp("t1", (CLIENT4, 7000))?, format!("c {}", host4(1)));
-    assert_eq!(lan.ask_tcp("t1", at("2001:db8::100", 7000))?, format!("c {}", host6(1)));
+    assert_eq!(
+        lan.ask_tcp("t1", (CLIENT4, 7000))?,
+        format!("c {}", host4(1))
+    );
+    assert_eq!(
+        lan.ask_udp("t1", (CLIENT4, 7000))?,
+        format!("c {}", host4(1))
+    );
+    assert_eq!(
+        lan.ask_tcp("t1", at("2001:db8::100", 7000))?,
+        format!("c {}", host6(1))
+    );
     let sandbox = lan.add_task(7, None, 1, &[]).await?;
-    assert_eq!(sandbox.addresses, [IpAddr::from(Ipv4Addr::new(172, 29, 0, 2))]);
-    assert_eq!(lan.ask_tcp("t7", (CLIENT4, 7000))?, format!("c {}", host4(1)));
+    assert_eq!(
+        sandbox.addresses,
+        [IpAddr::from(Ipv4Addr::new(172, 29, 0, 2))]
+    );
+    assert_eq!(
+        lan.ask_tcp("t7", (CLIENT4, 7000))?,
+        format!("c {}", host4(1))
+    );
     Ok(())
 }
 
@@ -124,10 +179,14 @@ async fn tasks_reach_the_world_masqueraded_with_and_without_networks() -> Result
 async fn the_resolvers_sockets_are_inside_the_sandbox() -> Result<()> {
     let mut lan = Lan::new(1)?;
     lan.start_all().await?;
-    let sandbox = lan.add_task(1, None, 1, &[(ingress(), &["10.0.0.5/24"])]).await?;
+    let sandbox = lan
+        .add_task(1, None, 1, &[(ingress(), &["10.0.0.5/24"])])
+        .await?;
     let sockets = sandbox.open_resolver().await?;
     assert_eq!(sockets.udp.local_addr()?, at("127.0.0.11", 53));
-    let inside = lan.within("t1", || Ok(std::net::TcpStream::connect("127.0.0.11:53")?.peer_addr()?))?;
+    let inside = lan.within("t1", || {
+        Ok(std::net::TcpStream::connect("127.0.0.11:53")?.peer_addr()?)
+    })?;
     assert_eq!(inside, sockets.tcp.local_addr()?);
     Ok(())
 }

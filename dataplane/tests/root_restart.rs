@@ -17,7 +17,13 @@ async fn published() -> Result<Lan> {
     let mut lan = Lan::new(2)?;
     lan.start_all().await?;
     let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
-    lan.add_task(1, Some(web), 2, &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])]).await?;
+    lan.add_task(
+        1,
+        Some(web),
+        2,
+        &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])],
+    )
+    .await?;
     lan.apply().await?;
     lan.serve("t1", 80)?;
     Ok(lan)
@@ -53,7 +59,9 @@ async fn connections_outlive_the_process_and_its_return() -> Result<()> {
     talk(&mut stream, b"applied")?;
     assert_eq!(lan.ask_tcp("c", (host4(1), 8000))?, format!("t1 {CLIENT4}"));
     lan.create_sandbox(1, 2).await?;
-    lan.hosts[&2].retain_sandboxes(BTreeSet::from([TaskId::numbered(1)])).await?;
+    lan.hosts[&2]
+        .retain_sandboxes(BTreeSet::from([TaskId::numbered(1)]))
+        .await?;
     lan.hosts[&1].retain_sandboxes(BTreeSet::new()).await?;
     lan.apply().await?;
     talk(&mut stream, b"as ever")?;
@@ -67,8 +75,13 @@ async fn what_drifts_is_mended_and_counted() -> Result<()> {
     let mut lan = published().await?;
     lan.ask_tcp("c", (host4(1), 8000))?;
     let host = lan.namespace("n1");
-    run(&format!("ip -n {host} link del weft0 && ip netns exec {host} nft delete table inet weft"))?;
-    run(&format!("ip -n {} route del 10.0.0.5/32", lan.namespace("n2")))?;
+    run(&format!(
+        "ip -n {host} link del weft0 && ip netns exec {host} nft delete table inet weft"
+    ))?;
+    run(&format!(
+        "ip -n {} route del 10.0.0.5/32",
+        lan.namespace("n2")
+    ))?;
     lan.apply().await?;
     assert_eq!(lan.ask_tcp("c", (host4(1), 8000))?, format!("t1 {CLIENT4}"));
     assert!(run(&format!("ip -n {} route", lan.namespace("n2")))?.contains("10.0.0.5"));
@@ -89,7 +102,13 @@ async fn a_removed_sandbox_takes_its_interfaces_and_rows_with_it() -> Result<()>
     lan.state.endpoints.clear();
     lan.apply().await?;
     assert!(lan.ask_tcp("c", (host4(1), 8000)).is_err());
-    assert!(lan.hosts[&1].drops().await?.iter().any(|drop| drop.reason.contains("no backend")));
+    assert!(
+        lan.hosts[&1]
+            .drops()
+            .await?
+            .iter()
+            .any(|drop| drop.reason.contains("no backend"))
+    );
     Ok(())
 }
 
@@ -106,7 +125,13 @@ async fn uninstall_leaves_nothing() -> Result<()> {
     let before = look()?;
     lan.start_all().await?;
     let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80)]);
-    lan.add_task(1, Some(web), 2, &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])]).await?;
+    lan.add_task(
+        1,
+        Some(web),
+        2,
+        &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])],
+    )
+    .await?;
     lan.add_task(2, None, 2, &[]).await?;
     lan.apply().await?;
     assert_ne!(look()?, before);

@@ -38,14 +38,31 @@ fn port(published: u16, target: u16, mode: PublishMode) -> PortConfig {
 
 /// Two nodes; service 1 on ingress (port 8000) and on a user network (VIP), a task on each node.
 fn state() -> NetState {
-    let mut state = NetState { revision: 5, ring_seed: 9, ..NetState::default() };
+    let mut state = NetState {
+        revision: 5,
+        ring_seed: 9,
+        ..NetState::default()
+    };
     for index in [1, 2] {
         let addr: IpAddr = format!("192.0.2.{index}").parse().unwrap();
-        let known = NetNode { index, hostname: String::new(), addr, addresses: BTreeSet::new(), alive: true };
+        let known = NetNode {
+            index,
+            hostname: String::new(),
+            addr,
+            addresses: BTreeSet::new(),
+            alive: true,
+            wireguard: None,
+        };
         state.nodes.insert(node(index), known);
     }
-    state.networks.insert(NetworkId::numbered(INGRESS), network(4096, true, "10.0.0.0/24"));
-    state.networks.insert(NetworkId::numbered(USER), network(4097, false, "10.0.1.0/24"));
+    state.networks.insert(
+        NetworkId::numbered(INGRESS),
+        network(4096, true, "10.0.0.0/24"),
+    );
+    state.networks.insert(
+        NetworkId::numbered(USER),
+        network(4097, false, "10.0.1.0/24"),
+    );
     let vip: IpAddr = "10.0.1.2".parse().unwrap();
     let service = NetService {
         name: "web".to_owned(),
@@ -56,7 +73,12 @@ fn state() -> NetState {
         labels: BTreeMap::new(),
     };
     state.services.insert(ServiceId::numbered(1), service);
-    for (backend, on, network) in [(11, 1, INGRESS), (12, 1, USER), (21, 2, INGRESS), (22, 2, USER)] {
+    for (backend, on, network) in [
+        (11, 1, INGRESS),
+        (12, 1, USER),
+        (21, 2, INGRESS),
+        (22, 2, USER),
+    ] {
         let subnet = if network == INGRESS { 0 } else { 1 };
         let endpoint = NetEndpoint {
             task: TaskId::numbered(u128::from(on)),
@@ -80,7 +102,10 @@ fn of(state: &NetState, index: u32) -> Desired {
 
 fn ring(desired: &Desired, front: Frontend) -> Vec<u32> {
     let target = desired.fronts[&front];
-    desired.rings[&target.ring].iter().map(|backend| backend.0).collect()
+    desired.rings[&target.ring]
+        .iter()
+        .map(|backend| backend.0)
+        .collect()
 }
 
 const WEB: Frontend = Frontend::Port(Protocol::Tcp, 8000);
@@ -106,7 +131,10 @@ fn only_serving_tasks_of_living_nodes_may_be_chosen() {
     assert_eq!(ring(&of(&state, 2), WEB), [21]);
     state.endpoints.get_mut(&BackendId(11)).unwrap().phase = EndpointPhase::Draining;
     assert_eq!(ring(&of(&state, 2), WEB), [21]);
-    assert!(of(&state, 2).endpoints[&BackendId(11)].draining, "its flows live on");
+    assert!(
+        of(&state, 2).endpoints[&BackendId(11)].draining,
+        "its flows live on"
+    );
     state.nodes.get_mut(&node(2)).unwrap().alive = false;
     assert_eq!(ring(&of(&state, 1), WEB), [0_u32; 0]);
     assert!(of(&state, 1).nodes[&2].dead);
@@ -119,7 +147,11 @@ fn a_node_believes_its_own_probes_and_its_own_life() {
     let desired = Desired::of(&state, node(1), &dead).unwrap();
     assert_eq!(ring(&desired, WEB), [11]);
     state.nodes.get_mut(&node(1)).unwrap().alive = false;
-    assert_eq!(ring(&of(&state, 1), WEB), [11, 21], "a node that a manager gave up still serves");
+    assert_eq!(
+        ring(&of(&state, 1), WEB),
+        [11, 21],
+        "a node that a manager gave up still serves"
+    );
 }
 
 #[test]
@@ -127,12 +159,18 @@ fn a_host_port_leads_to_the_task_of_this_node_and_never_takes_the_meshs() {
     let mut state = state();
     for backend in [11, 12] {
         let endpoint = state.endpoints.get_mut(&BackendId(backend)).unwrap();
-        endpoint.host_ports = vec![port(9000, 90, PublishMode::Host), port(8000, 1, PublishMode::Host)];
+        endpoint.host_ports = vec![
+            port(9000, 90, PublishMode::Host),
+            port(8000, 1, PublishMode::Host),
+        ];
     }
     let front = Frontend::Port(Protocol::Tcp, 9000);
     let here = of(&state, 1);
     assert_eq!(ring(&here, front), [11]);
-    assert_eq!((here.fronts[&front].port, here.fronts[&front].host_mode), (90, true));
+    assert_eq!(
+        (here.fronts[&front].port, here.fronts[&front].host_mode),
+        (90, true)
+    );
     assert_eq!(here.fronts[&WEB].port, 80);
     assert!(!of(&state, 2).fronts.contains_key(&front));
 }
@@ -140,14 +178,31 @@ fn a_host_port_leads_to_the_task_of_this_node_and_never_takes_the_meshs() {
 #[test]
 fn a_state_without_this_node_is_refused() {
     let error = Desired::of(&state(), node(7), &BTreeSet::new()).unwrap_err();
-    assert!(error.to_string().contains("does not list this node"), "{error}");
+    assert!(
+        error.to_string().contains("does not list this node"),
+        "{error}"
+    );
 }
 
 #[test]
 fn rings_that_want_the_same_number_get_two() {
     let mut rings = BTreeMap::from([(7, BTreeSet::from([BackendId(1)]))]);
-    assert_eq!(free_number(&rings, 7, |held| held.contains(&BackendId(1))), 7);
+    assert_eq!(
+        free_number(&rings, 7, |held| held.contains(&BackendId(1))),
+        7
+    );
     assert_eq!(free_number(&rings, 7, |_| false), 8);
     rings.insert(u32::MAX, BTreeSet::new());
     assert_eq!(free_number(&rings, u32::MAX, |_| false), 1, "0 is nobody");
+}
+
+#[test]
+fn nodes_found_dead_later_leave_the_rings_too() {
+    let desired = of(&state(), 1).without(&BTreeSet::from([1, 2]));
+    assert_eq!(
+        ring(&desired, WEB),
+        [11],
+        "a node never takes itself for dead"
+    );
+    assert!(desired.nodes[&2].dead && !desired.nodes[&1].dead);
 }

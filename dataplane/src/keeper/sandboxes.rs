@@ -13,7 +13,7 @@ use weft_types::TaskId;
 
 use super::{FirstError, Keeper};
 use crate::{
-    DataplaneError, Sandbox, SandboxSpec,
+    DataplaneError, Sandbox, SandboxSpec, cipher,
     interfaces::{self, Interface},
     kernel::{bpf::Hook, door::Kernel, netlink::Link},
 };
@@ -32,12 +32,29 @@ impl Local {
 
 impl<K: Kernel> Keeper<K> {
     /// Makes or mends a task's interfaces.
-    pub(crate) fn create_sandbox(&mut self, spec: &SandboxSpec, netns: OwnedFd) -> Result<Sandbox, DataplaneError> {
+    pub(crate) fn create_sandbox(
+        &mut self,
+        spec: &SandboxSpec,
+        netns: OwnedFd,
+    ) -> Result<Sandbox, DataplaneError> {
         let (cookie, inner) = self.kernel.look_inside(netns.as_fd())?;
-        let egress = if spec.attachments.is_empty() { Some(self.egress_address(spec.task, &inner)?) } else { None };
-        let mut wanted = interfaces::plan(spec, self.mtu(), egress);
+        let egress = if spec.attachments.is_empty() {
+            Some(self.egress_address(spec.task, &inner)?)
+        } else {
+            None
+        };
+        if let (Some(cause), true) = (&self.cipher_refused, spec.is_encrypted()) {
+            return Err(DataplaneError::Refused(format!(
+                "no encrypted network can be had: {cause}"
+            )));
+        }
+        let clear = self.mtu();
+        let ciphered = cipher::container_mtu(clear, self.config.data_path_addr);
+        let mut wanted = interfaces::plan(spec, clear, ciphered, egress);
         if !self.kernel.has_ipv6() {
-            wanted.iter_mut().for_each(|interface| interface.addresses.retain(IpNetwork::is_ipv4));
+            wanted
+                .iter_mut()
+                .for_each(|interface| interface.addresses.retain(IpNetwork::is_ipv4));
         }
         let mut made = Vec::new();
         for interface in &wanted {
@@ -45,9 +62,16 @@ impl<K: Kernel> Keeper<K> {
             made.push((interface.clone(), interface.endpoint(link.index)));
         }
         let indices: BTreeSet<u32> = made.iter().map(|(_, endpoint)| endpoint.ifindex).collect();
-        self.adopted.retain(|endpoint| !indices.contains(&endpoint.ifindex));
+        self.adopted
+            .retain(|endpoint| !indices.contains(&endpoint.ifindex));
         self.adopted_namespaces.remove(&cookie);
-        self.sandboxes.insert(spec.task, Local { cookie, interfaces: made });
+        self.sandboxes.insert(
+            spec.task,
+            Local {
+                cookie,
+                interfaces: made,
+            },
+        );
         // Programs and rows first, links up last: no packet meets a half-made interface.
         self.reconcile(false)?;
         for index in indices {
@@ -56,29 +80,54 @@ impl<K: Kernel> Keeper<K> {
         self.kernel.configure_inside(netns.as_fd(), &wanted)?;
         self.look_around()?;
         self.write_routes()?;
-        let addresses = wanted.iter().flat_map(|interface| interface.addresses.iter().map(IpNetwork::ip)).collect();
-        Ok(Sandbox { task: spec.task, addresses, cookie, netns: Arc::new(netns) })
+        let addresses = wanted
+            .iter()
+            .flat_map(|interface| interface.addresses.iter().map(IpNetwork::ip))
+            .collect();
+        Ok(Sandbox {
+            task: spec.task,
+            addresses,
+            cookie,
+            netns: Arc::new(netns),
+        })
     }
 
     /// The address a task without networks has already, or a free one.
     fn egress_address(&self, task: TaskId, inner: &[Link]) -> Result<Ipv4Addr, DataplaneError> {
-        if let Some(own) = self.sandboxes.get(&task).and_then(|local| local.endpoints().find_map(egress_of)) {
+        if let Some(own) = self
+            .sandboxes
+            .get(&task)
+            .and_then(|local| local.endpoints().find_map(egress_of))
+        {
             return Ok(own.0);
         }
         let mine = |(_, mac): &(Ipv4Addr, Mac)| inner.iter().any(|link| link.mac == *mac);
-        if let Some((addr, _)) = self.adopted.iter().copied().filter_map(egress_of).find(mine) {
+        if let Some((addr, _)) = self
+            .adopted
+            .iter()
+            .copied()
+            .filter_map(egress_of)
+            .find(mine)
+        {
             return Ok(addr);
         }
-        let known = self.sandboxes.values().flat_map(Local::endpoints).chain(self.adopted.iter().copied());
+        let known = self
+            .sandboxes
+            .values()
+            .flat_map(Local::endpoints)
+            .chain(self.adopted.iter().copied());
         let taken: BTreeSet<Ipv4Addr> = known.filter_map(egress_of).map(|(addr, _)| addr).collect();
         let pool = self.config.egress_pool;
-        interfaces::free_egress(pool, |addr| taken.contains(&addr))
-            .ok_or_else(|| DataplaneError::Refused(format!("egress pool {pool} has no free address")))
+        interfaces::free_egress(pool, |addr| taken.contains(&addr)).ok_or_else(|| {
+            DataplaneError::Refused(format!("egress pool {pool} has no free address"))
+        })
     }
 
     /// Removes a task's interfaces.
     pub(crate) fn remove_sandbox(&mut self, task: TaskId) -> Result<(), DataplaneError> {
-        let Some(local) = self.sandboxes.remove(&task) else { return Ok(()) };
+        let Some(local) = self.sandboxes.remove(&task) else {
+            return Ok(());
+        };
         let mut errors = FirstError::default();
         for (interface, endpoint) in &local.interfaces {
             errors.note(self.kernel.remove_link(&interface.name));
@@ -90,9 +139,17 @@ impl<K: Kernel> Keeper<K> {
 
     /// Removes sandboxes of other tasks than these. What was found at start and nobody claimed goes
     /// when all of `tasks` have claimed theirs.
-    pub(crate) fn retain_sandboxes(&mut self, tasks: &BTreeSet<TaskId>) -> Result<(), DataplaneError> {
+    pub(crate) fn retain_sandboxes(
+        &mut self,
+        tasks: &BTreeSet<TaskId>,
+    ) -> Result<(), DataplaneError> {
         let mut errors = FirstError::default();
-        let gone: Vec<TaskId> = self.sandboxes.keys().filter(|task| !tasks.contains(task)).copied().collect();
+        let gone: Vec<TaskId> = self
+            .sandboxes
+            .keys()
+            .filter(|task| !tasks.contains(task))
+            .copied()
+            .collect();
         for task in gone {
             errors.note(self.remove_sandbox(task));
         }

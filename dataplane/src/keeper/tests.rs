@@ -38,25 +38,58 @@ fn spec(backends: &[u32]) -> SandboxSpec {
         backend: BackendId(*id),
         network: NetworkId::numbered(1),
         vni: 4096,
-        addresses: vec![IpNetwork::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, *id as u8)), 24).unwrap()],
+        addresses: vec![
+            IpNetwork::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, *id as u8)), 24).unwrap(),
+        ],
         mtu_bytes: None,
         internal: false,
+        encrypted: false,
         ingress: true,
     });
-    SandboxSpec { task: task(backends.first().copied().unwrap_or(0)), attachments: attachments.collect() }
+    SandboxSpec {
+        task: task(backends.first().copied().unwrap_or(0)),
+        attachments: attachments.collect(),
+    }
 }
 
 fn desired(revision: u64, backends: &[u32]) -> Desired {
-    let mut desired = Desired { revision, node: 1, mesh: 4096, ..Desired::default() };
-    desired.nodes.insert(1, Node { addr: here(), addresses: BTreeSet::new(), dead: false });
+    let mut desired = Desired {
+        revision,
+        node: 1,
+        mesh: 4096,
+        ..Desired::default()
+    };
+    desired.nodes.insert(
+        1,
+        Node {
+            addr: here(),
+            addresses: BTreeSet::new(),
+            dead: false,
+            wireguard: None,
+        },
+    );
     desired.subnets.insert("10.0.0.0/24".parse().unwrap(), 4096);
     for id in backends {
         let addresses = vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, *id as u8))];
-        let endpoint = DesiredEndpoint { net: 4096, node: 1, addresses, draining: false };
+        let endpoint = DesiredEndpoint {
+            net: 4096,
+            node: 1,
+            addresses,
+            draining: false,
+        };
         desired.endpoints.insert(BackendId(*id), endpoint);
     }
-    desired.fronts.insert(Frontend::Port(Protocol::Tcp, 8000), Target { ring: 5, port: 80, host_mode: false });
-    desired.rings.insert(5, backends.iter().map(|id| BackendId(*id)).collect());
+    desired.fronts.insert(
+        Frontend::Port(Protocol::Tcp, 8000),
+        Target {
+            ring: 5,
+            port: 80,
+            host_mode: false,
+        },
+    );
+    desired
+        .rings
+        .insert(5, backends.iter().map(|id| BackendId(*id)).collect());
     desired
 }
 
@@ -70,7 +103,10 @@ fn a_settled_kernel_is_left_alone() {
     assert_eq!(first.repairs.total(), 0);
     keeper.kernel.writes = 0;
     let second = keeper.apply(desired(3, &[7])).unwrap();
-    assert_eq!((second.changes, second.repairs.total(), keeper.kernel.writes), (0, 0, 0));
+    assert_eq!(
+        (second.changes, second.repairs.total(), keeper.kernel.writes),
+        (0, 0, 0)
+    );
     keeper.tick();
     assert_eq!(keeper.kernel.writes, 0);
 }
@@ -88,7 +124,15 @@ fn a_change_of_desire_is_no_repair_and_a_drift_is() {
     keeper.kernel.hooks.clear();
     keeper.kernel.firewall = None;
     let mended = keeper.apply(desired(2, &[7])).unwrap();
-    assert_eq!(mended.repairs, Repairs { links: 1, entries: 1, programs: 3, firewall: 1 });
+    assert_eq!(
+        mended.repairs,
+        Repairs {
+            links: 1,
+            entries: 1,
+            programs: 3,
+            firewall: 1
+        }
+    );
     assert!(keeper.kernel.tables.front.contains_key(&front));
     assert_eq!(keeper.status().repairs, mended.repairs);
 }
@@ -102,7 +146,10 @@ fn one_refusal_does_not_keep_the_rest_from_being_done() {
         let refused = keeper.apply(desired(1, &[7])).unwrap_err();
         assert!(refused.to_string().contains("fake"), "{fault}: {refused}");
         if fault != "put route" {
-            assert!(!keeper.kernel.routes.is_empty(), "{fault} kept routes from being written");
+            assert!(
+                !keeper.kernel.routes.is_empty(),
+                "{fault} kept routes from being written"
+            );
         }
         keeper.kernel.faults.clear();
         keeper.apply(desired(1, &[7])).unwrap();
@@ -122,7 +169,9 @@ fn sockets_and_firewall_are_no_reason_to_refuse() {
 #[test]
 fn an_address_that_is_nowhere_is_refused_by_name() {
     let config = Config::new(PathBuf::from("/nowhere"), "198.51.100.9".parse().unwrap());
-    let error = Keeper::start(config, Fake::host("192.0.2.11/24")).err().unwrap();
+    let error = Keeper::start(config, Fake::host("192.0.2.11/24"))
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("198.51.100.9"), "{error}");
 }
 
@@ -138,12 +187,28 @@ fn what_was_found_at_start_stays_until_every_living_task_came_back() {
     again.apply(desired(2, &[])).unwrap();
     assert_eq!(again.kernel.tables.endpoints.len(), 2);
     again.retain_sandboxes(&BTreeSet::from([task(7)])).unwrap();
-    assert_eq!(again.kernel.tables.endpoints.len(), 2, "t7 has not come back yet");
+    assert_eq!(
+        again.kernel.tables.endpoints.len(),
+        2,
+        "t7 has not come back yet"
+    );
     again.create_sandbox(&spec(&[7]), netns()).unwrap();
     again.retain_sandboxes(&BTreeSet::from([task(7)])).unwrap();
-    let left: Vec<u32> = again.kernel.tables.endpoints.values().map(|endpoint| endpoint.id).collect();
+    let left: Vec<u32> = again
+        .kernel
+        .tables
+        .endpoints
+        .values()
+        .map(|endpoint| endpoint.id)
+        .collect();
     assert_eq!(left, [7]);
-    assert!(!again.kernel.links.values().any(|link| link.name == "wv00000008"));
+    assert!(
+        !again
+            .kernel
+            .links
+            .values()
+            .any(|link| link.name == "wv00000008")
+    );
 }
 
 #[test]
@@ -155,7 +220,13 @@ fn a_sandbox_that_ends_by_itself_takes_its_rows_with_it() {
     keeper.kernel.remove_link("wv00000007").unwrap();
     keeper.tick();
     assert!(keeper.kernel.tables.endpoints.is_empty());
-    assert!(keeper.kernel.routes.iter().all(|route| route.to.prefix() == 24));
+    assert!(
+        keeper
+            .kernel
+            .routes
+            .iter()
+            .all(|route| route.to.prefix() == 24)
+    );
     keeper.remove_sandbox(task(7)).unwrap();
 }
 
@@ -164,13 +235,24 @@ fn tasks_without_networks_share_the_egress_pool() {
     let mut config = Config::new(PathBuf::from("/nowhere"), here());
     config.egress_pool = "172.29.0.0/29".parse().unwrap();
     let mut keeper = Keeper::start(config, Fake::host("192.0.2.11/24")).unwrap();
-    let alone = |number| SandboxSpec { task: task(number), attachments: Vec::new() };
+    let alone = |number| SandboxSpec {
+        task: task(number),
+        attachments: Vec::new(),
+    };
     let mut seen = BTreeSet::new();
     for number in 1..=5 {
-        seen.extend(keeper.create_sandbox(&alone(number), netns()).unwrap().addresses);
+        seen.extend(
+            keeper
+                .create_sandbox(&alone(number), netns())
+                .unwrap()
+                .addresses,
+        );
     }
     assert_eq!(seen.len(), 5);
-    assert_eq!(keeper.create_sandbox(&alone(1), netns()).unwrap().addresses, ["172.29.0.2".parse::<IpAddr>().unwrap()]);
+    assert_eq!(
+        keeper.create_sandbox(&alone(1), netns()).unwrap().addresses,
+        ["172.29.0.2".parse::<IpAddr>().unwrap()]
+    );
     let error = keeper.create_sandbox(&alone(6), netns()).unwrap_err();
     assert!(error.to_string().contains("no free address"), "{error}");
     keeper.remove_sandbox(task(3)).unwrap();

@@ -13,8 +13,8 @@ use std::{
 
 use aya::{Ebpf, EbpfLoader, programs::Program};
 use weft_abi::{
-    Addr, Backend, Config, Counter, Endpoint, Flow, FlowKey, Front, FrontKey, LAYOUT, NetAddr, Netns, Node, NodeAddr,
-    Pick, ServiceCount, SubnetKey, Task, maps,
+    Addr, Backend, Config, Counter, Endpoint, Flow, FlowKey, Front, FrontKey, LAYOUT, NetAddr,
+    Netns, Node, NodeAddr, Pick, ServiceCount, SubnetKey, Task, maps,
 };
 
 use super::{error::DataplaneError, map::Map, syscall};
@@ -51,12 +51,19 @@ impl Hook {
     /// The interface it is at.
     pub(crate) fn ifindex(self) -> u32 {
         match self {
-            Self::UplinkIn(index) | Self::OverlayIn(index) | Self::HostOut(index) | Self::TaskIn(index) => index,
+            Self::UplinkIn(index)
+            | Self::OverlayIn(index)
+            | Self::HostOut(index)
+            | Self::TaskIn(index) => index,
         }
     }
 
     fn attach_type(self) -> u32 {
-        if matches!(self, Self::HostOut(_)) { Self::EGRESS } else { Self::INGRESS }
+        if matches!(self, Self::HostOut(_)) {
+            Self::EGRESS
+        } else {
+            Self::INGRESS
+        }
     }
 
     fn pin_name(self) -> String {
@@ -88,6 +95,7 @@ pub(crate) struct Maps {
     pub(crate) local_addrs: Map<Addr, u32>,
     pub(crate) tasks: Map<NetAddr, Task>,
     pub(crate) subnets: Map<SubnetKey, u32>,
+    pub(crate) ciphered: Map<u32, u32>,
     pub(crate) endpoints: Map<u32, Endpoint>,
     pub(crate) local_tasks: Map<u32, Endpoint>,
     pub(crate) netns: Map<u64, Netns>,
@@ -114,6 +122,7 @@ impl Maps {
             local_addrs: open!(LOCAL_ADDRS),
             tasks: open!(TASKS),
             subnets: open!(SUBNETS),
+            ciphered: open!(CIPHERED),
             endpoints: open!(ENDPOINTS),
             local_tasks: open!(LOCAL_TASKS),
             netns: open!(NETNS),
@@ -132,7 +141,10 @@ pub(crate) struct Programs {
     pub(crate) maps: Maps,
 }
 
-fn fail(operation: &'static str, object: impl Into<String>) -> impl FnOnce(&dyn std::error::Error) -> DataplaneError {
+fn fail(
+    operation: &'static str,
+    object: impl Into<String>,
+) -> impl FnOnce(&dyn std::error::Error) -> DataplaneError {
     let object = object.into();
     move |error| {
         let mut cause = error.to_string();
@@ -141,21 +153,41 @@ fn fail(operation: &'static str, object: impl Into<String>) -> impl FnOnce(&dyn 
             cause = format!("{cause}: {error}");
             source = error.source();
         }
-        DataplaneError::Bpf { operation, object, cause }
+        DataplaneError::Bpf {
+            operation,
+            object,
+            cause,
+        }
     }
 }
 
 fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataplaneError {
     let path = path.to_owned();
-    move |source| DataplaneError::File { operation, path, source }
+    move |source| DataplaneError::File {
+        operation,
+        path,
+        source,
+    }
 }
 
 /// Changes with anything that makes old maps unreadable: layout number, sizes, shapes.
 fn layout_name() -> String {
     let sizes = [
-        size_of::<Config>(), size_of::<FrontKey>(), size_of::<Front>(), size_of::<Backend>(), size_of::<Node>(),
-        size_of::<NodeAddr>(), size_of::<NetAddr>(), size_of::<Task>(), size_of::<SubnetKey>(), size_of::<Endpoint>(),
-        size_of::<Netns>(), size_of::<ServiceCount>(), size_of::<FlowKey>(), size_of::<Flow>(), size_of::<Pick>(),
+        size_of::<Config>(),
+        size_of::<FrontKey>(),
+        size_of::<Front>(),
+        size_of::<Backend>(),
+        size_of::<Node>(),
+        size_of::<NodeAddr>(),
+        size_of::<NetAddr>(),
+        size_of::<Task>(),
+        size_of::<SubnetKey>(),
+        size_of::<Endpoint>(),
+        size_of::<Netns>(),
+        size_of::<ServiceCount>(),
+        size_of::<FlowKey>(),
+        size_of::<Flow>(),
+        size_of::<Pick>(),
         size_of::<Counter>(),
     ];
     let text = format!("{LAYOUT} {sizes:?} {:?}", maps::ALL);
@@ -167,7 +199,8 @@ fn layout_name() -> String {
 
 fn check_bpffs(pin_dir: &Path) -> Result<(), DataplaneError> {
     fs::create_dir_all(pin_dir).map_err(file("make pin directory", pin_dir))?;
-    let kind = nix::sys::statfs::statfs(pin_dir).map_err(|errno| file("look at", pin_dir)(errno.into()))?;
+    let kind = nix::sys::statfs::statfs(pin_dir)
+        .map_err(|errno| file("look at", pin_dir)(errno.into()))?;
     if kind.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC {
         return Ok(());
     }
@@ -189,7 +222,9 @@ impl Programs {
         for spec in maps::ALL {
             loader.map_pin_path(spec.name, maps_dir.join(spec.name));
         }
-        let mut object = loader.load(OBJECT).map_err(|error| fail("load", "weft.bpf.o")(&error))?;
+        let mut object = loader
+            .load(OBJECT)
+            .map_err(|error| fail("load", "weft.bpf.o")(&error))?;
         for (name, program) in object.programs_mut() {
             let loaded = match program {
                 Program::SchedClassifier(program) => program.load(),
@@ -200,7 +235,12 @@ impl Programs {
             loaded.map_err(|error| fail("load program", name)(&error))?;
         }
         let maps = Maps::open(&maps_dir)?;
-        Ok(Self { object, pin_dir: pin_dir.to_owned(), maps_dir, maps })
+        Ok(Self {
+            object,
+            pin_dir: pin_dir.to_owned(),
+            maps_dir,
+            maps,
+        })
     }
 
     /// Path of a pinned map, for readers of their own.
@@ -215,7 +255,10 @@ impl Programs {
             cause: "the object does not have it".to_owned(),
         };
         let program = self.object.program(name).ok_or_else(missing)?;
-        program.fd().map(|fd| fd.as_fd()).map_err(|error| fail("use program", name)(&error))
+        program
+            .fd()
+            .map(|fd| fd.as_fd())
+            .map_err(|error| fail("use program", name)(&error))
     }
 
     fn link_path(&self, name: &str) -> PathBuf {
@@ -234,8 +277,10 @@ impl Programs {
         let path = self.link_path(pin);
         let fd = self.program(program)?;
         if let Ok(link) = syscall::open_pin(&path) {
-            let shape = syscall::link_shape(link.as_fd()).map_err(|error| fail("look at link", pin)(&error))?;
-            let alive = shape.target != 0 && expected.is_none_or(|expected| expected == shape.target);
+            let shape = syscall::link_shape(link.as_fd())
+                .map_err(|error| fail("look at link", pin)(&error))?;
+            let alive =
+                shape.target != 0 && expected.is_none_or(|expected| expected == shape.target);
             if alive && syscall::update_link(link.as_fd(), fd).is_ok() {
                 return Ok(false);
             }
@@ -251,13 +296,20 @@ impl Programs {
     /// Attaches the program of `hook`, first in its chain. True when it was not attached.
     pub(crate) fn attach(&self, hook: Hook) -> Result<bool, DataplaneError> {
         let index = hook.ifindex();
-        self.attach_pinned(hook.program(), &hook.pin_name(), index, hook.attach_type(), Some(index))
+        self.attach_pinned(
+            hook.program(),
+            &hook.pin_name(),
+            index,
+            hook.attach_type(),
+            Some(index),
+        )
     }
 
     /// Whether the hook's link is there and attached.
     pub(crate) fn is_attached(&self, hook: Hook) -> bool {
         let link = syscall::open_pin(&self.link_path(&hook.pin_name()));
-        link.and_then(|link| syscall::link_shape(link.as_fd())).is_ok_and(|shape| shape.target == hook.ifindex())
+        link.and_then(|link| syscall::link_shape(link.as_fd()))
+            .is_ok_and(|shape| shape.target == hook.ifindex())
     }
 
     /// Detaches the program of `hook`, if it is attached.
@@ -291,7 +343,10 @@ impl Programs {
 
     /// Removes maps of other layouts. Call when all links carry this version's programs.
     pub(crate) fn forget_other_layouts(&self) -> Result<(), DataplaneError> {
-        for entry in fs::read_dir(&self.pin_dir).map_err(file("list", &self.pin_dir))?.flatten() {
+        for entry in fs::read_dir(&self.pin_dir)
+            .map_err(file("list", &self.pin_dir))?
+            .flatten()
+        {
             let path = entry.path();
             if path != self.maps_dir && entry.file_name().to_string_lossy().starts_with("maps-") {
                 remove_dir(&path)?;
@@ -303,7 +358,9 @@ impl Programs {
     /// Names and ids of the programs, for people.
     pub(crate) fn ids(&self) -> BTreeMap<String, u32> {
         let programs = self.object.programs();
-        programs.filter_map(|(name, program)| Some((name.to_owned(), program.info().ok()?.id()))).collect()
+        programs
+            .filter_map(|(name, program)| Some((name.to_owned(), program.info().ok()?.id())))
+            .collect()
     }
 }
 
@@ -316,7 +373,9 @@ fn remove_pin(path: &Path) -> Result<(), DataplaneError> {
 
 fn remove_dir(path: &Path) -> Result<(), DataplaneError> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("remove pins in", path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(file("remove pins in", path)(error))
+        }
         _ => Ok(()),
     }
 }
@@ -324,7 +383,9 @@ fn remove_dir(path: &Path) -> Result<(), DataplaneError> {
 /// Removes every pin below `pin_dir`: links first, so that no program outlives its maps' names.
 pub(crate) fn remove_pins(pin_dir: &Path) -> Result<(), DataplaneError> {
     remove_dir(&pin_dir.join("links"))?;
-    let Ok(entries) = fs::read_dir(pin_dir) else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(pin_dir) else {
+        return Ok(());
+    };
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with("maps-") {
             remove_dir(&entry.path())?;

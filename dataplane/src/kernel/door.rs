@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     os::fd::BorrowedFd,
 };
 
@@ -13,8 +14,10 @@ use super::{
     error::DataplaneError,
     firewall::Firewall,
     netlink::{Link, LinkAddress, Neighbour, Route},
+    prober::Prober,
 };
 use crate::{
+    cipher,
     collector::Collector,
     interfaces::Interface,
     tables::{Plan, Row, Tables},
@@ -46,6 +49,8 @@ pub(crate) trait Kernel: Send {
     fn enable_forwarding(&mut self, links: &BTreeMap<u32, Link>) -> Result<()>;
     /// Makes or mends the overlay device; its index, and whether it had to be made.
     fn ensure_overlay(&mut self, mtu: u32, port: u16) -> Result<(u32, bool)>;
+    /// Makes, changes or removes the WireGuard device. True when something was done.
+    fn ensure_cipher(&mut self, plan: Option<&cipher::Plan>) -> Result<bool>;
     /// Takes a link up.
     fn take_up(&mut self, link: u32) -> Result<()>;
     /// Removes a link; one that is gone is fine.
@@ -89,6 +94,9 @@ pub(crate) trait Kernel: Send {
     /// Begins to forget dead flows, where there are any to forget.
     fn start_collector(&self) -> Result<Option<Collector>>;
 
+    /// Begins to probe other hosts from this address, where there are any.
+    fn start_prober(&self, own: IpAddr, port: u16) -> Result<Option<Prober>>;
+
     /// Whether our firewall table is there.
     fn has_firewall(&mut self) -> Result<bool>;
     /// Writes our firewall table.
@@ -100,9 +108,15 @@ pub(crate) trait Kernel: Send {
     fn look_inside(&mut self, sandbox: BorrowedFd<'_>) -> Result<(u64, Vec<Link>)>;
     /// Makes the pair of an interface unless it is there; the host's side. `inner` is what
     /// [`Self::look_inside`] saw.
-    fn make_pair(&mut self, inner: &[Link], sandbox: BorrowedFd<'_>, interface: &Interface) -> Result<Link>;
+    fn make_pair(
+        &mut self,
+        inner: &[Link],
+        sandbox: BorrowedFd<'_>,
+        interface: &Interface,
+    ) -> Result<Link>;
     /// Sets up the sandbox's side.
-    fn configure_inside(&mut self, sandbox: BorrowedFd<'_>, interfaces: &[Interface]) -> Result<()>;
+    fn configure_inside(&mut self, sandbox: BorrowedFd<'_>, interfaces: &[Interface])
+    -> Result<()>;
 
     /// Removes pins and firewall; links and what hangs on them are removed by name before.
     fn uninstall(&mut self) -> Result<()>;

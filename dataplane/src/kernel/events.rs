@@ -13,7 +13,11 @@ pub(crate) struct Events(RingBuf<MapData>);
 impl Events {
     /// Opens the pinned ring buffer.
     pub(crate) fn open(path: &Path) -> Result<Self, DataplaneError> {
-        let fail = |cause: String| DataplaneError::Bpf { operation: "open map", object: "events".to_owned(), cause };
+        let fail = |cause: String| DataplaneError::Bpf {
+            operation: "open map",
+            object: "events".to_owned(),
+            cause,
+        };
         let map = MapData::from_pin(path).map_err(|error| fail(error.to_string()))?;
         let ring = RingBuf::try_from(Map::RingBuf(map)).map_err(|error| fail(error.to_string()))?;
         Ok(Self(ring))

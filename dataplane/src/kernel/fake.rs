@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::IpAddr,
     os::fd::BorrowedFd,
 };
 
@@ -14,8 +15,10 @@ use super::{
     error::DataplaneError,
     firewall::Firewall,
     netlink::{Link, LinkAddress, Neighbour, Route},
+    prober::Prober,
 };
 use crate::{
+    cipher,
     collector::Collector,
     interfaces::Interface,
     links::OVERLAY,
@@ -35,6 +38,7 @@ pub(crate) struct Fake {
     pub(crate) sockets: bool,
     pub(crate) tables: Tables,
     pub(crate) firewall: Option<Firewall>,
+    pub(crate) cipher: Option<cipher::Plan>,
     /// Writes of any kind since it was last set to zero.
     pub(crate) writes: u64,
     /// Operations that fail, by name, until taken out.
@@ -45,7 +49,10 @@ pub(crate) struct Fake {
 impl Fake {
     /// A host with one uplink at this address.
     pub(crate) fn host(addr: &str) -> Self {
-        let mut fake = Self { next: 10, ..Self::default() };
+        let mut fake = Self {
+            next: 10,
+            ..Self::default()
+        };
         fake.add_link(1, "lo", "", true);
         fake.add_link(2, "eth0", "", true);
         fake.add_address(2, addr);
@@ -69,7 +76,11 @@ impl Fake {
 
     pub(crate) fn add_address(&mut self, link: u32, addr: &str) {
         let addr = addr.parse().expect("a test's address");
-        self.addresses.push(LinkAddress { link, addr, unusable: false });
+        self.addresses.push(LinkAddress {
+            link,
+            addr,
+            unusable: false,
+        });
     }
 
     fn maybe(&mut self, operation: &'static str) -> Result<()> {
@@ -80,7 +91,11 @@ impl Fake {
     fn check(&self, operation: &'static str) -> Result<()> {
         if self.faults.contains(operation) {
             let source = io::Error::from(io::ErrorKind::OutOfMemory);
-            return Err(DataplaneError::Link { operation, object: "fake".to_owned(), source });
+            return Err(DataplaneError::Link {
+                operation,
+                object: "fake".to_owned(),
+                source,
+            });
         }
         Ok(())
     }
@@ -127,6 +142,13 @@ impl Kernel for Fake {
         Ok((index, true))
     }
 
+    fn ensure_cipher(&mut self, plan: Option<&cipher::Plan>) -> Result<bool> {
+        self.check("cipher")?;
+        let changed = self.cipher.as_ref() != plan;
+        self.cipher = plan.cloned();
+        Ok(changed)
+    }
+
     fn take_up(&mut self, link: u32) -> Result<()> {
         self.check("take up")?;
         if let Some(link) = self.links.get_mut(&link) {
@@ -137,7 +159,12 @@ impl Kernel for Fake {
 
     fn remove_link(&mut self, name: &str) -> Result<()> {
         self.maybe("remove link")?;
-        let Some(index) = self.links.values().find(|link| link.name == name).map(|link| link.index) else {
+        let Some(index) = self
+            .links
+            .values()
+            .find(|link| link.name == name)
+            .map(|link| link.index)
+        else {
             return Ok(());
         };
         self.links.remove(&index);
@@ -153,7 +180,10 @@ impl Kernel for Fake {
 
     fn put_route(&mut self, route: &Route) -> Result<()> {
         self.maybe("put route")?;
-        assert!(self.links.get(&route.link).is_some_and(|link| link.up), "route through a link that is down");
+        assert!(
+            self.links.get(&route.link).is_some_and(|link| link.up),
+            "route through a link that is down"
+        );
         self.routes.retain(|old| old.to != route.to);
         self.routes.insert(route.clone());
         Ok(())
@@ -183,7 +213,10 @@ impl Kernel for Fake {
 
     fn attach(&mut self, hook: Hook) -> Result<bool> {
         self.maybe("attach")?;
-        assert!(self.links.contains_key(&hook.ifindex()), "attached to a link that is not there");
+        assert!(
+            self.links.contains_key(&hook.ifindex()),
+            "attached to a link that is not there"
+        );
         Ok(self.hooks.insert(hook))
     }
 
@@ -231,7 +264,11 @@ impl Kernel for Fake {
     }
 
     fn put(&mut self, row: &Row) -> Result<()> {
-        self.maybe(if row.ring_table().is_some() { "put ring" } else { "put row" })?;
+        self.maybe(if row.ring_table().is_some() {
+            "put ring"
+        } else {
+            "put row"
+        })?;
         self.tables.put(row.clone());
         Ok(())
     }
@@ -245,6 +282,10 @@ impl Kernel for Fake {
     }
 
     fn start_collector(&self) -> Result<Option<Collector>> {
+        Ok(None)
+    }
+
+    fn start_prober(&self, _: IpAddr, _: u16) -> Result<Option<Prober>> {
         Ok(None)
     }
 
@@ -269,7 +310,11 @@ impl Kernel for Fake {
 
     fn make_pair(&mut self, _: &[Link], _: BorrowedFd<'_>, interface: &Interface) -> Result<Link> {
         self.maybe("make pair")?;
-        let there = self.links.values().find(|link| link.name == interface.name).map(|link| link.index);
+        let there = self
+            .links
+            .values()
+            .find(|link| link.name == interface.name)
+            .map(|link| link.index);
         let index = there.unwrap_or_else(|| {
             self.next += 1;
             self.add_link(self.next, &interface.name, "veth", false);

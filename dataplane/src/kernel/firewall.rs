@@ -25,6 +25,8 @@ pub(crate) struct Firewall {
     pub(crate) sources: Vec<IpNetwork>,
     /// UDP port of VXLAN, which must reach the stack.
     pub(crate) vxlan_port: u16,
+    /// UDP port of WireGuard, which must reach the stack too; none while nothing is encrypted.
+    pub(crate) wireguard_port: Option<u16>,
 }
 
 /// Marks our rules in others' chains.
@@ -35,10 +37,23 @@ impl Firewall {
     fn ruleset(&self) -> String {
         let set = |v4: bool| {
             let sources = self.sources.iter().filter(|source| source.is_ipv4() == v4);
-            sources.map(|source| format!("{}/{}", source.network(), source.prefix())).collect::<Vec<_>>().join(", ")
+            sources
+                .map(|source| format!("{}/{}", source.network(), source.prefix()))
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         let (v4, v6) = (set(true), set(false));
-        let elements = |list: &str| if list.is_empty() { String::new() } else { format!("elements = {{ {list} }};") };
+        let ports = [Some(self.vxlan_port), self.wireguard_port];
+        let ports: Vec<String> = ports.iter().flatten().map(u16::to_string).collect();
+        // Only what this host's own stack made may enter the encrypted underlay: a task that got in
+        // could forge packets of any network.
+        let elements = |list: &str| {
+            if list.is_empty() {
+                String::new()
+            } else {
+                format!("elements = {{ {list} }};")
+            }
+        };
         format!(
             "table inet weft {{}}\ndelete table inet weft\n\
              table inet weft {{\n\
@@ -56,12 +71,16 @@ impl Firewall {
              \t}}\n\
              \tchain input {{\n\
              \t\ttype filter hook input priority filter - 5; policy accept;\n\
-             \t\tudp dport {} accept\n\
+             \t\tudp dport {{ {} }} accept\n\
+             \t}}\n\
+             \tchain forward {{\n\
+             \t\ttype filter hook forward priority filter - 5; policy accept;\n\
+             \t\toifname \"weft-wg\" counter drop\n\
              \t}}\n\
              }}\n",
             elements(&v4),
             elements(&v6),
-            self.vxlan_port,
+            ports.join(", "),
         )
     }
 
@@ -73,7 +92,9 @@ impl Firewall {
 
 /// Whether our table is there.
 pub(crate) fn is_there() -> Result<bool, DataplaneError> {
-    Ok(nft(&["list", "tables"], "")?.lines().any(|line| line.trim() == "table inet weft"))
+    Ok(nft(&["list", "tables"], "")?
+        .lines()
+        .any(|line| line.trim() == "table inet weft"))
 }
 
 /// Where others drop what is forwarded, the place in which they ask for exceptions.
@@ -95,12 +116,22 @@ pub(crate) fn open_forward() -> Result<bool, DataplaneError> {
             _ if drops => ("FORWARD", forward),
             _ => continue,
         };
-        for (direction, prefix) in [("iifname", "wv*"), ("oifname", "wv*"), ("iifname", "we*"), ("oifname", "we*")] {
+        for (direction, prefix) in [
+            ("iifname", "wv*"),
+            ("oifname", "wv*"),
+            ("iifname", "we*"),
+            ("oifname", "we*"),
+        ] {
             let rule = format!("{direction} \"{prefix}\"");
-            if text.lines().any(|line| line.contains(&rule) && line.contains("accept")) {
+            if text
+                .lines()
+                .any(|line| line.contains(&rule) && line.contains("accept"))
+            {
                 continue;
             }
-            let insert = format!("insert rule {family} filter {chain} {rule} counter accept comment \"{MARK}\"\n");
+            let insert = format!(
+                "insert rule {family} filter {chain} {rule} counter accept comment \"{MARK}\"\n"
+            );
             nft(&["-f", "-"], &insert)?;
             added = true;
         }
@@ -116,9 +147,15 @@ pub(crate) fn remove() -> Result<(), DataplaneError> {
             let Ok(text) = nft(&["-a", "list", "chain", family, "filter", chain], "") else {
                 continue;
             };
-            for line in text.lines().filter(|line| line.contains("\"wv*\"") || line.contains("\"we*\"")) {
+            for line in text
+                .lines()
+                .filter(|line| line.contains("\"wv*\"") || line.contains("\"we*\""))
+            {
                 if let Some((_, handle)) = line.rsplit_once("# handle ") {
-                    let delete = format!("delete rule {family} filter {chain} handle {}\n", handle.trim());
+                    let delete = format!(
+                        "delete rule {family} filter {chain} handle {}\n",
+                        handle.trim()
+                    );
                     nft(&["-f", "-"], &delete)?;
                 }
             }
@@ -141,10 +178,15 @@ fn nft(arguments: &[&str], input: &str) -> Result<String, DataplaneError> {
         }
         child.wait_with_output()
     };
-    let output = run().map_err(|error| DataplaneError::Firewall(format!("{}: {error}", arguments.join(" "))))?;
+    let output = run()
+        .map_err(|error| DataplaneError::Firewall(format!("{}: {error}", arguments.join(" "))))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(DataplaneError::Firewall(format!("{}: {}", arguments.join(" "), said.trim())))
+    Err(DataplaneError::Firewall(format!(
+        "{}: {}",
+        arguments.join(" "),
+        said.trim()
+    )))
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     os::fd::{AsFd as _, BorrowedFd},
     path::PathBuf,
 };
@@ -14,9 +15,12 @@ use super::{
     error::DataplaneError,
     firewall::{self, Firewall},
     netlink::{Link, LinkAddress, Neighbour, Netlink, Route},
-    netns, sysctl,
+    netns,
+    prober::{Prober, Wake},
+    sysctl, wireguard,
 };
 use crate::{
+    cipher,
     collector::Collector,
     config::Config,
     interfaces::{self, Interface},
@@ -34,8 +38,12 @@ pub(crate) struct Linux {
     programs: Programs,
     pin_dir: PathBuf,
     cgroup: Option<PathBuf>,
+    /// Called when a node stops or begins to answer.
+    wake: Wake,
     cookie: u64,
     has_ipv6: bool,
+    /// The WireGuard device, while a network is encrypted.
+    tunnel: Option<wireguard::Tunnel>,
     /// Inner map ids of rings written or read here.
     ring_ids: BTreeMap<(RingTable, u32), u32>,
 }
@@ -48,7 +56,7 @@ enum RingTable {
 
 impl Linux {
     /// Moves the calling thread into the wished namespace and loads the programs there.
-    pub(crate) fn open(config: &Config) -> Result<Self> {
+    pub(crate) fn open(config: &Config, wake: Wake) -> Result<Self> {
         if let Some(path) = config.netns.clone() {
             netns::enter(netns::open(NetnsRef::Path(path))?.as_fd())?;
         }
@@ -57,8 +65,10 @@ impl Linux {
             programs: Programs::load(&config.pin_dir)?,
             pin_dir: config.pin_dir.clone(),
             cgroup: config.cgroup.clone().or_else(bpf::find_cgroup),
+            wake,
             cookie: netns::cookie()?,
             has_ipv6: sysctl::get("ipv6/conf/all/disable_ipv6").is_some(),
+            tunnel: None,
             ring_ids: BTreeMap::new(),
         };
         tracing::info!(programs = ?kernel.programs.ids(), "programs are loaded");
@@ -76,7 +86,9 @@ impl Linux {
         };
         let mut rings = BTreeMap::new();
         for ring in map.keys()? {
-            let Some(id) = map.ring_id(ring)? else { continue };
+            let Some(id) = map.ring_id(ring)? else {
+                continue;
+            };
             let known = held.and_then(|held| held.get(&ring));
             let slots = match known {
                 // Inner maps are never edited: the same map has the same slots.
@@ -95,7 +107,9 @@ impl Linux {
         for row in rows {
             let (table, ring, id) = match row {
                 Row::Rings(ring, _) => (RingTable::Now, *ring, maps.rings.ring_id(*ring)?),
-                Row::RingsBefore(ring, _) => (RingTable::Before, *ring, maps.rings_before.ring_id(*ring)?),
+                Row::RingsBefore(ring, _) => {
+                    (RingTable::Before, *ring, maps.rings_before.ring_id(*ring)?)
+                }
                 _ => continue,
             };
             self.ring_ids.extend(id.map(|id| ((table, ring), id)));
@@ -110,6 +124,7 @@ impl Linux {
             Row::NodeByAddr(key, value) => maps.node_by_addr.put(key, value),
             Row::LocalAddrs(key, value) => maps.local_addrs.put(key, value),
             Row::Subnets(key, value) => maps.subnets.put(key, value),
+            Row::Ciphered(key, value) => maps.ciphered.put(key, value),
             Row::Backends(key, value) => maps.backends.put(key, value),
             Row::LocalTasks(key, value) => maps.local_tasks.put(key, value),
             Row::Endpoints(key, value) => maps.endpoints.put(key, value),
@@ -130,6 +145,7 @@ impl Linux {
             Gone::NodeByAddr(key) => maps.node_by_addr.remove(key),
             Gone::LocalAddrs(key) => maps.local_addrs.remove(key),
             Gone::Subnets(key) => maps.subnets.remove(key),
+            Gone::Ciphered(key) => maps.ciphered.remove(key),
             Gone::Backends(key) => maps.backends.remove(key),
             Gone::LocalTasks(key) => maps.local_tasks.remove(key),
             Gone::Endpoints(key) => maps.endpoints.remove(key),
@@ -166,10 +182,15 @@ fn in_runs<T: Sync>(
         let work = &work;
         results.extend(std::thread::scope(|scope| {
             let start = |part| scope.spawn(move || Vec::from_iter(<[T]>::iter(part).map(work)));
-            let threads: Vec<_> = run.chunks(share).map(|part| (part.len(), start(part))).collect();
+            let threads: Vec<_> = run
+                .chunks(share)
+                .map(|part| (part.len(), start(part)))
+                .collect();
             let failed = || DataplaneError::Refused("a writing thread panicked".to_owned());
             let finish = |(size, thread): (usize, std::thread::ScopedJoinHandle<'_, Vec<_>>)| {
-                thread.join().unwrap_or_else(|_| (0..size).map(|_| Err(failed())).collect())
+                thread
+                    .join()
+                    .unwrap_or_else(|_| (0..size).map(|_| Err(failed())).collect())
             };
             Vec::from_iter(threads.into_iter().flat_map(finish))
         }));
@@ -184,9 +205,13 @@ impl Kernel for Linux {
 
     /// Since Linux 6.16.
     fn takes_csum_ipv6(&self) -> bool {
-        let Ok(name) = nix::sys::utsname::uname() else { return false };
+        let Ok(name) = nix::sys::utsname::uname() else {
+            return false;
+        };
         let release = name.release().to_string_lossy().into_owned();
-        let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+        let mut numbers = release
+            .split(['.', '-'])
+            .map(|part| part.parse::<u32>().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 16)
     }
 
@@ -228,10 +253,13 @@ impl Kernel for Linux {
                     self.netlink.remove_link(OVERLAY)?;
                 }
                 // Differs from every task's and from the gateway's.
-                self.netlink.add_overlay(OVERLAY, [0x02, 0xfd, 0, 0, 0, 1], port)?;
+                self.netlink
+                    .add_overlay(OVERLAY, [0x02, 0xfd, 0, 0, 0, 1], port)?;
                 made = true;
                 let link = self.netlink.link(OVERLAY)?;
-                link.ok_or_else(|| DataplaneError::Refused(format!("link {OVERLAY} vanished while it was made")))?
+                link.ok_or_else(|| {
+                    DataplaneError::Refused(format!("link {OVERLAY} vanished while it was made"))
+                })?
             }
         };
         if !link.up || link.mtu != mtu {
@@ -241,6 +269,10 @@ impl Kernel for Linux {
             self.netlink.take_up(link.index, Some(mtu))?;
         }
         Ok((link.index, made))
+    }
+
+    fn ensure_cipher(&mut self, plan: Option<&cipher::Plan>) -> Result<bool> {
+        wireguard::ensure(&mut self.tunnel, &mut self.netlink, plan)
     }
 
     fn take_up(&mut self, link: u32) -> Result<()> {
@@ -294,7 +326,9 @@ impl Kernel for Linux {
     fn attach_sockets(&mut self) -> Result<u64> {
         match &self.cgroup {
             Some(cgroup) => self.programs.attach_sockets(cgroup),
-            None => Err(DataplaneError::Refused("no cgroup2 file system is mounted".to_owned())),
+            None => Err(DataplaneError::Refused(
+                "no cgroup2 file system is mounted".to_owned(),
+            )),
         }
     }
 
@@ -309,18 +343,25 @@ impl Kernel for Linux {
             node_by_addr: maps.node_by_addr.entries()?.into_iter().collect(),
             local_addrs: maps.local_addrs.entries()?.into_iter().collect(),
             subnets: maps.subnets.entries()?.into_iter().collect(),
+            ciphered: maps.ciphered.entries()?.into_iter().collect(),
             backends: maps.backends.entries()?.into_iter().collect(),
             local_tasks: maps.local_tasks.entries()?.into_iter().collect(),
             endpoints: maps.endpoints.entries()?.into_iter().collect(),
             tasks: maps.tasks.entries()?.into_iter().collect(),
-            services: maps.services.keys()?.into_iter().map(|ring| (ring, ())).collect(),
+            services: maps
+                .services
+                .keys()?
+                .into_iter()
+                .map(|ring| (ring, ()))
+                .collect(),
             front: maps.front.entries()?.into_iter().collect(),
             netns: maps.netns.entries()?.into_iter().collect(),
             config: maps.config.entries()?.into_iter().collect(),
             ..Tables::default()
         };
         tables.rings = self.read_rings(RingTable::Now, held.map(|held| &held.rings))?;
-        tables.rings_before = self.read_rings(RingTable::Before, held.map(|held| &held.rings_before))?;
+        tables.rings_before =
+            self.read_rings(RingTable::Before, held.map(|held| &held.rings_before))?;
         Ok(tables)
     }
 
@@ -343,14 +384,20 @@ impl Kernel for Linux {
 
     fn counter(&self, index: u32) -> Result<Counter> {
         let each = self.programs.maps.counters.get_per_cpu(&index)?;
-        Ok(each.iter().fold(Counter::default(), |sum, counter| Counter {
-            packets: sum.packets + counter.packets,
-            bytes: sum.bytes + counter.bytes,
-        }))
+        Ok(each
+            .iter()
+            .fold(Counter::default(), |sum, counter| Counter {
+                packets: sum.packets + counter.packets,
+                bytes: sum.bytes + counter.bytes,
+            }))
     }
 
     fn start_collector(&self) -> Result<Option<Collector>> {
         Collector::start(&self.programs).map(Some)
+    }
+
+    fn start_prober(&self, own: IpAddr, port: u16) -> Result<Option<Prober>> {
+        Prober::start(own, port, self.wake.clone()).map(Some)
     }
 
     fn has_firewall(&mut self) -> Result<bool> {
@@ -369,11 +416,20 @@ impl Kernel for Linux {
         interfaces::inner_links(sandbox)
     }
 
-    fn make_pair(&mut self, inner: &[Link], sandbox: BorrowedFd<'_>, interface: &Interface) -> Result<Link> {
+    fn make_pair(
+        &mut self,
+        inner: &[Link],
+        sandbox: BorrowedFd<'_>,
+        interface: &Interface,
+    ) -> Result<Link> {
         interfaces::make_pair(&mut self.netlink, inner, sandbox, interface)
     }
 
-    fn configure_inside(&mut self, sandbox: BorrowedFd<'_>, interfaces: &[Interface]) -> Result<()> {
+    fn configure_inside(
+        &mut self,
+        sandbox: BorrowedFd<'_>,
+        interfaces: &[Interface],
+    ) -> Result<()> {
         interfaces::configure_inside(sandbox, interfaces)
     }
 

@@ -21,15 +21,24 @@ pub(crate) struct Map<K, V> {
 /// A per-CPU map has a value for each possible CPU, each padded to eight bytes.
 fn possible_cpus() -> usize {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
-    let last = text.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<usize>().ok());
+    let last = text
+        .trim()
+        .rsplit(['-', ','])
+        .next()
+        .and_then(|last| last.parse::<usize>().ok());
     last.map_or(1, |last| last + 1)
 }
 
 impl<K: aya::Pod, V: aya::Pod> Map<K, V> {
     /// Opens the pinned map and checks that it is what this program expects.
     pub(crate) fn open(path: &Path, name: &'static str) -> Result<Self, DataplaneError> {
-        let fail = |cause: String| DataplaneError::Bpf { operation: "open map", object: name.to_owned(), cause };
-        let fd = syscall::open_pin(path).map_err(|error| fail(format!("{}: {error}", path.display())))?;
+        let fail = |cause: String| DataplaneError::Bpf {
+            operation: "open map",
+            object: name.to_owned(),
+            cause,
+        };
+        let fd = syscall::open_pin(path)
+            .map_err(|error| fail(format!("{}: {error}", path.display())))?;
         let shape = syscall::map_shape(fd.as_fd()).map_err(|error| fail(error.to_string()))?;
         let expected = (size_of::<K>() as u32, size_of::<V>() as u32);
         if (shape.key_size, shape.value_size) != expected {
@@ -39,7 +48,12 @@ impl<K: aya::Pod, V: aya::Pod> Map<K, V> {
                 shape.key_size, shape.value_size, expected.0, expected.1
             )));
         }
-        Ok(Self { fd, name, shape, types: PhantomData })
+        Ok(Self {
+            fd,
+            name,
+            shape,
+            types: PhantomData,
+        })
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -48,8 +62,16 @@ impl<K: aya::Pod, V: aya::Pod> Map<K, V> {
 
     fn fail(&self, operation: &'static str, error: &io::Error) -> DataplaneError {
         let full = error.raw_os_error() == Some(libc::E2BIG);
-        let hint = if full { format!(" ({} entries are all in use)", self.shape.entries) } else { String::new() };
-        DataplaneError::Bpf { operation, object: self.name.to_owned(), cause: format!("{error}{hint}") }
+        let hint = if full {
+            format!(" ({} entries are all in use)", self.shape.entries)
+        } else {
+            String::new()
+        };
+        DataplaneError::Bpf {
+            operation,
+            object: self.name.to_owned(),
+            cause: format!("{error}{hint}"),
+        }
     }
 
     /// The value of `key`.
@@ -68,7 +90,8 @@ impl<K: aya::Pod, V: aya::Pod> Map<K, V> {
 
     /// Removes one entry, if it is there.
     pub(crate) fn remove(&self, key: &K) -> Result<(), DataplaneError> {
-        syscall::delete(self.fd(), syscall::bytes(key)).map_err(|error| self.fail("remove from map", &error))
+        syscall::delete(self.fd(), syscall::bytes(key))
+            .map_err(|error| self.fail("remove from map", &error))
     }
 
     /// All keys. While others write, some may be seen twice or not at all.
@@ -126,9 +149,13 @@ impl Map<u32, u32> {
     /// program reads the old one.
     pub(crate) fn put_ring(&self, ring: u32, slots: &[u32]) -> Result<(), DataplaneError> {
         let size = slots.len() as u32;
-        let inner = syscall::create_array(4, size + 1, INNER_MAP).map_err(|error| self.fail("make ring for", &error))?;
+        let inner = syscall::create_array(4, size + 1, INNER_MAP)
+            .map_err(|error| self.fail("make ring for", &error))?;
         let keys: Vec<u8> = (0..=size).flat_map(u32::to_ne_bytes).collect();
-        let values: Vec<u8> = std::iter::once(&size).chain(slots).flat_map(|value| value.to_ne_bytes()).collect();
+        let values: Vec<u8> = std::iter::once(&size)
+            .chain(slots)
+            .flat_map(|value| value.to_ne_bytes())
+            .collect();
         syscall::update_batch(inner.as_fd(), &keys, &values, size + 1)
             .map_err(|error| self.fail("fill ring for", &error))?;
         let fd = std::os::fd::AsRawFd::as_raw_fd(&inner) as u32;

@@ -12,5 +12,7 @@ pub(crate) mod linux;
 pub(crate) mod map;
 pub(crate) mod netlink;
 pub(crate) mod netns;
+pub(crate) mod prober;
 mod syscall;
 pub(crate) mod sysctl;
+pub(crate) mod wireguard;

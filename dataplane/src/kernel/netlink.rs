@@ -2,6 +2,8 @@
 //!
 //! Synchronous on purpose: one request, one answer, on a thread that may stand in any namespace.
 
+mod read;
+
 use std::{
     io,
     net::IpAddr,
@@ -16,12 +18,18 @@ use netlink_packet_core::{
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
-    link::{InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    link::{
+        InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    },
+    neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol,
+        RouteScope, RouteType,
+    },
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use read::{address_of, link_of, neighbour_of, route_of};
 use weft_abi::Mac;
 
 use super::error::DataplaneError;
@@ -86,7 +94,10 @@ impl Netlink {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.bind_auto()?;
             socket.connect(&SocketAddr::new(0, 0))?;
-            Ok(Self { socket, sequence: 0 })
+            Ok(Self {
+                socket,
+                sequence: 0,
+            })
         };
         open().map_err(|source| DataplaneError::Link {
             operation: "open",
@@ -95,7 +106,7 @@ impl Netlink {
         })
     }
 
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
@@ -103,7 +114,11 @@ impl Netlink {
         object: &str,
     ) -> Result<Messages, DataplaneError> {
         self.exchange(message, flags)
-            .map_err(|source| DataplaneError::Link { operation, object: object.to_owned(), source })
+            .map_err(|source| DataplaneError::Link {
+                operation,
+                object: object.to_owned(),
+                source,
+            })
     }
 
     fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Messages> {
@@ -131,7 +146,10 @@ impl Netlink {
         while rest.len() >= 16 {
             let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
             if length < 16 || length > rest.len() {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "netlink message cut short"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "netlink message cut short",
+                ));
             }
             match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&rest[..length]) {
                 Ok(message) if message.header.sequence_number != self.sequence => {}
@@ -160,10 +178,21 @@ impl Netlink {
     /// The link of this name.
     pub(crate) fn link(&mut self, name: &str) -> Result<Option<Link>, DataplaneError> {
         let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        match self.ask(RouteNetlinkMessage::GetLink(message), NLM_F_ACK, "look up link", name) {
+        message
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        match self.ask(
+            RouteNetlinkMessage::GetLink(message),
+            NLM_F_ACK,
+            "look up link",
+            name,
+        ) {
             Ok(answers) => Ok(answers.into_iter().find_map(link_of)),
-            Err(DataplaneError::Link { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(DataplaneError::Link { source, .. })
+                if source.raw_os_error() == Some(libc::ENODEV) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -181,7 +210,12 @@ impl Netlink {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
-            let answers = self.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP, "list", "routes")?;
+            let answers = self.ask(
+                RouteNetlinkMessage::GetRoute(message),
+                NLM_F_DUMP,
+                "list",
+                "routes",
+            )?;
             routes.extend(answers.into_iter().filter_map(route_of));
         }
         Ok(routes)
@@ -196,7 +230,12 @@ impl Netlink {
 
     /// Makes the overlay device: one VXLAN device for all networks, which takes network and peer from
     /// the packet, learns nothing and resolves nothing.
-    pub(crate) fn add_overlay(&mut self, name: &str, mac: Mac, port: u16) -> Result<(), DataplaneError> {
+    pub(crate) fn add_overlay(
+        &mut self,
+        name: &str,
+        mac: Mac,
+        port: u16,
+    ) -> Result<(), DataplaneError> {
         let mut message = LinkMessage::default();
         message.header.flags = LinkFlags::Noarp;
         message.header.change_mask = LinkFlags::Noarp;
@@ -215,7 +254,12 @@ impl Netlink {
             ]),
         ]);
         let request = RouteNetlinkMessage::NewLink(message);
-        self.ask(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, "make overlay device", name)?;
+        self.ask(
+            request,
+            NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+            "make overlay device",
+            name,
+        )?;
         Ok(())
     }
 
@@ -248,7 +292,12 @@ impl Netlink {
             ]),
         ]);
         let request = RouteNetlinkMessage::NewLink(message);
-        self.ask(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, "make interface", name)?;
+        self.ask(
+            request,
+            NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+            "make interface",
+            name,
+        )?;
         Ok(())
     }
 
@@ -266,18 +315,34 @@ impl Netlink {
 
     /// Removes a link; one that is gone is fine.
     pub(crate) fn remove_link(&mut self, name: &str) -> Result<(), DataplaneError> {
-        let Some(link) = self.link(name)? else { return Ok(()) };
+        let Some(link) = self.link(name)? else {
+            return Ok(());
+        };
         let mut message = LinkMessage::default();
         message.header.index = link.index;
-        match self.ask(RouteNetlinkMessage::DelLink(message), NLM_F_ACK, "remove link", name) {
-            Err(DataplaneError::Link { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        match self.ask(
+            RouteNetlinkMessage::DelLink(message),
+            NLM_F_ACK,
+            "remove link",
+            name,
+        ) {
+            Err(DataplaneError::Link { source, .. })
+                if source.raw_os_error() == Some(libc::ENODEV) =>
+            {
+                Ok(())
+            }
             other => other.map(drop),
         }
     }
 
     /// Puts an address on a link, without asking the neighbourhood whether it is free: the allocator
     /// said so. With `prefix_route`, its subnet is on the link.
-    pub(crate) fn add_address(&mut self, link: u32, addr: IpNetwork, prefix_route: bool) -> Result<(), DataplaneError> {
+    pub(crate) fn add_address(
+        &mut self,
+        link: u32,
+        addr: IpNetwork,
+        prefix_route: bool,
+    ) -> Result<(), DataplaneError> {
         let mut message = AddressMessage::default();
         message.header.index = link;
         message.header.prefix_len = addr.prefix();
@@ -299,7 +364,12 @@ impl Netlink {
             AddressAttribute::Flags(flags),
         ]);
         let request = RouteNetlinkMessage::NewAddress(message);
-        self.ask(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, "add address", &addr.to_string())?;
+        self.ask(
+            request,
+            NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
+            "add address",
+            &addr.to_string(),
+        )?;
         Ok(())
     }
 
@@ -309,18 +379,35 @@ impl Netlink {
         message.header.destination_prefix_length = route.to.prefix();
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.header.protocol = PROTOCOL;
-        message.header.scope = if route.to.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+        message.header.scope = if route.to.is_ipv4() {
+            RouteScope::Link
+        } else {
+            RouteScope::Universe
+        };
         message.header.kind = RouteType::Unicast;
-        message.attributes.push(RouteAttribute::Destination(route_address(route.to.network())));
+        message
+            .attributes
+            .push(RouteAttribute::Destination(route_address(
+                route.to.network(),
+            )));
         message.attributes.push(RouteAttribute::Oif(route.link));
-        message.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(route_address(source))));
+        message.attributes.extend(
+            route
+                .source
+                .map(|source| RouteAttribute::PrefSource(route_address(source))),
+        );
         message
     }
 
     /// Adds or replaces a route of ours.
     pub(crate) fn put_route(&mut self, route: &Route) -> Result<(), DataplaneError> {
         let request = RouteNetlinkMessage::NewRoute(Self::route_message(route));
-        self.ask(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, "add route to", &route.to.to_string())?;
+        self.ask(
+            request,
+            NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
+            "add route to",
+            &route.to.to_string(),
+        )?;
         Ok(())
     }
 
@@ -353,16 +440,29 @@ impl Netlink {
         message.header.kind = RouteType::Unicast;
         message.header.flags = RouteFlags::Onlink;
         message.attributes.push(RouteAttribute::Oif(link));
-        message.attributes.push(RouteAttribute::Gateway(route_address(gateway)));
-        message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(route_address(source))));
+        message
+            .attributes
+            .push(RouteAttribute::Gateway(route_address(gateway)));
+        message
+            .attributes
+            .extend(source.map(|source| RouteAttribute::PrefSource(route_address(source))));
         let request = RouteNetlinkMessage::NewRoute(message);
         let object = format!("via {gateway} in table {table}");
-        self.ask(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, "add default route", &object)?;
+        self.ask(
+            request,
+            NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
+            "add default route",
+            &object,
+        )?;
         Ok(())
     }
 
     /// Packets from `source` look into `table` first.
-    pub(crate) fn add_source_rule(&mut self, source: IpAddr, table: u8) -> Result<(), DataplaneError> {
+    pub(crate) fn add_source_rule(
+        &mut self,
+        source: IpAddr,
+        table: u8,
+    ) -> Result<(), DataplaneError> {
         let mut message = RuleMessage::default();
         message.header.family = family(source);
         message.header.src_len = if source.is_ipv4() { 32 } else { 128 };
@@ -373,8 +473,17 @@ impl Netlink {
             RuleAttribute::Priority(1000 + u32::from(table)),
         ]);
         let request = RouteNetlinkMessage::NewRule(message);
-        match self.ask(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, "add rule for", &source.to_string()) {
-            Err(DataplaneError::Link { source, .. }) if source.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        match self.ask(
+            request,
+            NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+            "add rule for",
+            &source.to_string(),
+        ) {
+            Err(DataplaneError::Link { source, .. })
+                if source.raw_os_error() == Some(libc::EEXIST) =>
+            {
+                Ok(())
+            }
             other => other.map(drop),
         }
     }
@@ -383,16 +492,29 @@ impl Netlink {
     pub(crate) fn put_neighbour(&mut self, neighbour: &Neighbour) -> Result<(), DataplaneError> {
         let request = RouteNetlinkMessage::NewNeighbour(neighbour_message(neighbour));
         let object = neighbour.addr.to_string();
-        self.ask(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, "add neighbour", &object)?;
+        self.ask(
+            request,
+            NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
+            "add neighbour",
+            &object,
+        )?;
         Ok(())
     }
 
     /// Removes a permanent neighbour; one that is gone is fine.
     pub(crate) fn remove_neighbour(&mut self, neighbour: &Neighbour) -> Result<(), DataplaneError> {
         let request = RouteNetlinkMessage::DelNeighbour(neighbour_message(neighbour));
-        match self.ask(request, NLM_F_ACK, "remove neighbour", &neighbour.addr.to_string()) {
+        match self.ask(
+            request,
+            NLM_F_ACK,
+            "remove neighbour",
+            &neighbour.addr.to_string(),
+        ) {
             Err(DataplaneError::Link { source, .. })
-                if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO)) =>
+                if matches!(
+                    source.raw_os_error(),
+                    Some(libc::ENOENT | libc::ENODEV | libc::ENXIO)
+                ) =>
             {
                 Ok(())
             }
@@ -402,7 +524,11 @@ impl Netlink {
 }
 
 fn family(addr: IpAddr) -> AddressFamily {
-    if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+    if addr.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    }
 }
 
 fn route_address(addr: IpAddr) -> RouteAddress {
@@ -420,107 +546,4 @@ fn neighbour_message(neighbour: &Neighbour) -> NeighbourMessage {
         NeighbourAttribute::LinkLayerAddress(neighbour.mac.to_vec()),
     ]);
     message
-}
-
-fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        mac: Vec::new(),
-        mtu: 0,
-        up: message.header.flags.contains(LinkFlags::Up),
-        loopback: message.header.flags.contains(LinkFlags::Loopback),
-        is_port: false,
-        kind: String::new(),
-        vxlan: None,
-    };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Address(mac) => link.mac = mac,
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::Controller(_) => link.is_port = true,
-            LinkAttribute::LinkInfo(infos) => {
-                for info in infos {
-                    match info {
-                        LinkInfo::Kind(kind) => link.kind = kind.to_string(),
-                        LinkInfo::Data(InfoData::Vxlan(data)) => {
-                            let port = data.iter().find_map(|info| match info {
-                                InfoVxlan::Port(port) => Some(*port),
-                                _ => None,
-                            });
-                            let external = data.contains(&InfoVxlan::CollectMetadata(true));
-                            link.vxlan = Some((port.unwrap_or(0), external));
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    Some(link)
-}
-
-fn address_of(message: RouteNetlinkMessage) -> Option<LinkAddress> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    let mut own = None;
-    let mut unusable = false;
-    for attribute in &message.attributes {
-        match attribute {
-            // On a point-to-point link the other attribute is the peer's.
-            AddressAttribute::Local(addr) => own = Some(*addr),
-            AddressAttribute::Address(addr) => own = own.or(Some(*addr)),
-            AddressAttribute::Flags(flags) => {
-                unusable = flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed);
-            }
-            _ => {}
-        }
-    }
-    let addr = IpNetwork::new(own?, message.header.prefix_len).ok()?;
-    Some(LinkAddress { link: message.header.index, addr, unusable })
-}
-
-fn route_of(message: RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
-    if message.header.protocol != PROTOCOL || message.header.table != RouteHeader::RT_TABLE_MAIN {
-        return None;
-    }
-    let (mut to, mut link, mut source) = (None, None, None);
-    for attribute in message.attributes {
-        match attribute {
-            RouteAttribute::Destination(addr) => to = ip_of(addr),
-            RouteAttribute::Oif(index) => link = Some(index),
-            RouteAttribute::PrefSource(addr) => source = ip_of(addr),
-            _ => {}
-        }
-    }
-    let to = IpNetwork::new(to?, message.header.destination_prefix_length).ok()?;
-    Some(Route { to, link: link?, source })
-}
-
-fn ip_of(addr: RouteAddress) -> Option<IpAddr> {
-    match addr {
-        RouteAddress::Inet(addr) => Some(addr.into()),
-        RouteAddress::Inet6(addr) => Some(addr.into()),
-        _ => None,
-    }
-}
-
-fn neighbour_of(message: RouteNetlinkMessage) -> Option<Neighbour> {
-    let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
-    if message.header.state != NeighbourState::Permanent {
-        return None;
-    }
-    let (mut addr, mut mac) = (None, None);
-    for attribute in message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => addr = Some(IpAddr::V4(ip)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => addr = Some(IpAddr::V6(ip)),
-            NeighbourAttribute::LinkLayerAddress(bytes) => mac = Mac::try_from(bytes.as_slice()).ok(),
-            _ => {}
-        }
-    }
-    Some(Neighbour { link: message.header.ifindex, addr: addr?, mac: mac? })
 }

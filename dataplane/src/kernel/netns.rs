@@ -40,9 +40,13 @@ pub(crate) fn within<T: Send>(
         work()
     };
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("sandbox".to_owned()).spawn_scoped(scope, inside);
+        let thread = std::thread::Builder::new()
+            .name("sandbox".to_owned())
+            .spawn_scoped(scope, inside);
         let thread = thread.map_err(fail("(thread)".to_owned()))?;
-        thread.join().unwrap_or_else(|_| Err(fail("(thread)".to_owned())(io::Error::other("it panicked"))))
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(fail("(thread)".to_owned())(io::Error::other("it panicked"))))
     })
 }
 
@@ -69,7 +73,11 @@ pub(crate) fn cookie() -> Result<u64, DataplaneError> {
             &raw mut length,
         )
     };
-    if result == 0 { Ok(cookie) } else { Err(here()(io::Error::last_os_error())) }
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(here()(io::Error::last_os_error()))
+    }
 }
 
 /// Opens the resolver's sockets in the calling thread's namespace.
@@ -82,5 +90,9 @@ pub(crate) fn open_resolver() -> Result<ResolverSockets, DataplaneError> {
         tcp.set_nonblocking(true)?;
         Ok(ResolverSockets { udp, tcp })
     };
-    open().map_err(|source| DataplaneError::Link { operation: "listen at", object: at.to_string(), source })
+    open().map_err(|source| DataplaneError::Link {
+        operation: "listen at",
+        object: at.to_string(),
+        source,
+    })
 }

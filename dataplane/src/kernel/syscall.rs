@@ -1,7 +1,10 @@
 //! `bpf(2)` for maps, pins and links. Programs are loaded by aya; the rest is a handful of commands
 //! for which raw bytes and interface indices fit better: names would be looked up in the wrong
 //! namespace, and aya has no batch reads.
-#![expect(unsafe_code, reason = "bpf(2) has no safe wrapper that takes interface indices and raw keys")]
+#![expect(
+    unsafe_code,
+    reason = "bpf(2) has no safe wrapper that takes interface indices and raw keys"
+)]
 
 use std::{
     ffi::CString,
@@ -57,7 +60,11 @@ impl Attr {
     unsafe fn call(&mut self, command: libc::c_int) -> io::Result<i64> {
         // SAFETY: the attribute is ATTR bytes of plain data; the caller answers for its addresses.
         let result = unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), ATTR) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(result)
+        }
     }
 }
 
@@ -69,14 +76,22 @@ fn owned(result: i64) -> OwnedFd {
 /// Makes a map of `entries` values without keys of its own (an array).
 pub(super) fn create_array(value_size: u32, entries: u32, flags: u32) -> io::Result<OwnedFd> {
     const ARRAY: u32 = 2;
-    let mut attr = Attr::new().u32(0, ARRAY).u32(4, 4).u32(8, value_size).u32(12, entries).u32(16, flags);
+    let mut attr = Attr::new()
+        .u32(0, ARRAY)
+        .u32(4, 4)
+        .u32(8, value_size)
+        .u32(12, entries)
+        .u32(16, flags);
     // SAFETY: the command takes no addresses.
     unsafe { attr.call(MAP_CREATE) }.map(owned)
 }
 
 /// Reads the value of `key` into `value`; false when there is none.
 pub(super) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
-    let mut attr = Attr::new().fd(0, map).u64(8, key.as_ptr() as u64).u64(16, value.as_mut_ptr() as u64);
+    let mut attr = Attr::new()
+        .fd(0, map)
+        .u64(8, key.as_ptr() as u64)
+        .u64(16, value.as_mut_ptr() as u64);
     // SAFETY: `Map` made key and value of the sizes that the map has.
     match unsafe { attr.call(MAP_LOOKUP) } {
         Ok(_) => Ok(true),
@@ -87,15 +102,27 @@ pub(super) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::R
 
 /// Writes one entry.
 pub(super) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
-    let mut attr = Attr::new().fd(0, map).u64(8, key.as_ptr() as u64).u64(16, value.as_ptr() as u64);
+    let mut attr = Attr::new()
+        .fd(0, map)
+        .u64(8, key.as_ptr() as u64)
+        .u64(16, value.as_ptr() as u64);
     // SAFETY: `Map` made key and value of the sizes that the map has.
     unsafe { attr.call(MAP_UPDATE) }.map(drop)
 }
 
 /// Writes `count` entries, keys and values packed one after the other.
-pub(super) fn update_batch(map: BorrowedFd<'_>, keys: &[u8], values: &[u8], count: u32) -> io::Result<()> {
+pub(super) fn update_batch(
+    map: BorrowedFd<'_>,
+    keys: &[u8],
+    values: &[u8],
+    count: u32,
+) -> io::Result<()> {
     let keys = keys.as_ptr() as u64;
-    let mut attr = Attr::new().u64(16, keys).u64(24, values.as_ptr() as u64).u32(32, count).fd(36, map);
+    let mut attr = Attr::new()
+        .u64(16, keys)
+        .u64(24, values.as_ptr() as u64)
+        .u32(32, count)
+        .fd(36, map);
     // SAFETY: the caller packed `count` keys and values of the sizes that the map has.
     unsafe { attr.call(MAP_UPDATE_BATCH) }.map(drop)
 }
@@ -111,9 +138,16 @@ pub(super) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
 }
 
 /// The key after `key` (the first when `None`) into `next`; false at the end.
-pub(super) fn next_key(map: BorrowedFd<'_>, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
+pub(super) fn next_key(
+    map: BorrowedFd<'_>,
+    key: Option<&[u8]>,
+    next: &mut [u8],
+) -> io::Result<bool> {
     let from = key.map_or(0, |key| key.as_ptr() as u64);
-    let mut attr = Attr::new().fd(0, map).u64(8, from).u64(16, next.as_mut_ptr() as u64);
+    let mut attr = Attr::new()
+        .fd(0, map)
+        .u64(8, from)
+        .u64(16, next.as_mut_ptr() as u64);
     // SAFETY: `Map` made both keys of the size that the map has.
     match unsafe { attr.call(MAP_NEXT_KEY) } {
         Ok(_) => Ok(true),
@@ -132,7 +166,10 @@ pub(super) fn map_by_id(id: u32) -> io::Result<OwnedFd> {
 /// The kernel's description of a map or link, as many bytes as it gave.
 fn info(fd: BorrowedFd<'_>) -> io::Result<[u8; 256]> {
     let mut bytes = [0_u8; 256];
-    let mut attr = Attr::new().fd(0, fd).u32(4, bytes.len() as u32).u64(8, bytes.as_mut_ptr() as u64);
+    let mut attr = Attr::new()
+        .fd(0, fd)
+        .u32(4, bytes.len() as u32)
+        .u64(8, bytes.as_mut_ptr() as u64);
     // SAFETY: `bytes` lives until the call returns and has the length told.
     unsafe { attr.call(OBJ_INFO) }?;
     Ok(bytes)
@@ -173,7 +210,9 @@ pub(super) struct LinkShape {
 /// Shape of the link behind `fd`. Both tcx and cgroup links keep their target at the same place.
 pub(super) fn link_shape(fd: BorrowedFd<'_>) -> io::Result<LinkShape> {
     let info = info(fd)?;
-    Ok(LinkShape { target: word(&info, 16) })
+    Ok(LinkShape {
+        target: word(&info, 16),
+    })
 }
 
 /// Attaches a program to an interface (by index in the calling thread's namespace) or to a cgroup
@@ -186,7 +225,11 @@ pub(super) fn create_link(
 ) -> io::Result<OwnedFd> {
     const BEFORE: u32 = 1 << 3;
     let flags = if first { BEFORE } else { 0 };
-    let mut attr = Attr::new().fd(0, program).u32(4, target).u32(8, attach_type).u32(12, flags);
+    let mut attr = Attr::new()
+        .fd(0, program)
+        .u32(4, target)
+        .u32(8, attach_type)
+        .u32(12, flags);
     // SAFETY: the command takes no addresses.
     unsafe { attr.call(LINK_CREATE) }.map(owned)
 }

@@ -10,7 +10,9 @@ fn path(key: &str) -> PathBuf {
 
 /// The value now, if the kernel has this switch.
 pub(crate) fn get(key: &str) -> Option<String> {
-    fs::read_to_string(path(key)).ok().map(|value| value.trim().to_owned())
+    fs::read_to_string(path(key))
+        .ok()
+        .map(|value| value.trim().to_owned())
 }
 
 /// Sets a switch, unless it has the value or the kernel does not know it. Whether it was changed.
@@ -20,8 +22,11 @@ pub(crate) fn set(key: &str, value: &str) -> Result<bool, DataplaneError> {
         Some(now) if now == value => Ok(false),
         Some(_) => {
             let path = path(key);
-            fs::write(&path, value)
-                .map_err(|source| DataplaneError::File { operation: "write", path, source })?;
+            fs::write(&path, value).map_err(|source| DataplaneError::File {
+                operation: "write",
+                path,
+                source,
+            })?;
             Ok(true)
         }
     }

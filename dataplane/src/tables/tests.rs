@@ -32,19 +32,42 @@ fn host(interfaces: &[(u32, u32)]) -> Host {
 }
 
 fn desired(backends: &BTreeSet<u32>, ports: &BTreeSet<u16>) -> Desired {
-    let mut desired = Desired { revision: 1, node: 1, mesh: 4096, ..Desired::default() };
-    let peer = |last: u8| DesiredNode { addr: [192, 0, 2, last].into(), addresses: BTreeSet::new(), dead: false };
+    let mut desired = Desired {
+        revision: 1,
+        node: 1,
+        mesh: 4096,
+        ..Desired::default()
+    };
+    let peer = |last: u8| DesiredNode {
+        addr: [192, 0, 2, last].into(),
+        addresses: BTreeSet::new(),
+        dead: false,
+        wireguard: None,
+    };
     desired.nodes = BTreeMap::from([(1, peer(11)), (2, peer(12))]);
     desired.subnets.insert("10.0.0.0/24".parse().unwrap(), 4096);
     for id in backends {
-        let endpoint =
-            DesiredEndpoint { net: 4096, node: 1 + id % 2, addresses: vec![addr(*id)], draining: id % 7 == 0 };
+        let endpoint = DesiredEndpoint {
+            net: 4096,
+            node: 1 + id % 2,
+            addresses: vec![addr(*id)],
+            draining: id % 7 == 0,
+        };
         desired.endpoints.insert(BackendId(*id), endpoint);
     }
     for port in ports {
         let ring = u32::from(*port);
-        desired.fronts.insert(Frontend::Port(Protocol::Tcp, *port), Target { ring, port: 80, host_mode: false });
-        desired.rings.insert(ring, backends.iter().map(|id| BackendId(*id)).collect());
+        desired.fronts.insert(
+            Frontend::Port(Protocol::Tcp, *port),
+            Target {
+                ring,
+                port: 80,
+                host_mode: false,
+            },
+        );
+        desired
+            .rings
+            .insert(ring, backends.iter().map(|id| BackendId(*id)).collect());
     }
     desired
 }
@@ -97,7 +120,11 @@ proptest! {
 fn rows_are_written_before_those_that_name_them_and_removed_after() {
     let mut rings = Rings::default();
     let host = host(&[]);
-    let full = tables(&desired(&BTreeSet::from([1, 2]), &BTreeSet::from([8])), &host, &mut rings);
+    let full = tables(
+        &desired(&BTreeSet::from([1, 2]), &BTreeSet::from([8])),
+        &host,
+        &mut rings,
+    );
     let plan = full.plan(&Tables::default());
     let place = |found: &dyn Fn(&Row) -> bool| plan.put.iter().position(found).unwrap();
     let backend = place(&|row| matches!(row, Row::Backends(..)));
@@ -106,23 +133,43 @@ fn rows_are_written_before_those_that_name_them_and_removed_after() {
     assert!(backend < ring && ring < front);
     let plan = Tables::default().plan(&full);
     let place = |found: &dyn Fn(&Gone) -> bool| plan.remove.iter().position(found).unwrap();
-    assert!(place(&|gone| matches!(gone, Gone::Front(_))) < place(&|gone| matches!(gone, Gone::Rings(_))));
-    assert!(place(&|gone| matches!(gone, Gone::Rings(_))) < place(&|gone| matches!(gone, Gone::Backends(_))));
+    assert!(
+        place(&|gone| matches!(gone, Gone::Front(_)))
+            < place(&|gone| matches!(gone, Gone::Rings(_)))
+    );
+    assert!(
+        place(&|gone| matches!(gone, Gone::Rings(_)))
+            < place(&|gone| matches!(gone, Gone::Backends(_)))
+    );
 }
 
 #[test]
 fn a_local_task_is_found_by_address_even_when_the_cluster_forgot_it() {
     let mut rings = Rings::default();
-    let rows = tables(&desired(&BTreeSet::new(), &BTreeSet::new()), &host(&[(9, 109)]), &mut rings);
-    let task = rows.tasks[&NetAddr { net: 4096, addr: addr(9).into() }];
+    let rows = tables(
+        &desired(&BTreeSet::new(), &BTreeSet::new()),
+        &host(&[(9, 109)]),
+        &mut rings,
+    );
+    let task = rows.tasks[&NetAddr {
+        net: 4096,
+        addr: addr(9).into(),
+    }];
     assert_eq!((task.id, task.node, task.ifindex), (9, 1, 109));
-    assert_eq!(rows.backends[&9].flags & backend::DRAINING, backend::DRAINING);
+    assert_eq!(
+        rows.backends[&9].flags & backend::DRAINING,
+        backend::DRAINING
+    );
 }
 
 #[test]
 fn link_local_addresses_listen_but_name_no_host() {
     let mut rings = Rings::default();
-    let rows = tables(&desired(&BTreeSet::new(), &BTreeSet::new()), &host(&[]), &mut rings);
+    let rows = tables(
+        &desired(&BTreeSet::new(), &BTreeSet::new()),
+        &host(&[]),
+        &mut rings,
+    );
     let link_local: IpAddr = "fe80::1".parse().unwrap();
     assert!(rows.local_addrs.contains_key(&link_local.into()));
     assert!(!rows.node_by_addr.contains_key(&link_local.into()));

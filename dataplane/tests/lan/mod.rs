@@ -33,7 +33,10 @@ pub(crate) struct Lan {
 }
 
 pub(crate) fn run(command: &str) -> Result<String> {
-    let output = Command::new("sh").args(["-c", command]).output().context("run sh")?;
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .output()
+        .context("run sh")?;
     if !output.status.success() {
         bail!("{command}: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -45,7 +48,9 @@ pub(crate) fn host4(index: u32) -> Ipv4Addr {
 }
 
 pub(crate) fn host6(index: u32) -> Ipv6Addr {
-    format!("2001:db8::{}", 10 + index).parse().unwrap()
+    format!("2001:db8::{}", 10 + index)
+        .parse()
+        .expect("a test's address")
 }
 
 pub(crate) const CLIENT4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
@@ -59,15 +64,32 @@ pub(crate) fn ingress() -> NetworkId {
 impl Lan {
     /// A switch, `hosts` hosts and a client, with nothing of ours on them.
     pub(crate) fn new(hosts: u32) -> Result<Self> {
-        let tag = format!("wdp{}-{}", std::process::id(), SERIES.fetch_add(1, Ordering::Relaxed));
+        let tag = format!(
+            "wdp{}-{}",
+            std::process::id(),
+            SERIES.fetch_add(1, Ordering::Relaxed)
+        );
         let dir = tempfile::tempdir()?;
-        let mut lan = Self { tag, dir, namespaces: Vec::new(), hosts: BTreeMap::new(), state: NetState::default() };
+        let mut lan = Self {
+            tag,
+            dir,
+            namespaces: Vec::new(),
+            hosts: BTreeMap::new(),
+            state: NetState::default(),
+        };
         run(&format!("mount -t bpf bpf {}", lan.dir.path().display()))?;
         let switch = lan.add_namespace("s")?;
-        run(&format!("ip -n {switch} link add br0 type bridge && ip -n {switch} link set br0 up"))?;
+        run(&format!(
+            "ip -n {switch} link add br0 type bridge && ip -n {switch} link set br0 up"
+        ))?;
         for index in 1..=hosts {
             let name = lan.add_namespace(&format!("n{index}"))?;
-            lan.plug(&switch, &name, &format!("{}/24", host4(index)), &format!("{}/64", host6(index)))?;
+            lan.plug(
+                &switch,
+                &name,
+                &format!("{}/24", host4(index)),
+                &format!("{}/64", host6(index)),
+            )?;
             lan.state.nodes.insert(
                 NodeId::numbered(u128::from(index)),
                 NetNode {
@@ -76,21 +98,34 @@ impl Lan {
                     addr: host4(index).into(),
                     addresses: BTreeSet::from([host6(index).into()]),
                     alive: true,
+                    wireguard: None,
                 },
             );
         }
         let client = lan.add_namespace("c")?;
-        lan.plug(&switch, &client, &format!("{CLIENT4}/24"), &format!("{CLIENT6}/64"))?;
+        lan.plug(
+            &switch,
+            &client,
+            &format!("{CLIENT4}/24"),
+            &format!("{CLIENT6}/64"),
+        )?;
         lan.state.revision = 1;
         lan.state.ring_seed = 42;
         lan.state.data_path_port = 4789;
-        lan.add_network(ingress(), INGRESS_VNI, &["10.0.0.0/24", "fd00:1::/64"], true);
+        lan.add_network(
+            ingress(),
+            INGRESS_VNI,
+            &["10.0.0.0/24", "fd00:1::/64"],
+            true,
+        );
         Ok(lan)
     }
 
     pub(crate) fn add_namespace(&mut self, name: &str) -> Result<String> {
         let name = format!("{}{name}", self.tag);
-        run(&format!("ip netns add {name} && ip -n {name} link set lo up"))?;
+        run(&format!(
+            "ip netns add {name} && ip -n {name} link set lo up"
+        ))?;
         self.namespaces.push(name.clone());
         Ok(name)
     }
@@ -125,7 +160,24 @@ impl Lan {
     }
 
     pub(crate) async fn start(&mut self, index: u32) -> Result<()> {
-        let dataplane = Dataplane::start(self.config(index)).await.with_context(|| format!("start n{index}"))?;
+        let dataplane = Dataplane::start(self.config(index))
+            .await
+            .with_context(|| format!("start n{index}"))?;
+        self.hosts.insert(index, dataplane);
+        Ok(())
+    }
+
+    /// Starts a host with other settings than the usual.
+    pub(crate) async fn start_with(
+        &mut self,
+        index: u32,
+        change: impl FnOnce(&mut Config),
+    ) -> Result<()> {
+        let mut config = self.config(index);
+        change(&mut config);
+        let dataplane = Dataplane::start(config)
+            .await
+            .with_context(|| format!("start n{index}"))?;
         self.hosts.insert(index, dataplane);
         Ok(())
     }
@@ -142,8 +194,15 @@ impl Lan {
     pub(crate) async fn apply(&mut self) -> Result<()> {
         self.state.revision += 1;
         for (index, host) in &self.hosts {
-            let desired = Desired::of(&self.state, NodeId::numbered(u128::from(*index)), &BTreeSet::new())?;
-            let applied = host.apply(desired).await.with_context(|| format!("apply on n{index}"))?;
+            let desired = Desired::of(
+                &self.state,
+                NodeId::numbered(u128::from(*index)),
+                &BTreeSet::new(),
+            )?;
+            let applied = host
+                .apply(desired)
+                .await
+                .with_context(|| format!("apply on n{index}"))?;
             assert_eq!(applied.revision, self.state.revision);
         }
         Ok(())
@@ -155,7 +214,10 @@ impl Lan {
             NetNetwork {
                 name: format!("net{vni}"),
                 vni,
-                subnets: subnets.iter().map(|subnet| subnet.parse().unwrap()).collect(),
+                subnets: subnets
+                    .iter()
+                    .map(|subnet| subnet.parse().expect("a test's address"))
+                    .collect(),
                 gateways: Vec::new(),
                 mtu_bytes: None,
                 ingress,
@@ -166,7 +228,11 @@ impl Lan {
     }
 
     /// A service whose tasks are on the ingress network; `ports` are (protocol, published, target).
-    pub(crate) fn add_service(&mut self, number: u128, ports: &[(Protocol, u16, u16)]) -> ServiceId {
+    pub(crate) fn add_service(
+        &mut self,
+        number: u128,
+        ports: &[(Protocol, u16, u16)],
+    ) -> ServiceId {
         let id = ServiceId::numbered(number);
         self.state.services.insert(
             id,
@@ -207,7 +273,10 @@ impl Lan {
                     task,
                     network: *network,
                     node: NodeId::numbered(u128::from(node)),
-                    addresses: addresses.iter().map(|addr| addr.parse().unwrap()).collect(),
+                    addresses: addresses
+                        .iter()
+                        .map(|addr| addr.parse().expect("a test's address"))
+                        .collect(),
                     service,
                     name: format!("t{number}"),
                     names: Vec::new(),
@@ -223,17 +292,26 @@ impl Lan {
     pub(crate) async fn create_sandbox(&mut self, number: u32, node: u32) -> Result<Sandbox> {
         let spec = SandboxSpec::of(&self.state, TaskId::numbered(u128::from(number)));
         let netns = NetnsRef::Path(self.netns_path(&format!("t{number}")));
-        self.hosts[&node].create_sandbox(spec, netns).await.with_context(|| format!("create sandbox of t{number}"))
+        self.hosts[&node]
+            .create_sandbox(spec, netns)
+            .await
+            .with_context(|| format!("create sandbox of t{number}"))
     }
 
     /// Runs `work` in a namespace, on a thread of its own.
-    pub(crate) fn within<T: Send + 'static>(&self, name: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    pub(crate) fn within<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let path = self.netns_path(name);
         let thread = std::thread::spawn(move || {
             setns(File::open(&path)?, CloneFlags::CLONE_NEWNET)?;
             work()
         });
-        thread.join().map_err(|_| anyhow::anyhow!("thread panicked"))?
+        thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("thread panicked"))?
     }
 
     /// TCP and UDP servers at `port` in a namespace, of both families, which answer
@@ -268,13 +346,15 @@ impl Lan {
     /// What the server at `to` says to a client in `name`, over TCP.
     pub(crate) fn ask_tcp(&self, name: &str, to: impl Into<SocketAddr>) -> Result<String> {
         let to = to.into();
-        self.within(name, move || ask_tcp(to)).with_context(|| format!("{name} asks {to}/tcp\n{}", self.report()))
+        self.within(name, move || ask_tcp(to))
+            .with_context(|| format!("{name} asks {to}/tcp\n{}", self.report()))
     }
 
     /// The same over UDP.
     pub(crate) fn ask_udp(&self, name: &str, to: impl Into<SocketAddr>) -> Result<String> {
         let to = to.into();
-        self.within(name, move || ask_udp(to)).with_context(|| format!("{name} asks {to}/udp\n{}", self.report()))
+        self.within(name, move || ask_udp(to))
+            .with_context(|| format!("{name} asks {to}/udp\n{}", self.report()))
     }
 
     /// Drop counters of all hosts, for failures.
@@ -289,7 +369,10 @@ impl Lan {
 }
 
 /// Waits until `holds` is true, or says what was waited for.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+pub(crate) async fn eventually(
+    what: &str,
+    mut holds: impl AsyncFnMut() -> Result<bool>,
+) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(15);
     while !holds().await? {
         if Instant::now() > deadline {
@@ -303,8 +386,13 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> Resul
 /// Waits for an answer outside of any runtime's worker.
 fn futures_block<T: Send>(future: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {
-        let run = || tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future);
-        scope.spawn(run).join().unwrap()
+        let run = || {
+            tokio::runtime::Builder::new_current_thread()
+                .build()
+                .expect("a runtime")
+                .block_on(future)
+        };
+        scope.spawn(run).join().expect("a thread")
     })
 }
 
@@ -336,20 +424,27 @@ pub(crate) fn ask_tcp(to: SocketAddr) -> Result<String> {
         text.push(byte[0] as char);
     }
     // More than one segment, both ways: offloads and MTU take part.
-    let sent: Vec<u8> = (0..200_000_u32).map(|number| (number % 251) as u8).collect();
+    let sent: Vec<u8> = (0..200_000_u32)
+        .map(|number| (number % 251) as u8)
+        .collect();
     let mut writer = stream.try_clone()?;
     let copy = sent.clone();
     let write = std::thread::spawn(move || writer.write_all(&copy));
     let mut back = vec![0; sent.len()];
     stream.read_exact(&mut back).context("read the echo")?;
-    write.join().map_err(|_| anyhow::anyhow!("writer panicked"))??;
+    write
+        .join()
+        .map_err(|_| anyhow::anyhow!("writer panicked"))??;
     anyhow::ensure!(back == sent, "the echo differs");
     Ok(text)
 }
 
 pub(crate) fn ask_udp(to: SocketAddr) -> Result<String> {
-    let any: SocketAddr =
-        if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let any: SocketAddr = if to.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    };
     let socket = UdpSocket::bind(any)?;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     socket.connect(to)?;
