@@ -3,14 +3,14 @@
 pub mod allocator;
 pub mod api;
 pub mod ca;
+pub mod dispatcher;
+pub mod orchestrator;
 pub mod raft;
 pub mod rpc;
 pub mod runtime;
-pub mod store;
-pub mod dispatcher;
-pub mod orchestrator;
 pub mod scheduler;
 pub mod settle;
+pub mod store;
 
 #[cfg(test)]
 mod fixture;

@@ -14,6 +14,7 @@ mod issue;
 mod leader;
 mod logs;
 mod members;
+mod news;
 mod propose;
 mod rotation;
 mod session;
