@@ -60,11 +60,12 @@ impl Settler {
         }
         let mut draft = Draft::new(view, now);
         let mut again = true;
+        let mut left = Vec::new();
         for _ in 0..ROUNDS {
             self.merge(&scope);
             draft.take_dirty();
             allocator::run(&mut draft, ids, &scope);
-            orchestrator::run(&mut draft, ids, &scope, &mut self.wakes);
+            left.extend(orchestrator::run(&mut draft, ids, &scope, &mut self.wakes));
             // New tasks are allocated and placed in the same round.
             allocator::run(&mut draft, ids, &scope);
             scheduler::run(&mut draft, ids, &scope);
@@ -74,7 +75,7 @@ impl Settler {
                 break;
             }
         }
-        if again {
+        if again || !left.is_empty() {
             draft.wake_at(now);
         }
         let outcome = draft.outcome();
@@ -82,6 +83,7 @@ impl Settler {
         if outcome.changes.is_empty() {
             self.open = Scope::default();
         }
+        self.open.services.extend(left);
         Outcome {
             changes: outcome.changes,
             wake_at: self.next_wake(),

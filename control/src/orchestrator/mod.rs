@@ -26,7 +26,10 @@ use crate::store::{Draft, IdSource, Outcome, Scope, View};
 pub fn reconcile(view: &View, now: Timestamp, ids: &mut IdSource) -> Outcome {
     let mut draft = Draft::new(view, now);
     let mut wakes = Wakes::default();
-    run(&mut draft, ids, &Scope::all(), &mut wakes);
+    let left = run(&mut draft, ids, &Scope::all(), &mut wakes);
+    if !left.is_empty() {
+        draft.wake_at(now);
+    }
     if let Some(at) = wakes.earliest() {
         draft.wake_at(at);
     }
@@ -49,8 +52,18 @@ impl Wakes {
     }
 }
 
-/// The same, as a part of a larger thought. Each service looked at sets its wake anew.
-pub(crate) fn run(draft: &mut Draft, ids: &mut IdSource, scope: &Scope, wakes: &mut Wakes) {
+/// Objects in one transaction after which the other services wait for the next: an entry of the
+/// log must fit into a message between managers.
+const BATCH: usize = 2_000;
+
+/// The same, as a part of a larger thought. Each service looked at sets its wake anew. Those that
+/// there was no room for are returned.
+pub(crate) fn run(
+    draft: &mut Draft,
+    ids: &mut IdSource,
+    scope: &Scope,
+    wakes: &mut Wakes,
+) -> Vec<ServiceId> {
     constraint::enforce(draft, scope);
     let services: Vec<ServiceId> = if scope.all {
         draft.services().map(|service| service.id).collect()
@@ -59,7 +72,10 @@ pub(crate) fn run(draft: &mut Draft, ids: &mut IdSource, scope: &Scope, wakes: &
     };
     // What was asked so far concerns nobody in particular.
     let general = draft.take_wake();
-    for id in services {
+    let mut services = services.into_iter();
+    while draft.touched() < BATCH
+        && let Some(id) = services.next()
+    {
         if let Some(service) = draft.service(id).cloned() {
             run_service(draft, ids, &service);
         }
@@ -75,6 +91,7 @@ pub(crate) fn run(draft: &mut Draft, ids: &mut IdSource, scope: &Scope, wakes: &
     if let Some(at) = general {
         draft.wake_at(at);
     }
+    services.collect()
 }
 
 fn run_service(draft: &mut Draft, ids: &mut IdSource, service: &Service) {

@@ -6,7 +6,7 @@ use weft_types::{
     ServiceId,
     node::{Availability, EnginePlugin, NodeState},
     service::{Protocol, PublishMode},
-    task::{GenericResource, Platform, Resources, Task, TaskSpec},
+    task::{GenericResource, Platform, Task, TaskSpec},
 };
 
 use super::node_table::Row;
@@ -27,13 +27,14 @@ pub(super) struct Needs {
 
 impl Needs {
     pub(super) fn of(task: &Arc<Task>) -> Self {
-        let (nano_cpus, memory_bytes) = reserved(task);
-        let generic = reservations(task).and_then(|reserved| reserved.generic_resources.clone());
+        let resources = task.spec.resources.as_ref();
+        let reserved = resources.and_then(|resources| resources.reservations.as_ref());
+        let generic = reserved.and_then(|reserved| reserved.generic_resources.clone());
         Self {
             service: task.service_id,
             spec_version: task.spec_version.index,
-            nano_cpus,
-            memory_bytes,
+            nano_cpus: reserved.map_or(0, |reserved| reserved.nano_cpus),
+            memory_bytes: reserved.map_or(0, |reserved| reserved.memory_bytes),
             generic: generic.unwrap_or_default(),
             host_ports: host_ports(task).collect(),
             max_replicas: (task.spec.placement.as_ref()).map_or(0, |place| place.max_replicas),
@@ -44,18 +45,6 @@ impl Needs {
     pub(super) fn spec(&self) -> &TaskSpec {
         &self.task.spec
     }
-}
-
-fn reservations(task: &Task) -> Option<&Resources> {
-    let resources = task.spec.resources.as_ref();
-    resources.and_then(|resources| resources.reservations.as_ref())
-}
-
-/// Billionths of a CPU and bytes of memory that a task reserves.
-pub(super) fn reserved(task: &Task) -> (i64, i64) {
-    reservations(task).map_or((0, 0), |reserved| {
-        (reserved.nano_cpus, reserved.memory_bytes)
-    })
 }
 
 /// Fixed host-mode ports of a task.

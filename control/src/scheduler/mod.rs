@@ -45,36 +45,38 @@ pub(crate) fn run(draft: &mut Draft, _ids: &mut IdSource, scope: &Scope) {
     if pending.is_empty() {
         return;
     }
-    let mut table = NodeTable::of(draft);
     let mut groups: BTreeMap<(Option<ServiceId>, u64), Vec<Arc<Task>>> = BTreeMap::new();
     for task in pending {
-        if task.node_id.is_some() {
-            place_preassigned(draft, &mut table, &task);
-        } else {
-            let group = (task.service_id, task.spec_version.index);
-            groups.entry(group).or_default().push(task);
-        }
+        let group = (task.service_id, task.spec_version.index);
+        groups.entry(group).or_default().push(task);
     }
-    for tasks in groups.into_values() {
-        place_group(draft, &mut table, &tasks);
+    let firsts = groups.values().filter_map(|tasks| tasks.first());
+    let needs: Vec<Needs> = firsts.map(Needs::of).collect();
+    let mut table = NodeTable::of(draft, &needs);
+    for (tasks, needs) in groups.into_values().zip(needs) {
+        let (bound, free): (Vec<_>, Vec<_>) =
+            tasks.into_iter().partition(|task| task.node_id.is_some());
+        for task in bound {
+            place_preassigned(draft, &mut table, &task, &needs);
+        }
+        place_group(draft, &mut table, &free, &needs);
     }
 }
 
 /// A task that belongs on one node waits until that node can take it.
-fn place_preassigned(draft: &mut Draft, table: &mut NodeTable, task: &Arc<Task>) {
-    let needs = Needs::of(task);
+fn place_preassigned(draft: &mut Draft, table: &mut NodeTable, task: &Task, needs: &Needs) {
     let row = task.node_id.and_then(|id| table.row_of(id));
     let mut explanation = Explanation::default();
     let refused = match (row, task.service_id) {
         // A user's own container is on its node already.
         (Some(_), None) => None,
-        (Some(row), Some(_)) => filter::refuse(table.row(row), &needs),
+        (Some(row), Some(_)) => filter::refuse(table.row(row), needs),
         (None, _) => Some(filter::Filter::Ready),
     };
     match (refused, row) {
         (None, Some(row)) => {
             let message = "scheduler confirmed task can run on preassigned node";
-            assign(draft, table, row, task, &needs, message);
+            assign(draft, table, row, task, needs, message);
         }
         (refused, _) => {
             explanation.count(refused.unwrap_or(filter::Filter::Ready));
@@ -84,16 +86,14 @@ fn place_preassigned(draft: &mut Draft, table: &mut NodeTable, task: &Arc<Task>)
 }
 
 /// Tasks of one service and spec, which any node that passes may take.
-fn place_group(draft: &mut Draft, table: &mut NodeTable, tasks: &[Arc<Task>]) {
-    let Some(first) = tasks.first() else { return };
-    let needs = Needs::of(first);
+fn place_group(draft: &mut Draft, table: &mut NodeTable, tasks: &[Arc<Task>], needs: &Needs) {
     let mut full = None;
     for task in tasks {
         if full.is_none() {
-            match spread::choose(table, &needs) {
+            match spread::choose(table, needs) {
                 Ok(row) => {
                     let message = "scheduler assigned task to node";
-                    assign(draft, table, row, task, &needs, message);
+                    assign(draft, table, row, task, needs, message);
                     continue;
                 }
                 // What has no room for one task of the group has none for the next.

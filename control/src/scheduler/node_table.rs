@@ -7,13 +7,13 @@ use std::{
 };
 
 use weft_types::{
-    NodeId, ServiceId, TaskState,
+    NodeId, ServiceId, TaskState, Timestamp,
     node::Node,
     service::Protocol,
     task::{DiscreteResource, GenericResource, NamedResource, Task},
 };
 
-use super::filter::{Needs, host_ports, reserved};
+use super::filter::{Needs, host_ports};
 use crate::{orchestrator::occupies, store::Draft};
 
 /// Failures older than this are forgiven.
@@ -94,16 +94,6 @@ impl Row {
         })
     }
 
-    fn add(&mut self, task: &Task) {
-        let (nano_cpus, memory_bytes) = reserved(task);
-        self.nano_cpus -= nano_cpus;
-        self.memory_bytes -= memory_bytes;
-        for resource in &task.generic_resources {
-            self.take_generic(resource);
-        }
-        self.host_ports.extend(host_ports(task));
-    }
-
     fn take_generic(&mut self, resource: &GenericResource) {
         if let Some(discrete) = &resource.discrete_resource_spec {
             *self.discrete.entry(discrete.kind.clone()).or_default() -= discrete.value;
@@ -131,31 +121,56 @@ pub(super) struct NodeTable {
 }
 
 impl NodeTable {
-    pub(super) fn of(draft: &Draft) -> Self {
+    /// The nodes as the tasks of `groups` need to know them: what others hold is known in sums,
+    /// and one by one only if ports or generic resources are asked for.
+    pub(super) fn of(draft: &Draft, groups: &[Needs]) -> Self {
         let rows: Vec<Row> = draft.nodes().map(Row::new).collect();
         let by_id = rows.iter().enumerate();
         let by_id = by_id.map(|(place, row)| (row.node.id, place)).collect();
         let mut table = Self { rows, by_id };
+        let asks = |needs: &Needs| !needs.host_ports.is_empty() || !needs.generic.is_empty();
+        let in_detail = groups.iter().any(asks);
         for row in &mut table.rows {
-            for task in draft.tasks_on_node(row.node.id) {
-                if occupies(task) {
-                    row.add(task);
-                    if task.desired_state <= TaskState::Complete {
-                        row.count(task.service_id);
-                    }
-                }
-                let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
-                if failed
-                    && task.slot != 0
-                    && draft.now().since(task.status.timestamp) < FAULT_WINDOW
-                    && let Some(service) = task.service_id
+            let load = draft.load(row.node.id);
+            row.tasks = load.tasks;
+            row.nano_cpus -= load.nano_cpus;
+            row.memory_bytes -= load.memory_bytes;
+            if in_detail {
+                for task in draft
+                    .tasks_on_node(row.node.id)
+                    .filter(|task| occupies(task))
                 {
-                    let key = (service, task.spec_version.index);
-                    *row.failures.entry(key).or_default() += 1;
+                    for resource in &task.generic_resources {
+                        row.take_generic(resource);
+                    }
+                    row.host_ports.extend(host_ports(task));
                 }
             }
         }
+        let services: BTreeSet<ServiceId> =
+            groups.iter().filter_map(|needs| needs.service).collect();
+        for service in services {
+            for task in draft.tasks_of(service) {
+                table.count_own(service, task, draft.now());
+            }
+        }
         table
+    }
+
+    /// Counts a task of a service that more tasks are placed of.
+    fn count_own(&mut self, service: ServiceId, task: &Task, now: Timestamp) {
+        let row = task.node_id.and_then(|id| self.row_of(id));
+        let Some(row) = row.and_then(|row| self.rows.get_mut(row)) else {
+            return;
+        };
+        if occupies(task) && task.desired_state <= TaskState::Complete {
+            *row.by_service.entry(service).or_default() += 1;
+        }
+        let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
+        if failed && task.slot != 0 && now.since(task.status.timestamp) < FAULT_WINDOW {
+            let key = (service, task.spec_version.index);
+            *row.failures.entry(key).or_default() += 1;
+        }
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = (usize, &Row)> {

@@ -189,6 +189,12 @@ impl Draft {
         }
     }
 
+    /// How many objects have been touched so far.
+    #[must_use]
+    pub fn touched(&self) -> usize {
+        self.touched.len()
+    }
+
     /// The state with the changes in it.
     #[must_use]
     pub fn view(&self) -> &View {

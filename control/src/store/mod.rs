@@ -29,4 +29,4 @@ pub use ledger::{Holder, Ledger, REST, VNI_OPTION};
 pub use object::{Change, Event, Key, Object, Transaction};
 pub use scope::{Differences, Scope};
 pub use snapshot::RestoreError;
-pub use view::View;
+pub use view::{Load, View};

@@ -41,7 +41,32 @@ pub struct View {
     tasks_by_network: OrdSet<(NetworkId, TaskId)>,
     tasks_waiting: OrdSet<(ServiceId, u64, TaskId)>,
     tasks_leaving: OrdSet<TaskId>,
+    loads: OrdMap<NodeId, Load>,
     pub(super) ledger: Ledger,
+}
+
+/// What the tasks that a node holds add up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Tasks meant to run there.
+    pub tasks: usize,
+    /// Billionths of a CPU reserved, by tasks that are to stop as well.
+    pub nano_cpus: i64,
+    /// Bytes of memory reserved.
+    pub memory_bytes: i64,
+}
+
+impl Load {
+    /// What one task adds.
+    fn of(task: &Task) -> Self {
+        let resources = task.spec.resources.as_ref();
+        let reserved = resources.and_then(|resources| resources.reservations.as_ref());
+        Self {
+            tasks: usize::from(task.desired_state <= TaskState::Complete),
+            nano_cpus: reserved.map_or(0, |reserved| reserved.nano_cpus),
+            memory_bytes: reserved.map_or(0, |reserved| reserved.memory_bytes),
+        }
+    }
 }
 
 /// Below and above every id of a kind, for ranges.
@@ -179,6 +204,12 @@ impl View {
             .filter_map(|(_, task)| self.tasks.get(task))
     }
 
+    /// What the tasks that a node holds add up to.
+    #[must_use]
+    pub fn load(&self, node: NodeId) -> Load {
+        self.loads.get(&node).copied().unwrap_or_default()
+    }
+
     /// The tasks that have an attachment to a network.
     pub fn tasks_on_network(&self, network: NetworkId) -> impl Iterator<Item = &Arc<Task>> + '_ {
         let (low, high) = all();
@@ -273,6 +304,32 @@ impl View {
             .chain(self.tasks.values().cloned().map(Object::Task))
     }
 
+    fn load_with(&mut self, node: NodeId, task: &Task) {
+        if !holds(task) {
+            return;
+        }
+        let (mut load, more) = (self.load(node), Load::of(task));
+        load.tasks += more.tasks;
+        load.nano_cpus += more.nano_cpus;
+        load.memory_bytes += more.memory_bytes;
+        self.loads.insert(node, load);
+    }
+
+    fn unload(&mut self, node: NodeId, task: &Task) {
+        if !holds(task) {
+            return;
+        }
+        let (mut load, less) = (self.load(node), Load::of(task));
+        load.tasks -= less.tasks;
+        load.nano_cpus -= less.nano_cpus;
+        load.memory_bytes -= less.memory_bytes;
+        if load == Load::default() {
+            self.loads.remove(&node);
+        } else {
+            self.loads.insert(node, load);
+        }
+    }
+
     fn named(&self, kind: Named, name: &str) -> Option<Key> {
         self.names.get(&(kind, name.to_lowercase())).copied()
     }
@@ -298,6 +355,7 @@ impl View {
                 self.tasks_leaving.remove(&task.id);
                 if let Some(node) = task.node_id {
                     self.tasks_by_node.remove(&(node, task.id));
+                    self.unload(node, task);
                 }
                 for attachment in &task.networks_attachments {
                     let row = (attachment.network_id, task.id);
@@ -337,6 +395,7 @@ impl View {
                 }
                 if let Some(node) = task.node_id {
                     self.tasks_by_node.insert((node, task.id));
+                    self.load_with(node, task);
                 }
                 for attachment in &task.networks_attachments {
                     let row = (attachment.network_id, task.id);
@@ -348,10 +407,13 @@ impl View {
     }
 }
 
+/// Whether the task's node holds it or may.
+fn holds(task: &Task) -> bool {
+    (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+}
+
 fn is_leaving(task: &Task) -> bool {
-    task.desired_state > TaskState::Complete
-        && (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
-        && !task.withdrawn
+    task.desired_state > TaskState::Complete && holds(task) && !task.withdrawn
 }
 
 fn waiting_row(task: &Task) -> (ServiceId, u64, TaskId) {

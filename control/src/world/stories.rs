@@ -342,6 +342,26 @@ fn tasks_of_a_node_that_is_down_for_a_day_are_given_up() {
 }
 
 #[test]
+fn a_great_wish_is_carried_out_in_many_commits() {
+    let mut world = World::new(5, 19);
+    let before = world.store.index();
+    let changes: Vec<_> = (0..300u128)
+        .map(|number| fixture::service(500 + number, &format!("s{number}"), 20))
+        .map(crate::store::Change::put)
+        .collect();
+    world.commit(changes);
+    world.settle();
+    assert_eq!(world.view().task_count(), 6_000);
+    assert!(
+        world.store.index() - before > 3,
+        "one entry of the log carries it all"
+    );
+    let assigned =
+        |task: &&std::sync::Arc<weft_types::task::Task>| task.status.state == TaskState::Assigned;
+    assert_eq!(world.view().tasks().filter(assigned).count(), 6_000);
+}
+
+#[test]
 fn jobs_run_to_completion_and_again_when_updated() {
     let mut world = World::new(2, 10);
     let mut spec = fixture::service(0, "sums", 0).spec;
