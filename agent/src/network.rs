@@ -32,6 +32,7 @@ pub fn sandbox(state: &NetState, task: &Task) -> Option<SandboxSpec> {
             addresses: wish.addresses.clone(),
             mtu_bytes: network.mtu_bytes,
             internal: network.internal,
+            encrypted: network.encrypted,
             ingress: network.ingress,
         })
     });

@@ -26,7 +26,7 @@ use tokio::{
 use weft_proto::{WIRE_VERSION, dispatcher::NodeMessage};
 use weft_types::{
     NodeId, TaskId, Timestamp,
-    netstate::NetState,
+    netstate::{NetState, WireGuardPeer},
     node::{Node, NodeDescription, Role},
 };
 
@@ -64,6 +64,8 @@ pub struct AgentConfig {
     /// Underlay address that carries task traffic; `None` lets the manager take the address that
     /// the node connects from.
     pub data_path_addr: Option<IpAddr>,
+    /// How other nodes reach this one on encrypted networks.
+    pub wireguard: Option<WireGuardPeer>,
     /// Makes containers.
     pub executor: Arc<dyn Executor>,
     /// Makes the network.

@@ -90,6 +90,7 @@ impl World {
             state_dir: Path::new(self.state.path()).to_owned(),
             managers: vec![MANAGER.parse().expect("an address")],
             data_path_addr: None,
+            wireguard: None,
             executor: Arc::clone(&self.engine) as _,
             wiring: Arc::clone(&self.wiring) as _,
             dial: Arc::clone(&board) as _,

@@ -63,6 +63,9 @@ pub(crate) struct AgentFlags {
     /// Addresses for tasks without a network; seen by this node only.
     #[arg(long, value_name = "SUBNET", default_value = "172.29.0.0/16")]
     egress_pool: ipnetwork::Ipv4Network,
+    /// UDP port on which encrypted networks travel; may differ from node to node.
+    #[arg(long, value_name = "PORT", default_value_t = weft_dataplane::WIREGUARD_PORT)]
+    wireguard_port: u16,
 }
 
 fn main() -> ExitCode {

@@ -1,11 +1,13 @@
 //! The directories of one node, held by one agent at a time.
 
-use std::{fs, os::unix::fs::DirBuilderExt, path::Path};
+use std::{fs, io::Read as _, os::unix::fs::DirBuilderExt, path::Path};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
+
+use weft_dataplane::{WireGuard, WireGuardKey};
 
 use crate::AgentFlags;
 
@@ -30,6 +32,9 @@ pub(crate) struct Settings {
 
 /// File name of [`Settings`].
 const SETTINGS: &str = "node.json";
+
+/// File name of the private key for encrypted networks.
+const WIREGUARD_KEY: &str = "wireguard.key";
 
 impl Place {
     /// Makes the directories and takes the lock.
@@ -76,11 +81,36 @@ impl Place {
         written.with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// This node's key for encrypted networks, made when there is none yet.
+    pub(crate) fn wireguard(&self) -> Result<WireGuard> {
+        let path = self.state_dir().join(WIREGUARD_KEY);
+        let key = match fs::read(&path) {
+            Ok(bytes) => {
+                let bytes = <[u8; 32]>::try_from(bytes.as_slice());
+                bytes.with_context(|| format!("{} is not a key of 32 bytes", path.display()))?
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let mut key = [0; 32];
+                fs::File::open("/dev/urandom")
+                    .and_then(|mut random| random.read_exact(&mut key))
+                    .context("cannot make a key from /dev/urandom")?;
+                let written = weft_proto::identity::write_private(&path, &key);
+                written.with_context(|| format!("cannot write {}", path.display()))?;
+                key
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let key = WireGuardKey::from_bytes(key);
+        Ok(WireGuard { key, port: self.flags.wireguard_port })
+    }
+
     /// Forgets settings, identity, journal and the manager's log.
     pub(crate) fn forget(&self) -> Result<()> {
         let dir = self.state_dir();
         weft_proto::identity::Identity::forget(dir)?;
-        for name in ["raft", "journal", SETTINGS] {
+        for name in ["raft", "journal", SETTINGS, WIREGUARD_KEY] {
             let path = dir.join(name);
             let removed = if path.is_dir() {
                 fs::remove_dir_all(&path)

@@ -47,13 +47,16 @@ impl Seat {
         let engine = Arc::new(engine);
         let forwarder = Forwarder::new(Servers::from_file(Path::new("/etc/resolv.conf")));
         let node = credentials.identity().node;
-        let config = dataplane_config(place, &settings);
+        let wireguard = place.wireguard()?;
+        let mut config = dataplane_config(place, &settings);
+        config.wireguard = Some(wireguard.clone());
         let wiring = Arc::new(Kernel::new(node, config, Resolver::new(forwarder)));
         let (agent, notices) = Agent::start(AgentConfig {
             node,
             state_dir: flags.state_dir.clone(),
             managers: settings.managers.clone(),
             data_path_addr: Some(settings.data_path),
+            wireguard: Some(wireguard.peer()),
             executor: Arc::clone(&engine) as Arc<dyn Executor>,
             wiring: Arc::clone(&wiring) as Arc<dyn Wiring>,
             dial: Arc::new(Grpc::new(credentials.clone())),
