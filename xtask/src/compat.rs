@@ -95,7 +95,7 @@ fn fetch(home: &Path) -> Result<()> {
 fn run_suite(home: &Path, only: Option<&str>) -> Result<()> {
     let host = Host(1);
     let door = format!("unix://{}", host.front_door().display());
-    // The suite's containers only need a shell; ours goes by the name it asks for.
+    // The suite's containers only need a shell; ours goes by the names it asks for.
     run("docker tag busybox:latest alpine:3.10")
         .env("DOCKER_HOST", &door)
         .quiet()?;
