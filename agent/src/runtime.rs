@@ -191,6 +191,8 @@ struct Runtime {
     link: Option<Helper>,
     heartbeat: Option<(Duration, Instant)>,
     drain_at: Option<Instant>,
+    /// The network changed and is written to the journal then.
+    save_net_at: Option<Instant>,
     net: watch::Sender<Arc<NetState>>,
     applied: u64,
     sandboxes: Option<BTreeSet<TaskId>>,
@@ -296,6 +298,7 @@ impl Runtime {
             link: None,
             heartbeat: None,
             drain_at: None,
+            save_net_at: None,
             applied: 0,
             sandboxes: None,
             sandboxes_wished: watch::Sender::default(),
@@ -362,10 +365,17 @@ impl Runtime {
         let leaving = self.leaving.as_ref().filter(|leaving| !leaving.is_done);
         let leaving = leaving.map(|leaving| leaving.at);
         let dial = (!self.may_dial()).then_some(self.dial_from);
-        [worker, heartbeat, self.drain_at, leaving, dial]
-            .into_iter()
-            .flatten()
-            .fold(far, Instant::min)
+        [
+            worker,
+            heartbeat,
+            self.drain_at,
+            leaving,
+            dial,
+            self.save_net_at,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(far, Instant::min)
     }
 
     fn take(&mut self, input: Input) {
@@ -426,6 +436,9 @@ impl Runtime {
         let outcome = self.worker.tick(self.clock.now());
         self.carry_out(outcome);
         let now = Instant::now();
+        if self.save_net_at.is_some_and(|at| now >= at) {
+            self.save_net();
+        }
         if let Some((period, at)) = self.heartbeat
             && now >= at
         {

@@ -26,11 +26,17 @@ fn assigned(machine: &Machine, change: impl FnOnce(&mut Task)) -> Event {
 fn running(task: Task) -> Machine {
     let (mut machine, action) = Machine::accept(task, at(0));
     assert_eq!(action, Some(Action::Prepare));
-    assert_eq!(machine.step(Event::Prepared(Ok("c1".into())), at(1)), Some(Action::Start));
+    assert_eq!(
+        machine.step(Event::Prepared(Ok("c1".into())), at(1)),
+        Some(Action::Start)
+    );
     let connect = machine.step(Event::Started(Ok(7)), at(2));
     assert_eq!(connect, Some(Action::Connect { pid: 7 }));
     assert_eq!(machine.status().state, TaskState::Starting);
-    assert_eq!(machine.step(Event::Connected(Ok(Health::Unprobed)), at(3)), None);
+    assert_eq!(
+        machine.step(Event::Connected(Ok(Health::Unprobed)), at(3)),
+        None
+    );
     assert_eq!(machine.status().state, TaskState::Running);
     assert_eq!(machine.status().message, "started");
     machine
@@ -41,7 +47,10 @@ fn a_task_that_ends_well_is_complete() {
     let mut machine = running(task(1, TaskState::Running));
     assert_eq!(machine.step(exited(0), at(4)), None);
     let status = machine.status();
-    assert_eq!((status.state, status.message.as_str()), (TaskState::Complete, "finished"));
+    assert_eq!(
+        (status.state, status.message.as_str()),
+        (TaskState::Complete, "finished")
+    );
 }
 
 #[test]
@@ -49,9 +58,18 @@ fn a_task_that_ends_badly_says_its_status() {
     let mut machine = running(task(1, TaskState::Running));
     machine.step(exited(3), at(4));
     let status = machine.status();
-    assert_eq!((status.state, status.message.as_str()), (TaskState::Failed, "started"));
+    assert_eq!(
+        (status.state, status.message.as_str()),
+        (TaskState::Failed, "started")
+    );
     assert_eq!(status.err, "task: non-zero exit (3)");
-    assert_eq!(status.container_status.as_ref().map(|container| container.exit_code), Some(3));
+    assert_eq!(
+        status
+            .container_status
+            .as_ref()
+            .map(|container| container.exit_code),
+        Some(3)
+    );
 }
 
 #[test]
@@ -60,7 +78,10 @@ fn an_unknown_image_rejects_the_task() {
     let failure = Failure::lasting("No such image: nosuch:latest");
     assert_eq!(machine.step(Event::Prepared(Err(failure)), at(1)), None);
     let status = machine.status();
-    assert_eq!((status.state, status.message.as_str()), (TaskState::Rejected, "preparing"));
+    assert_eq!(
+        (status.state, status.message.as_str()),
+        (TaskState::Rejected, "preparing")
+    );
     assert_eq!(status.err, "No such image: nosuch:latest");
 }
 
@@ -92,7 +113,10 @@ fn a_task_with_a_probe_runs_only_when_healthy() {
     machine.step(Event::Started(Ok(7)), at(2));
     machine.step(Event::Connected(Ok(Health::Starting)), at(3));
     assert_eq!(machine.status().state, TaskState::Starting);
-    let well = Observation::Running { pid: 0, health: Health::Healthy };
+    let well = Observation::Running {
+        pid: 0,
+        health: Health::Healthy,
+    };
     machine.step(Event::Observed(Ok(well)), at(4));
     assert_eq!(machine.status().state, TaskState::Running);
 }
@@ -100,19 +124,31 @@ fn a_task_with_a_probe_runs_only_when_healthy() {
 #[test]
 fn an_unhealthy_task_is_stopped_and_failed() {
     let mut machine = running(task(1, TaskState::Running));
-    let unwell = Observation::Running { pid: 0, health: Health::Unhealthy };
+    let unwell = Observation::Running {
+        pid: 0,
+        health: Health::Unhealthy,
+    };
     let stop = machine.step(Event::Observed(Ok(unwell)), at(4));
-    assert_eq!(stop, Some(Action::Stop { grace: Duration::from_secs(10) }));
+    assert_eq!(
+        stop,
+        Some(Action::Stop {
+            grace: Duration::from_secs(10)
+        })
+    );
     machine.step(Event::Stopped(Ok(137)), at(5));
     assert_eq!(machine.status().state, TaskState::Failed);
-    assert_eq!(machine.status().err, "task: non-zero exit (137): dockerexec: unhealthy container");
+    assert_eq!(
+        machine.status().err,
+        "task: non-zero exit (137): dockerexec: unhealthy container"
+    );
 }
 
 /// On a network, so that others have to let it go first.
 fn networked(number: u128) -> Task {
     let mut task = task(number, TaskState::Running);
     let attachment = serde_json::json!({ "NetworkID": weft_types::NetworkId::numbered(1) });
-    task.networks_attachments.push(serde_json::from_value(attachment).expect("an attachment"));
+    task.networks_attachments
+        .push(serde_json::from_value(attachment).expect("an attachment"));
     task
 }
 
@@ -120,9 +156,16 @@ fn networked(number: u128) -> Task {
 fn a_stop_waits_until_nobody_chooses_the_task() {
     let mut machine = running(networked(1));
     let stop = assigned(&machine, |task| task.desired_state = TaskState::Shutdown);
-    assert_eq!(machine.step(stop, at(4)), None, "others may still choose it");
+    assert_eq!(
+        machine.step(stop, at(4)),
+        None,
+        "others may still choose it"
+    );
     let withdrawn = assigned(&machine, |task| task.withdrawn = true);
-    assert!(matches!(machine.step(withdrawn, at(5)), Some(Action::Stop { .. })));
+    assert!(matches!(
+        machine.step(withdrawn, at(5)),
+        Some(Action::Stop { .. })
+    ));
     machine.step(Event::Stopped(Ok(143)), at(6));
     assert_eq!(machine.status().state, TaskState::Shutdown);
     assert_eq!(machine.status().message, "shutdown");
@@ -134,7 +177,10 @@ fn a_stop_does_not_wait_longer_than_the_grace() {
     let stop = assigned(&machine, |task| task.desired_state = TaskState::Shutdown);
     machine.step(stop, at(4));
     assert_eq!(machine.wake_at(), Some(at(14)));
-    assert!(matches!(machine.step(Event::Tick, at(14)), Some(Action::Stop { .. })));
+    assert!(matches!(
+        machine.step(Event::Tick, at(14)),
+        Some(Action::Stop { .. })
+    ));
 }
 
 #[test]
@@ -151,10 +197,17 @@ fn the_container_of_history_is_kept_until_the_task_is_forgotten() {
 #[test]
 fn a_running_container_is_adopted_without_a_start() {
     let before = running(task(1, TaskState::Running));
-    let (mut machine, action) = Machine::adopt(before.task().clone(), before.status().clone(), at(10));
+    let (mut machine, action) =
+        Machine::adopt(before.task().clone(), before.status().clone(), at(10));
     assert_eq!(action, Some(Action::Inspect));
-    let found = Observation::Running { pid: 9, health: Health::Unprobed };
-    assert_eq!(machine.step(Event::Observed(Ok(found)), at(11)), Some(Action::Connect { pid: 9 }));
+    let found = Observation::Running {
+        pid: 9,
+        health: Health::Unprobed,
+    };
+    assert_eq!(
+        machine.step(Event::Observed(Ok(found)), at(11)),
+        Some(Action::Connect { pid: 9 })
+    );
     machine.step(Event::Connected(Ok(Health::Unprobed)), at(12));
     assert_eq!(machine.status().state, TaskState::Running);
 }
@@ -168,7 +221,10 @@ fn a_container_that_died_while_the_agent_was_away_fails_its_task() {
 }
 
 fn events() -> impl Strategy<Value = Event> {
-    let failure = prop_oneof![Just(Failure::passing("later")), Just(Failure::lasting("never"))];
+    let failure = prop_oneof![
+        Just(Failure::passing("later")),
+        Just(Failure::lasting("never"))
+    ];
     let health = prop_oneof![
         Just(Health::Unprobed),
         Just(Health::Starting),
@@ -178,8 +234,13 @@ fn events() -> impl Strategy<Value = Event> {
     let observation = prop_oneof![
         Just(Observation::Missing),
         Just(Observation::Created),
-        health.clone().prop_map(|health| Observation::Running { pid: 3, health }),
-        (0..3i64).prop_map(|code| Observation::Exited { code, error: String::new() }),
+        health
+            .clone()
+            .prop_map(|health| Observation::Running { pid: 3, health }),
+        (0..3i64).prop_map(|code| Observation::Exited {
+            code,
+            error: String::new()
+        }),
     ];
     let desired = prop_oneof![
         Just(TaskState::Ready),
@@ -196,10 +257,12 @@ fn events() -> impl Strategy<Value = Event> {
         }),
         Just(Event::Forgotten),
         Just(Event::Tick),
-        prop_oneof![Just(Ok("c1".to_owned())), failure.clone().prop_map(Err)].prop_map(Event::Prepared),
+        prop_oneof![Just(Ok("c1".to_owned())), failure.clone().prop_map(Err)]
+            .prop_map(Event::Prepared),
         prop_oneof![Just(Ok(3)), failure.clone().prop_map(Err)].prop_map(Event::Started),
         prop_oneof![health.prop_map(Ok), failure.clone().prop_map(Err)].prop_map(Event::Connected),
-        prop_oneof![observation.prop_map(Ok), failure.clone().prop_map(Err)].prop_map(Event::Observed),
+        prop_oneof![observation.prop_map(Ok), failure.clone().prop_map(Err)]
+            .prop_map(Event::Observed),
         prop_oneof![Just(Ok(143)), failure.clone().prop_map(Err)].prop_map(Event::Stopped),
         prop_oneof![Just(Ok(())), failure.prop_map(Err)].prop_map(Event::Removed),
     ]

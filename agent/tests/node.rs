@@ -48,8 +48,15 @@ impl Dial for Switchboard {
             return Err(refusal);
         }
         let (to_node, receiver) = mpsc::channel(64);
-        let line = Line { to_node, from_node, addr };
-        self.lines.send(line).await.map_err(|_| "the test is over".to_owned())?;
+        let line = Line {
+            to_node,
+            from_node,
+            addr,
+        };
+        self.lines
+            .send(line)
+            .await
+            .map_err(|_| "the test is over".to_owned())?;
         Ok(receiver)
     }
 }
@@ -96,7 +103,12 @@ impl World {
             dial: Arc::clone(&board) as _,
         })
         .expect("an agent");
-        Node { agent, notices, lines, board }
+        Node {
+            agent,
+            notices,
+            lines,
+            board,
+        }
     }
 }
 
@@ -105,7 +117,10 @@ impl Node {
     async fn session(&mut self) -> Line {
         let mut line = self.lines.recv().await.expect("a session");
         let hello = line.from_node.recv().await;
-        assert!(matches!(hello, Some(NodeMessage::Hello { .. })), "first comes Hello, not {hello:?}");
+        assert!(
+            matches!(hello, Some(NodeMessage::Hello { .. })),
+            "first comes Hello, not {hello:?}"
+        );
         line.say(ManagerMessage::Welcome {
             session: Id::numbered(1),
             heartbeat_millis: 60_000,
@@ -121,7 +136,11 @@ impl Line {
     }
 
     async fn assign(&self, tasks: Vec<Task>) {
-        let set = AssignmentSet { complete: true, tasks, ..AssignmentSet::default() };
+        let set = AssignmentSet {
+            complete: true,
+            tasks,
+            ..AssignmentSet::default()
+        };
         self.say(ManagerMessage::Assignments(Box::new(set))).await;
     }
 
@@ -129,7 +148,11 @@ impl Line {
     async fn until(&mut self, what: &str, is_it: impl Fn(&NodeMessage) -> bool) -> NodeMessage {
         let found = async {
             loop {
-                let message = self.from_node.recv().await.expect("the node goes on talking");
+                let message = self
+                    .from_node
+                    .recv()
+                    .await
+                    .expect("the node goes on talking");
                 if let NodeMessage::Status { sequence, .. } = &message {
                     self.say(ManagerMessage::StatusStored(*sequence)).await;
                 }
@@ -144,12 +167,14 @@ impl Line {
 
     async fn until_seen(&mut self, id: TaskId, state: TaskState) -> TaskStatus {
         let reached = |message: &NodeMessage| match message {
-            NodeMessage::Status { updates, .. } => {
-                updates.iter().any(|(task, status)| *task == id && status.state == state)
-            }
+            NodeMessage::Status { updates, .. } => updates
+                .iter()
+                .any(|(task, status)| *task == id && status.state == state),
             _ => false,
         };
-        let message = self.until(&format!("task {id} seen {state}"), reached).await;
+        let message = self
+            .until(&format!("task {id} seen {state}"), reached)
+            .await;
         let NodeMessage::Status { updates, .. } = message else {
             unreachable!("only reports are looked for")
         };
@@ -172,10 +197,19 @@ async fn a_task_is_run_reported_and_removed() {
     world.engine.exit(id, 3);
     let status = line.until_seen(id, TaskState::Failed).await;
     assert_eq!(status.err, "task: non-zero exit (3)");
-    wait_for("the sandbox to go", || !world.wiring.held().sandboxes.contains(&id)).await;
-    assert!(world.engine.container_of(id).is_some(), "history keeps its container");
+    wait_for("the sandbox to go", || {
+        !world.wiring.held().sandboxes.contains(&id)
+    })
+    .await;
+    assert!(
+        world.engine.container_of(id).is_some(),
+        "history keeps its container"
+    );
     line.assign(Vec::new()).await;
-    wait_for("the container to go", || world.engine.container_of(id).is_none()).await;
+    wait_for("the container to go", || {
+        world.engine.container_of(id).is_none()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -189,7 +223,9 @@ async fn reports_are_sent_again_until_they_are_stored() {
     // This manager hears everything and stores nothing.
     while let Some(message) = line.from_node.recv().await {
         if let NodeMessage::Status { updates, .. } = message
-            && updates.iter().any(|(_, status)| status.state == TaskState::Running)
+            && updates
+                .iter()
+                .any(|(_, status)| status.state == TaskState::Running)
         {
             break;
         }
@@ -214,8 +250,14 @@ async fn a_restarted_agent_adopts_what_runs_with_no_manager_in_sight() {
     // The kernel keeps sandboxes; the pretend one forgets so that we can see them made again.
     world.wiring.held().sandboxes.clear();
     let mut node = world.boot();
-    wait_for("the sandbox to be taken up", || world.wiring.held().sandboxes.contains(&id)).await;
-    let container = world.engine.container_of(id).expect("the container is still there");
+    wait_for("the sandbox to be taken up", || {
+        world.wiring.held().sandboxes.contains(&id)
+    })
+    .await;
+    let container = world
+        .engine
+        .container_of(id)
+        .expect("the container is still there");
     assert_eq!(container.starts, 1, "it was not started again");
     let mut line = node.session().await;
     line.until_seen(id, TaskState::Running).await;
@@ -231,13 +273,23 @@ async fn a_task_that_dies_with_no_manager_in_sight_is_told_later() {
     line.assign(vec![task]).await;
     line.until_seen(id, TaskState::Running).await;
     for _ in 0..3 {
-        node.board.refusals.lock().await.push_back("no leader".to_owned());
+        node.board
+            .refusals
+            .lock()
+            .await
+            .push_back("no leader".to_owned());
     }
     drop(line);
     world.engine.exit(id, 1);
     let mut line = node.session().await;
     line.until_seen(id, TaskState::Failed).await;
-    assert_eq!(world.engine.container_of(id).map(|container| container.starts), Some(1));
+    assert_eq!(
+        world
+            .engine
+            .container_of(id)
+            .map(|container| container.starts),
+        Some(1)
+    );
 }
 
 #[tokio::test]
@@ -245,18 +297,35 @@ async fn the_network_is_applied_acknowledged_and_mended_after_a_gap() {
     let world = World::new();
     let mut node = world.boot();
     let mut line = node.session().await;
-    let first = NetState { revision: 5, data_path_port: 4789, ..NetState::default() };
+    let first = NetState {
+        revision: 5,
+        data_path_port: 4789,
+        ..NetState::default()
+    };
     let delta = NetState::default().delta_to(&first);
     line.say(ManagerMessage::NetState(Box::new(delta))).await;
-    let applied = |revision| move |message: &NodeMessage| {
-        matches!(message, NodeMessage::Applied { revision: told, .. } if *told == revision)
-    };
+    let applied = |revision| move |message: &NodeMessage| matches!(message, NodeMessage::Applied { revision: told, .. } if *told == revision);
     line.until("revision 5 applied", applied(5)).await;
-    let gap = NetDelta { base: 6, revision: 7, ..NetDelta::default() };
+    let gap = NetDelta {
+        base: 6,
+        revision: 7,
+        ..NetDelta::default()
+    };
     line.say(ManagerMessage::NetState(Box::new(gap))).await;
-    line.until("the gap told", |message| matches!(message, NodeMessage::NetStateGap)).await;
-    assert_eq!(world.wiring.held().state.revision, 5, "a gap changes nothing");
-    let snapshot = NetState { revision: 7, data_path_port: 4789, ..NetState::default() };
+    line.until("the gap told", |message| {
+        matches!(message, NodeMessage::NetStateGap)
+    })
+    .await;
+    assert_eq!(
+        world.wiring.held().state.revision,
+        5,
+        "a gap changes nothing"
+    );
+    let snapshot = NetState {
+        revision: 7,
+        data_path_port: 4789,
+        ..NetState::default()
+    };
     let delta = NetState::default().delta_to(&snapshot);
     line.say(ManagerMessage::NetState(Box::new(delta))).await;
     line.until("revision 7 applied", applied(7)).await;
@@ -265,13 +334,18 @@ async fn the_network_is_applied_acknowledged_and_mended_after_a_gap() {
 #[tokio::test]
 async fn a_failed_pull_is_the_tasks_end_and_a_silent_engine_is_not() {
     let world = World::new();
-    world.engine.fail(Verb::Prepare, Failure::passing("no answer"));
+    world
+        .engine
+        .fail(Verb::Prepare, Failure::passing("no answer"));
     let mut node = world.boot();
     let mut line = node.session().await;
     let patient = task(1, TaskState::Running);
     line.assign(vec![patient.clone()]).await;
     line.until_seen(patient.id, TaskState::Running).await;
-    world.engine.fail(Verb::Prepare, Failure::lasting("No such image: nosuch:latest"));
+    world.engine.fail(
+        Verb::Prepare,
+        Failure::lasting("No such image: nosuch:latest"),
+    );
     let unlucky = task(2, TaskState::Running);
     line.assign(vec![patient, unlucky.clone()]).await;
     let status = line.until_seen(unlucky.id, TaskState::Rejected).await;
@@ -288,7 +362,10 @@ async fn a_probed_task_enters_when_it_is_healthy() {
     let id = task.id;
     line.assign(vec![task]).await;
     line.until_seen(id, TaskState::Starting).await;
-    wait_for("the sandbox", || world.wiring.held().sandboxes.contains(&id)).await;
+    wait_for("the sandbox", || {
+        world.wiring.held().sandboxes.contains(&id)
+    })
+    .await;
     world.engine.probe(id, Health::Healthy);
     line.until_seen(id, TaskState::Running).await;
 }
@@ -299,7 +376,8 @@ async fn a_follower_sends_the_node_to_the_leader() {
     let mut node = world.boot();
     let mut line = node.lines.recv().await.expect("a session");
     line.from_node.recv().await;
-    line.say(ManagerMessage::Redirect(Some("192.0.2.9:2377".to_owned()))).await;
+    line.say(ManagerMessage::Redirect(Some("192.0.2.9:2377".to_owned())))
+        .await;
     let line = node.session().await;
     assert_eq!(line.addr, "192.0.2.9:2377".parse().expect("an address"));
 }
@@ -330,11 +408,17 @@ async fn logs_are_served_to_the_end() {
         tail: Some(2),
         ..LogSelector::default()
     };
-    line.say(ManagerMessage::LogRequest { request: 4, selector }).await;
+    line.say(ManagerMessage::LogRequest {
+        request: 4,
+        selector,
+    })
+    .await;
     let mut lines = Vec::new();
     loop {
         let message = line
-            .until("lines", |message| matches!(message, NodeMessage::Logs { request: 4, .. }))
+            .until("lines", |message| {
+                matches!(message, NodeMessage::Logs { request: 4, .. })
+            })
             .await;
         let NodeMessage::Logs { items, end, .. } = message else {
             unreachable!("only logs are looked for")
@@ -361,6 +445,9 @@ async fn a_removed_node_stops_its_tasks_and_says_so() {
     line.until_seen(id, TaskState::Running).await;
     line.say(ManagerMessage::Removed).await;
     assert_eq!(node.notices.recv().await, Some(Notice::Removed));
-    wait_for("the container to go", || world.engine.container_of(id).is_none()).await;
+    wait_for("the container to go", || {
+        world.engine.container_of(id).is_none()
+    })
+    .await;
     wait_for("an empty node", || node.agent.glance().borrow().is_empty).await;
 }

@@ -47,6 +47,12 @@ impl Kernel {
         }
     }
 
+    /// The data plane, once the first network state has started it.
+    #[must_use]
+    pub fn started(&self) -> Option<&Dataplane> {
+        self.dataplane.get()
+    }
+
     async fn dataplane(&self) -> Result<&Dataplane, Failure> {
         let started = self.dataplane.get_or_try_init(|| {
             let mut config = self.config.clone();

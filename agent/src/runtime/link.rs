@@ -20,6 +20,8 @@ use crate::{executor::Change, worker::Assignment};
 
 /// How long a manager may take to welcome a node.
 const WELCOME_LIMIT: Duration = Duration::from_secs(5);
+/// Least time between two savings of the network state.
+const SAVE_PERIOD: Duration = Duration::from_millis(250);
 /// Messages to a manager that wait to be sent.
 const OUTBOX: usize = 4096;
 
@@ -251,11 +253,17 @@ impl Runtime {
             self.send(NodeMessage::NetStateGap);
             return;
         }
-        let state = self.session.net().clone();
-        if let Err(error) = self.journal.save_net(&state) {
+        self.net.send_replace(Arc::new(self.session.net().clone()));
+        self.save_net_at
+            .get_or_insert_with(|| Instant::now() + SAVE_PERIOD);
+    }
+
+    /// Remembers the network, not more often than a large cluster changes it.
+    pub(super) fn save_net(&mut self) {
+        self.save_net_at = None;
+        if let Err(error) = self.journal.save_net(self.session.net()) {
             tracing::error!(%error, "a restart of the agent will not know the network");
         }
-        self.net.send_replace(Arc::new(state));
     }
 
     pub(super) fn take_applied(&mut self, revision: u64) {

@@ -1,5 +1,6 @@
 //! The `weft` program: one per node. The manager is a role inside it.
 
+mod admin;
 mod interface;
 mod membership;
 mod place;
@@ -35,6 +36,10 @@ enum Verb {
     Agent(AgentFlags),
     /// Remove what the agent of this node has made: containers of tasks, network, state.
     Reset(AgentFlags),
+    /// Show where this node stands: swarm, managers, network revision, data plane.
+    Status(AdminFlags),
+    /// Show which packets were dropped here, and why.
+    Drops(AdminFlags),
     /// Say which weft this is.
     Version,
 }
@@ -68,6 +73,14 @@ pub(crate) struct AgentFlags {
     wireguard_port: u16,
 }
 
+/// Which agent is asked.
+#[derive(Debug, Clone, Args)]
+struct AdminFlags {
+    /// State directory of the agent that is asked.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/weft")]
+    state_dir: PathBuf,
+}
+
 fn main() -> ExitCode {
     let command = Command::parse();
     let wished = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
@@ -89,6 +102,8 @@ fn main() -> ExitCode {
             println!("weft {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
+        Verb::Status(flags) => in_runtime(admin::ask(flags.state_dir, "status")),
+        Verb::Drops(flags) => in_runtime(admin::ask(flags.state_dir, "drops")),
         Verb::Agent(flags) => in_runtime(run(flags)),
         Verb::Reset(flags) => in_runtime(reset(flags)),
     };
@@ -127,6 +142,7 @@ async fn run(flags: AgentFlags) -> Result<()> {
     tokio::spawn(stop_on_signal(stop.clone()));
     let membership = Membership::new(place);
     membership.resume().await;
+    let admin = admin::serve(&flags.state_dir, Arc::clone(&membership))?;
     let door = DoorConfig {
         socket: flags.socket.clone(),
         group: flags.socket_group,
@@ -138,6 +154,7 @@ async fn run(flags: AgentFlags) -> Result<()> {
         stop.cancelled_owned(),
     )
     .await;
+    admin.abort();
     membership.shutdown().await;
     served.with_context(|| format!("the front door at {} failed", flags.socket.display()))
 }

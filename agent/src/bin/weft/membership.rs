@@ -92,6 +92,11 @@ impl Membership {
             .clone()
     }
 
+    /// What runs here while the node is in a swarm.
+    pub(crate) fn seat(&self) -> Option<Arc<Seat>> {
+        self.standing().seat
+    }
+
     fn amend(&self, change: impl FnOnce(&mut Standing)) {
         change(
             &mut self

@@ -103,7 +103,10 @@ impl Place {
             }
         };
         let key = WireGuardKey::from_bytes(key);
-        Ok(WireGuard { key, port: self.flags.wireguard_port })
+        Ok(WireGuard {
+            key,
+            port: self.flags.wireguard_port,
+        })
     }
 
     /// Forgets settings, identity, journal and the manager's log.

@@ -24,7 +24,7 @@ pub(crate) struct Seat {
     pub(crate) credentials: Credentials,
     pub(crate) agent: Agent,
     engine: Arc<Engine>,
-    wiring: Arc<Kernel>,
+    pub(crate) wiring: Arc<Kernel>,
 }
 
 fn dataplane_config(place: &Place, settings: &Settings) -> weft_dataplane::Config {

@@ -160,6 +160,9 @@ impl TaskFiles {
         if let Err(error) = umount2(&dir, MntFlags::MNT_DETACH) {
             tracing::debug!(dir = %dir.display(), %error, "cannot unmount the files of tasks");
         }
+        if let Err(error) = fs::remove_file(self.gate()) {
+            tracing::debug!(%error, "cannot remove the gate");
+        }
         for dir in [self.containers(), dir] {
             if let Err(error) = fs::remove_dir_all(&dir) {
                 tracing::debug!(dir = %dir.display(), %error, "cannot remove the files of tasks");

@@ -1,0 +1,189 @@
+//! Questions to a running agent, over a socket in its state directory that only root may use.
+//!
+//! One question per connection: a word and a newline; the answer is text for people.
+
+use std::{
+    fmt::Write as _,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+use weft_docker::NodeControl;
+
+use crate::membership::{Handle, Membership};
+
+/// How long a question may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest question.
+const QUESTION_BYTES: u64 = 4096;
+
+fn socket(state_dir: &Path) -> PathBuf {
+    state_dir.join("admin.sock")
+}
+
+/// Asks the agent of `state_dir` and prints what it says.
+pub(crate) async fn ask(state_dir: PathBuf, question: &str) -> Result<()> {
+    let path = socket(&state_dir);
+    let stream = UnixStream::connect(&path).await;
+    let mut stream = stream.with_context(|| {
+        format!(
+            "cannot reach the agent at {}: is it running? name its state directory with --state-dir",
+            path.display()
+        )
+    })?;
+    stream.write_all(format!("{question}\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    print!("{answer}");
+    Ok(())
+}
+
+/// Answers questions until the handle is used.
+pub(crate) fn serve(state_dir: &Path, membership: Arc<Membership>) -> Result<AbortHandle> {
+    let path = socket(state_dir);
+    let named = || format!("cannot open the admin socket {}", path.display());
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(named);
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).with_context(named)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).with_context(named)?;
+    let work = tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let membership = Arc::clone(&membership);
+                    tokio::spawn(async move {
+                        if let Err(error) = answer(stream, membership).await {
+                            tracing::debug!(%error, "a question to the agent broke off");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a question to the agent");
+                    sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    });
+    Ok(work.abort_handle())
+}
+
+async fn answer(stream: UnixStream, membership: Arc<Membership>) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut question = String::new();
+    let mut reader = BufReader::new(reader.take(QUESTION_BYTES));
+    timeout(PATIENCE, reader.read_line(&mut question)).await??;
+    let said = match question.trim() {
+        "status" => status(&membership).await,
+        "drops" => drops(&membership).await,
+        other => format!("weft does not know the question {other:?}\n"),
+    };
+    writer.write_all(said.as_bytes()).await
+}
+
+async fn status(membership: &Arc<Membership>) -> String {
+    let standing = Handle(Arc::clone(membership)).status().await;
+    let mut text = format!("swarm      {}\n", standing.state.as_str());
+    let mut line = |name: &str, value: String| {
+        let _infallible = writeln!(text, "{name:<10} {value}");
+    };
+    if !standing.error.is_empty() {
+        line("error", standing.error);
+    }
+    let Some(seat) = membership.seat() else {
+        return text;
+    };
+    let identity = seat.credentials.identity();
+    let glance = seat.agent.glance().borrow().clone();
+    line(
+        "node",
+        format!("{} ({:?})", identity.node, identity.role).to_lowercase(),
+    );
+    line("address", standing.node_addr);
+    let connected = if glance.is_connected {
+        "connected"
+    } else {
+        "no manager answers"
+    };
+    let managers = standing
+        .remote_managers
+        .iter()
+        .map(|(_, addr)| addr.as_str());
+    let managers: Vec<&str> = managers.collect();
+    line("managers", format!("{} ({connected})", managers.join(", ")));
+    let revision = format!(
+        "{} told, {} in the kernel",
+        glance.net.revision, glance.applied_revision
+    );
+    line("revision", revision);
+    line("tasks", glance.containers.len().to_string());
+    if let Some(dataplane) = seat.wiring.started() {
+        let plane = dataplane.status().await;
+        line("uplinks", plane.uplinks.join(", "));
+        line("sandboxes", plane.sandboxes.to_string());
+        line("flows", plane.flows.to_string());
+        line("repairs", plane.repairs.total().to_string());
+        line("mtu", format!("{} bytes", plane.mtu_bytes));
+    }
+    text
+}
+
+async fn drops(membership: &Arc<Membership>) -> String {
+    let seat = membership.seat();
+    let Some(dataplane) = seat.as_ref().and_then(|seat| seat.wiring.started()) else {
+        return "the data plane of this node does not run: it is in no swarm\n".to_owned();
+    };
+    match dataplane.drops().await {
+        Ok(drops) => table(drops),
+        Err(error) => format!("cannot read the drop counters: {error}\n"),
+    }
+}
+
+fn table(drops: Vec<weft_dataplane::DropCount>) -> String {
+    if drops.is_empty() {
+        return "no packet was dropped\n".to_owned();
+    }
+    let mut text = format!(
+        "{:<12} {:<24} {:>10} {:>12}  LAST\n",
+        "PROGRAM", "REASON", "PACKETS", "BYTES"
+    );
+    for drop in drops {
+        let last = drop.sample.map(|sample| {
+            let end = |(address, port): (std::net::IpAddr, u16)| match port {
+                0 => address.to_string(),
+                port => std::net::SocketAddr::new(address, port).to_string(),
+            };
+            format!(
+                "{} > {} protocol {} vni {}, {:.1} s ago",
+                end(sample.source),
+                end(sample.destination),
+                sample.protocol,
+                sample.vni,
+                sample.age.as_secs_f64()
+            )
+        });
+        let _infallible = writeln!(
+            text,
+            "{:<12} {:<24} {:>10} {:>12}  {}",
+            drop.program,
+            drop.reason,
+            drop.packets,
+            drop.bytes,
+            last.unwrap_or_default()
+        );
+    }
+    text
+}
