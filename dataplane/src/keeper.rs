@@ -349,6 +349,12 @@ impl<K: Kernel> Keeper<K> {
             .filter(|(index, node)| **index != desired.node && !node.dead);
         let wanted: BTreeMap<u32, IpAddr> =
             others.map(|(index, node)| (*index, node.addr)).collect();
+        // Probes travel in clear on the ingress network; encrypted, it would refuse them.
+        let wanted = if desired.ciphered.contains(&desired.mesh) {
+            BTreeMap::new()
+        } else {
+            wanted
+        };
         if self.prober.is_none() && !wanted.is_empty() {
             let started = self.kernel.start_prober(own, self.config.vxlan_port);
             self.prober = started.unwrap_or_else(|error| {
