@@ -7,6 +7,7 @@ mod bed;
 mod cli;
 mod cluster;
 mod containers;
+mod crowd;
 mod engine;
 mod errors;
 mod events;
