@@ -154,6 +154,26 @@ pub enum ControlRequest {
     },
     /// Takes the address back.
     DetachNetwork(TaskId),
+    /// Which tasks would have to move for services to be spread evenly again.
+    Rebalance {
+        /// So many moves at most.
+        budget: usize,
+        /// Moves them too, each one started in its new place before it is stopped in the old.
+        apply: bool,
+    },
+}
+
+/// A task to be replaced by one on another node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Which.
+    pub task: TaskId,
+    /// Its name for people, `<service>.<slot>`.
+    pub name: String,
+    /// Where it is.
+    pub from: NodeId,
+    /// Where its replacement is to be.
+    pub to: NodeId,
 }
 
 /// The answer to a [`ControlRequest`].
@@ -179,6 +199,8 @@ pub enum ControlReply {
     Secrets(Vec<Secret>),
     /// Configs.
     Configs(Vec<Config>),
+    /// Tasks that would move, or do.
+    Moves(Vec<Move>),
 }
 
 /// An object before or after a change, for events.

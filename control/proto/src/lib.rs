@@ -16,7 +16,7 @@ pub mod token;
 
 pub use control::{
     ControlApi, ControlReply, ControlRequest, Event, LogItem, LogLine, LogSelector, LogStream,
-    ManagerStanding, Object,
+    ManagerStanding, Move, Object,
 };
 pub use error::{ControlError, ErrorCode};
 

@@ -22,7 +22,8 @@ use weft_types::{
 };
 
 use crate::{
-    orchestrator::is_dirty,
+    orchestrator::{carry_out, is_dirty},
+    scheduler,
     store::{Change, IdSource, View},
 };
 
@@ -151,6 +152,15 @@ pub fn handle(view: &View, now: Timestamp, ids: &mut IdSource, request: &Control
             attachment::attach(view, now, ids, &wish)
         }
         Ask::DetachNetwork(task) => attachment::detach(view, now, *task),
+        Ask::Rebalance { budget, apply } => {
+            let moves = scheduler::plan(view, now, *budget);
+            let changes = if *apply {
+                carry_out(view, now, ids, &moves)
+            } else {
+                Vec::new()
+            };
+            Ok((changes, ControlReply::Moves(moves)))
+        }
     }
 }
 

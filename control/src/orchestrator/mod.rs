@@ -5,6 +5,7 @@
 pub mod constraint;
 mod global;
 mod job;
+mod moving;
 mod reaper;
 mod replicated;
 mod restart;
@@ -12,6 +13,7 @@ mod slot;
 mod task;
 mod update;
 
+pub use moving::carry_out;
 pub use restart::{delay, may_restart};
 pub use task::{Place, is_dirty, is_live, occupies, template};
 

@@ -12,6 +12,7 @@ use weft_types::{
 };
 
 use super::{
+    moving,
     restart::born,
     slot::{Slots, is_meant},
     task::{Place, is_dirty, new_task},
@@ -181,6 +182,15 @@ pub(super) fn run(draft: &mut Draft, ids: &mut IdSource, id: ServiceId) {
 fn shut_replaced(draft: &mut Draft, service: &Service, updatable: &[Arc<Task>]) {
     let meant: Vec<_> = updatable.iter().filter(|task| is_meant(task)).collect();
     if meant.len() < 2 {
+        return;
+    }
+    // A task that is being moved runs on until the other one does.
+    let is_arriving = |task: &&Arc<Task>| {
+        moving::is_move(task)
+            && task.status.state < TaskState::Running
+            && !is_dirty(draft, service, task)
+    };
+    if meant.iter().any(|task| is_arriving(task)) {
         return;
     }
     let best = meant

@@ -5,7 +5,10 @@
 
 mod filter;
 mod node_table;
+mod rebalance;
 mod spread;
+
+pub use rebalance::plan;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -185,6 +185,16 @@ impl NodeTable {
         self.by_id.get(&id).copied()
     }
 
+    /// Counts one task of a service less on `row`. What it reserves is still held: it stops only
+    /// when another runs in its stead.
+    pub(super) fn leave(&mut self, row: usize, service: ServiceId) {
+        let row = &mut self.rows[row];
+        row.tasks = row.tasks.saturating_sub(1);
+        if let Some(count) = row.by_service.get_mut(&service) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
     /// Sets aside on `row` what one more task needs; the generic resources that it gets are
     /// returned.
     pub(super) fn claim(&mut self, row: usize, needs: &Needs) -> Vec<GenericResource> {

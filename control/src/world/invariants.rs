@@ -107,8 +107,8 @@ fn slots_hold_one_task_meant_to_run(before: &View, after: &View) {
 }
 
 fn meant_twice(view: &View, service: weft_types::ServiceId) -> BTreeSet<u64> {
-    let meant =
-        |task: &&std::sync::Arc<weft_types::task::Task>| task.desired_state <= TaskState::Running;
+    let meant = |task: &&std::sync::Arc<weft_types::task::Task>| // A move is two tasks for a while, on purpose.
+        task.desired_state <= TaskState::Running && task.labels.is_empty();
     let mut seen = BTreeSet::new();
     let tasks = view.tasks_of(service).filter(meant);
     tasks

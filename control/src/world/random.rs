@@ -50,6 +50,7 @@ enum Deed {
         ticks: u8,
     },
     Depose,
+    Rebalance,
     Weather {
         lag: u64,
         loss: u64,
@@ -74,6 +75,7 @@ fn deed() -> impl Strategy<Value = Deed> {
             .prop_map(|(node, availability)| Deed::Availability { node, availability }),
         6 => (1u8..60).prop_map(|ticks| Deed::Wait { ticks }),
         1 => Just(Deed::Depose),
+        1 => Just(Deed::Rebalance),
         1 => (1u64..6, 0u64..4).prop_map(|(lag, loss)| Deed::Weather { lag, loss }),
     ]
 }
@@ -180,6 +182,13 @@ fn perform(world: &mut World, deed: &Deed) {
         }
         Deed::Wait { ticks } => (0..*ticks).for_each(|_| world.tick()),
         Deed::Depose => world.depose(),
+        Deed::Rebalance => {
+            let request = ControlRequest::Rebalance {
+                budget: 3,
+                apply: true,
+            };
+            world.ask(&request).unwrap();
+        }
         Deed::Weather { lag, loss } => {
             world.lag = *lag;
             world.loss = if *loss == 1 { 2 } else { *loss };

@@ -342,6 +342,46 @@ fn tasks_of_a_node_that_is_down_for_a_day_are_given_up() {
 }
 
 #[test]
+fn nothing_rebalances_until_it_is_asked_and_then_within_its_budget() {
+    let mut world = World::new(3, 20);
+    world.availability(node(3), Availability::Drain);
+    let id = world.create(web(6));
+    world.until(secs(5), "six run", |world| world.running(id).len() == 6);
+    world.availability(node(3), Availability::Active);
+    world.advance(secs(60));
+    let on_third = |world: &World| {
+        let running = world.running(id);
+        let third = running.iter().filter(|task| task.node_id == Some(node(3)));
+        third.count()
+    };
+    assert_eq!(on_third(&world), 0);
+    let mut rebalance = |world: &mut World, budget, apply| match world
+        .ask(&ControlRequest::Rebalance { budget, apply })
+    {
+        Ok(weft_proto::ControlReply::Moves(moves)) => moves,
+        other => panic!("no moves: {other:?}"),
+    };
+    assert_eq!(rebalance(&mut world, 10, false).len(), 2);
+    world.advance(secs(1));
+    assert_eq!(on_third(&world), 0);
+    assert_eq!(rebalance(&mut world, 1, true).len(), 1);
+    let begun = world.now;
+    while on_third(&world) < 1 || world.running(id).len() > 6 {
+        assert!(
+            world.running(id).len() >= 6,
+            "a task stopped before the other ran"
+        );
+        assert!(world.now.since(begun) < secs(5), "{}", world.picture());
+        world.tick();
+    }
+    assert_eq!(rebalance(&mut world, 10, true).len(), 1);
+    world.until(secs(5), "two are there", |world| on_third(world) == 2);
+    world.advance(secs(1));
+    assert_eq!(world.running(id).len(), 6);
+    assert_eq!(rebalance(&mut world, 10, true), []);
+}
+
+#[test]
 fn a_great_wish_is_carried_out_in_many_commits() {
     let mut world = World::new(5, 19);
     let before = world.store.index();
