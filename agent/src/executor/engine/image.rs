@@ -26,12 +26,15 @@ const SILENCE: Duration = Duration::from_secs(120);
 /// A pull is good for all tasks that want the same image shortly after.
 const FRESH: Duration = Duration::from_secs(10);
 
+/// When an image was last asked for upstream, locked while it is being asked for.
+type Asked = Arc<Mutex<Option<Instant>>>;
+
 /// The engine's images.
 #[derive(Clone)]
 pub(super) struct Images {
     connection: Connection,
     /// When each image was last asked for upstream; the inner lock makes others wait for a pull.
-    asked: Arc<Mutex<HashMap<String, Arc<Mutex<Option<Instant>>>>>>,
+    asked: Arc<Mutex<HashMap<String, Asked>>>,
 }
 
 impl Images {
