@@ -275,17 +275,23 @@ enum Taken {
     Theirs,
 }
 
+/// Nanoseconds after which a flow that its task never accepted, or one of datagrams, may be taken over.
+const IDLE: u64 = 180_000_000_000;
+
 #[inline(always)]
-fn taken<T: Tables>(t: &T, age: Age, back: &FlowKey, key: &FlowKey, take_over: bool) -> Taken {
+fn taken<T: Tables>(t: &T, age: Age, back: &FlowKey, new: &Flow, syn: bool) -> Taken {
     let found = t.flow(age, back, |f| {
-        if f.client.same(&key.src)
-            && f.service.same(&key.dst)
-            && f.cport == key.sport
-            && f.port == key.dport
-            && f.net == key.net
+        let idle = new.since.saturating_sub(f.last) > IDLE;
+        if f.client.same(&new.client)
+            && f.service.same(&new.service)
+            && f.cport == new.cport
+            && f.port == new.port
+            && f.net == new.net
         {
             Taken::Ours
-        } else if take_over && f.tcp & (tcp::FIN | tcp::RST) != 0 {
+        } else if (syn && f.tcp & (tcp::FIN | tcp::RST) != 0)
+            || (idle && (matches!(age, Age::New) || f.proto != TCP))
+        {
             Taken::Free
         } else {
             Taken::Theirs
@@ -400,7 +406,7 @@ fn place<T: Tables>(t: &T, ip: &Headers, key: &FlowKey, notes: &mut Notes) -> Re
         }
         let remapped = attempt > 0;
         attempt += 1;
-        match taken(t, Age::Established, &notes.back, key, syn) {
+        match taken(t, Age::Established, &notes.back, &notes.new, syn) {
             Taken::Theirs => continue,
             Taken::Ours => return Ok(remapped),
             Taken::Free => {}
@@ -408,7 +414,7 @@ fn place<T: Tables>(t: &T, ip: &Headers, key: &FlowKey, notes: &mut Notes) -> Re
         match t.begin_flow(&notes.back, &notes.new) {
             Inserted::Yes => return Ok(remapped),
             Inserted::Full => return Err(Drop::FlowTableFull),
-            Inserted::Exists => match taken(t, Age::New, &notes.back, key, syn) {
+            Inserted::Exists => match taken(t, Age::New, &notes.back, &notes.new, syn) {
                 Taken::Ours => {
                     // The same wire tuple, perhaps by another way in: the answer must know.
                     let _ = t.flow(Age::New, &notes.back, |f| {

@@ -1,10 +1,12 @@
 //! Sending a packet to another node, and handing it to a local task.
 
 use weft_abi::{
-    Addr, Done, Drop, Endpoint, GATEWAY_MAC, Leg, Mac, NetAddr, node, node_addr, task_mac, wire_mac,
+    Addr, Config, Done, Drop, Endpoint, GATEWAY_MAC, Leg, Mac, NetAddr, node, node_addr, task_mac,
+    wire_mac,
 };
 
 use crate::packet::{Packet, Tunnel};
+use crate::parse::{Headers, UDP};
 use crate::tables::Tables;
 use crate::verdict::Verdict;
 
@@ -123,4 +125,10 @@ pub fn task_at<T: Tables>(t: &T, net: u32, addr: &Addr) -> (u32, u32) {
         Some(task) => (task.id, task.node),
         None => (0, 0),
     }
+}
+
+/// Whether a packet is for the tunnel port of some node.
+#[inline(always)]
+pub fn is_for_tunnel<T: Tables>(t: &T, cfg: &Config, ip: &Headers) -> bool {
+    ip.proto == UDP && ip.dport == cfg.vxlan_port && t.node_by_addr(&ip.dst).is_some()
 }

@@ -43,6 +43,8 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         return Verdict::Drop(Drop::NotANode);
     };
     let from = match carrier(t, &tunnel.remote, tunnel.vni) {
+        // Nobody tunnels to itself: a local process that writes to our own port would.
+        Ok(from) if from == cfg.node => return Verdict::Drop(Drop::NotANode),
         Ok(from) => from,
         Err(reason) => return Verdict::Drop(reason),
     };

@@ -27,7 +27,7 @@ pub struct Request {
 /// Where the socket should go instead; none when it is not for a service, or packets must decide.
 ///
 /// # Errors
-/// When the service has no backend: the caller refuses the connection at once.
+/// When the service has no backend, or the socket wants to forge a node's packets: the caller refuses at once.
 #[inline(always)]
 pub fn lead<T: Tables>(
     t: &T,
@@ -37,6 +37,10 @@ pub fn lead<T: Tables>(
 ) -> Result<Option<(Addr, Be16)>, Drop> {
     if r.proto != TCP && r.proto != UDP {
         return Ok(None);
+    }
+    // The kernel's tunnel sends by itself; a process that writes to a node's tunnel port would be believed.
+    if r.proto == UDP && r.port == cfg.vxlan_port && t.node_by_addr(&r.addr).is_some() {
+        return Err(Drop::TunnelForged);
     }
     let front = if ns.flags & netns::HOST != 0 {
         // With a loopback source the rewritten connection would be refused, or hang.

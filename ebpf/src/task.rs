@@ -240,6 +240,10 @@ fn elsewhere<P: Packet, T: Tables>(
             Drop::Isolated
         });
     }
+    // Masqueraded, it would leave with this node's own address, which others believe.
+    if crate::encap::is_for_tunnel(t, cfg, ip) {
+        return Verdict::Drop(Drop::TunnelForged);
+    }
     let internal = own.flags & endpoint::INTERNAL != 0;
     let local = t.is_local(&ip.dst);
     // A process of another node that spoke to this task is answered through the tunnel, even from an internal network.

@@ -3,10 +3,10 @@
 use weft_abi::{Config, Done, Drop, FragPorts};
 
 use crate::conntrack::Origin;
-use crate::encap::sender;
+use crate::encap::{is_for_tunnel, sender};
 use crate::mesh::serve;
 use crate::packet::Packet;
-use crate::parse::{Part, UDP, parse};
+use crate::parse::{Part, parse};
 use crate::refuse::reset;
 use crate::service;
 use crate::tables::Tables;
@@ -30,11 +30,11 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         return Verdict::Next(Done::NotOurs);
     }
     let ip = &mut w.ip;
-    if ip.proto == UDP
-        && ip.dport == cfg.vxlan_port
-        && ip.part != Part::Later
-        && t.is_local(&ip.dst)
-    {
+    if ip.part != Part::Later && is_for_tunnel(t, cfg, ip) {
+        // What this host would only forward would leave with its own address, which others believe.
+        if !t.is_local(&ip.dst) {
+            return Verdict::Drop(Drop::TunnelForged);
+        }
         if sender(t, &ip.src).is_none() {
             return Verdict::Drop(Drop::NotANode);
         }

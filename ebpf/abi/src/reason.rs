@@ -127,6 +127,7 @@ reasons! {
         DeadIngress = 96, "ingress node is dead and nobody took its address over";
         ClearRefused = 97, "network is encrypted and the packet came in clear";
         NoCipher = 98, "network is encrypted and the node has no key";
+        TunnelForged = 99, "datagram for a node's tunnel port from one who is no node";
     }
 }
 

@@ -52,6 +52,18 @@ pub(super) fn east_west(f: Family) -> Vec<Row> {
                     Verdict::Drop(Drop::Isolated),
                 ),
                 task(
+                    "a node's tunnel port",
+                    3,
+                    &from_task(3, t3, f.node(2), L4::Udp(4789, 4789)),
+                    Verdict::Drop(Drop::TunnelForged),
+                ),
+                task(
+                    "its own node's tunnel port",
+                    3,
+                    &from_task(3, t3, f.node(1), L4::Udp(4789, 4789)),
+                    Verdict::Drop(Drop::TunnelForged),
+                ),
+                task(
                     "the world",
                     3,
                     &from_task(3, t3, world, syn),

@@ -311,6 +311,11 @@ pub(super) fn uplink_refusals(f: Family) -> Vec<Row> {
                     Verdict::Drop(Drop::OverlayDestination),
                 ),
                 uplink(
+                    "for another node's tunnel, by a container of this host",
+                    &frame(f.host(77), f.node(2), L4::Udp(5555, 4789)),
+                    Verdict::Drop(Drop::TunnelForged),
+                ),
+                uplink(
                     "tunnelled by no node",
                     &frame(c, n, L4::Udp(5555, 4789)),
                     Verdict::Drop(Drop::NotANode),

@@ -99,6 +99,13 @@ pub(super) fn arriving(f: Family) -> Vec<Row> {
             town(),
             vec![
                 stranger,
+                overlay(
+                    "from this node itself",
+                    WEB,
+                    1,
+                    &plain,
+                    Verdict::Drop(Drop::NotANode),
+                ),
                 overlay("no leg", WEB, 2, &bad, Verdict::Drop(Drop::BadLeg)),
                 overlay(
                     "no such task",
