@@ -35,6 +35,9 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// How long a peer may take over one chunk; the last one includes installing the whole.
 const CHUNK_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a peer may take to store entries.
+const ENTRIES_LIMIT: Duration = Duration::from_secs(5);
+
 /// What every message says: for whom it is. A manager that is not that member refuses it, so that
 /// an address that has changed hands cannot mix two members up.
 #[derive(Debug, Serialize, Deserialize)]
@@ -170,8 +173,14 @@ impl RaftNetworkV2<Types> for Peer {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        self.ask(RaftCall::AppendEntries, request, option.soft_ttl())
-            .await
+        // Only a heartbeat is about time; entries take what their size takes, and heartbeats go
+        // their own way meanwhile.
+        let limit = if request.entries.is_empty() {
+            option.soft_ttl()
+        } else {
+            ENTRIES_LIMIT
+        };
+        self.ask(RaftCall::AppendEntries, request, limit).await
     }
 
     async fn vote(

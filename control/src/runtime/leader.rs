@@ -103,9 +103,17 @@ impl Manager {
         let mut members_due = Instant::now();
         let mut down_due = Instant::now();
         let mut settler = Settler::default();
+        let mut wake_at = None;
+        let mut seen = None;
         loop {
-            let _ = views.borrow_and_update();
-            let wake_at = self.decide(&mut settler).await;
+            let now_seen = (views.borrow_and_update().index(), self.sessions.acks());
+            let is_due = wake_at.is_some_and(|at: Timestamp| at <= clock::now());
+            if is_due || seen.as_ref() != Some(&now_seen) {
+                let (decided, due) = self.decide(&mut settler).await;
+                wake_at = due;
+                // What could not be decided is due again.
+                seen = decided.then_some(now_seen);
+            }
             if down_due <= Instant::now() {
                 self.notice_silence(begun).await;
                 down_due = Instant::now() + TICK;
@@ -128,8 +136,9 @@ impl Manager {
         }
     }
 
-    /// Asks all loops what must change, and changes it. Says when they want to be asked again.
-    async fn decide(&self, settler: &mut Settler) -> Option<Timestamp> {
+    /// Asks all loops what must change, and changes it. Says whether that worked, and when they
+    /// want to be asked again although nothing changed.
+    async fn decide(&self, settler: &mut Settler) -> (bool, Option<Timestamp>) {
         let acks = self.sessions.acks();
         let decided = self
             .propose(|view, now, ids| {
@@ -143,12 +152,12 @@ impl Manager {
             })
             .await;
         match decided {
-            Ok(wake_at) => wake_at,
-            Err(ProposeError::NotLeader) => None,
+            Ok(wake_at) => (true, wake_at),
+            Err(ProposeError::NotLeader) => (false, None),
             Err(ProposeError::Refused(error)) => {
                 warn!(%error, "the loops' changes were refused");
                 tokio::time::sleep(PAUSE).await;
-                None
+                (false, None)
             }
         }
     }

@@ -16,7 +16,7 @@ use weft_types::{
     node::{ManagerStatus, Node, Reachability, Role},
 };
 
-use super::{Manager, propose::ProposeError};
+use super::{Manager, propose::ProposeError, rotation};
 use crate::{
     raft::{Member, Types},
     store::{Change, View},
@@ -110,10 +110,11 @@ impl Manager {
         reached
     }
 
-    /// Adds to nodes what only the leader knows: their place among the managers, and the revision
-    /// that their kernels hold.
+    /// Adds to nodes what only the leader knows: their place among the managers, whose certificates
+    /// they hold, and the revision that their kernels hold.
     pub(crate) fn fold_in(&self, nodes: &mut [Node]) {
         let acks = self.sessions.acks();
+        let cluster = self.replica.view().cluster().cloned();
         let metrics = self.metrics();
         let reached = Self::reached(&metrics);
         let by_node: BTreeMap<NodeId, (u64, String)> = members(&metrics)
@@ -121,6 +122,9 @@ impl Manager {
             .map(|(number, member)| (member.node, (number, member.addr)))
             .collect();
         for node in nodes {
+            if let Some(cluster) = &cluster {
+                node.description.tls_info = rotation::shown(cluster, node);
+            }
             node.applied_revision = acks.applied.get(&node.id).copied().unwrap_or(0);
             node.manager_status = by_node.get(&node.id).map(|(number, addr)| ManagerStatus {
                 leader: *number == metrics.id,

@@ -10,7 +10,7 @@ use weft_proto::token::JoinToken;
 use weft_types::{
     Timestamp, Version,
     cluster::{Cluster, JoinTokens, RootRotation},
-    node::Node,
+    node::{Node, TlsInfo},
 };
 
 use super::Manager;
@@ -49,6 +49,17 @@ pub(crate) fn epoch(cluster: &Cluster) -> Version {
 /// Whether a node must get a new certificate.
 pub(crate) fn is_stale(cluster: &Cluster, node: &Node) -> bool {
     cluster.rotation.is_some() && node.certificate != epoch(cluster)
+}
+
+/// The authority of a node's certificate, as Docker's API shows it.
+pub(crate) fn shown(cluster: &Cluster, node: &Node) -> TlsInfo {
+    match &cluster.rotation {
+        Some(rotation) if !is_stale(cluster, node) => {
+            let authority = Authority::from_pem(&rotation.certificate, &rotation.key);
+            authority.tls_info().unwrap_or_default()
+        }
+        _ => cluster.tls_info.clone(),
+    }
 }
 
 /// The next step of a rotation; `None` when there is none to take.
