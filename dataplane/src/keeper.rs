@@ -356,14 +356,14 @@ impl<K: Kernel> Keeper<K> {
             wanted
         };
         if self.prober.is_none() && !wanted.is_empty() {
-            let started = self.kernel.start_prober(own, self.config.vxlan_port);
+            let started = self.kernel.start_prober(own);
             self.prober = started.unwrap_or_else(|error| {
                 tracing::warn!(%error, "other nodes are not probed: managers alone say who is dead");
                 None
             });
         }
         if let Some(prober) = &self.prober {
-            prober.follow(desired.node, desired.mesh, wanted);
+            prober.follow(wanted);
         }
     }
 

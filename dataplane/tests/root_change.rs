@@ -222,6 +222,7 @@ async fn a_host_that_stops_answering_leaves_the_rings_without_any_manager_and_co
 -> Result<()> {
     let lan = two_backends().await?;
     let switch = lan.namespace("s");
+    let port = lan.switch_port("n2");
     let ask = || lan.ask_tcp("c", (host4(3), 8000));
     let mut seen = BTreeSet::new();
     eventually("both tasks to answer", async || {
@@ -229,7 +230,7 @@ async fn a_host_that_stops_answering_leaves_the_rings_without_any_manager_and_co
         Ok(seen.len() == 2)
     })
     .await?;
-    run(&format!("ip -n {switch} link set pn2 nomaster"))?;
+    run(&format!("ip -n {switch} link set {port} nomaster"))?;
     // Until it is noticed, some fail.
     let mut good = 0;
     eventually("20 answers in a row of the task that is left", async || {
@@ -241,7 +242,7 @@ async fn a_host_that_stops_answering_leaves_the_rings_without_any_manager_and_co
         Ok(good == 20)
     })
     .await?;
-    run(&format!("ip -n {switch} link set pn2 master br0"))?;
+    run(&format!("ip -n {switch} link set {port} master br0"))?;
     eventually(
         "the host to be back",
         async || Ok(ask()?.starts_with("t2 ")),

@@ -95,7 +95,7 @@ pub(crate) trait Kernel: Send {
     fn start_collector(&self) -> Result<Option<Collector>>;
 
     /// Begins to probe other hosts from this address, where there are any.
-    fn start_prober(&self, own: IpAddr, port: u16) -> Result<Option<Prober>>;
+    fn start_prober(&self, own: IpAddr) -> Result<Option<Prober>>;
 
     /// Whether our firewall table is there.
     fn has_firewall(&mut self) -> Result<bool>;

@@ -285,7 +285,7 @@ impl Kernel for Fake {
         Ok(None)
     }
 
-    fn start_prober(&self, _: IpAddr, _: u16) -> Result<Option<Prober>> {
+    fn start_prober(&self, _: IpAddr) -> Result<Option<Prober>> {
         Ok(None)
     }
 

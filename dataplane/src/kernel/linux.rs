@@ -396,8 +396,8 @@ impl Kernel for Linux {
         Collector::start(&self.programs).map(Some)
     }
 
-    fn start_prober(&self, own: IpAddr, port: u16) -> Result<Option<Prober>> {
-        Prober::start(own, port, self.wake.clone()).map(Some)
+    fn start_prober(&self, own: IpAddr) -> Result<Option<Prober>> {
+        Prober::start(own, self.wake.clone()).map(Some)
     }
 
     fn has_firewall(&mut self) -> Result<bool> {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
@@ -13,13 +13,12 @@ use nix::{
     errno::Errno,
     sys::{
         socket::{
-            AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, recvfrom, setsockopt,
-            socket, sockopt,
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind,
+            recvfrom, sendto, setsockopt, socket, sockopt,
         },
         time::{TimeVal, TimeValLike as _},
     },
 };
-use weft_abi::{Leg, task_mac, wire_mac};
 
 use super::error::DataplaneError;
 use crate::probe::{self, PERIOD, Peers};
@@ -30,9 +29,6 @@ pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 /// Who is probed, and who is dead.
 #[derive(Debug, Default)]
 struct Board {
-    /// This node's number and the VNI that probes travel on; 0 before the first state.
-    node: u32,
-    vni: u32,
     wanted: BTreeMap<u32, IpAddr>,
     dead: BTreeSet<u32>,
 }
@@ -43,36 +39,34 @@ pub(crate) struct Prober {
     board: Arc<Mutex<Board>>,
 }
 
-struct Sockets {
-    own: IpAddr,
-    port: u16,
+struct Echo {
+    is_ipv4: bool,
     identity: u16,
-    tunnel: UdpSocket,
-    answers: OwnedFd,
+    socket: OwnedFd,
 }
 
 impl Prober {
     /// Begins, in the calling thread's namespace, with nobody to probe.
-    pub(crate) fn start(own: IpAddr, vxlan_port: u16, wake: Wake) -> Result<Self, DataplaneError> {
+    pub(crate) fn start(own: IpAddr, wake: Wake) -> Result<Self, DataplaneError> {
         let fail = |source| DataplaneError::Link {
             operation: "open",
-            object: "probe sockets".to_owned(),
+            object: "probe socket".to_owned(),
             source,
         };
-        let sockets = Sockets::open(own, vxlan_port).map_err(fail)?;
+        let echo = Echo::open(own).map_err(fail)?;
         let board = Arc::new(Mutex::new(Board::default()));
         let shared = Arc::downgrade(&board);
         let thread = std::thread::Builder::new()
             .name("probes".to_owned())
-            .spawn(move || run(&sockets, &shared, &wake));
+            .spawn(move || run(&echo, &shared, &wake));
         thread.map_err(fail)?;
         Ok(Self { board })
     }
 
     /// Probes these hosts from now on: number and underlay address of each.
-    pub(crate) fn follow(&self, node: u32, vni: u32, wanted: BTreeMap<u32, IpAddr>) {
+    pub(crate) fn follow(&self, wanted: BTreeMap<u32, IpAddr>) {
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        (board.node, board.vni, board.wanted) = (node, vni, wanted);
+        board.wanted = wanted;
     }
 
     /// Hosts that do not answer any more.
@@ -82,77 +76,69 @@ impl Prober {
     }
 }
 
-fn run(sockets: &Sockets, shared: &Weak<Mutex<Board>>, wake: &Wake) {
+fn run(echo: &Echo, shared: &Weak<Mutex<Board>>, wake: &Wake) {
     let mut peers = Peers::default();
     let mut sequence = 0_u16;
     loop {
         let Some(board) = shared.upgrade() else {
             return;
         };
-        let (node, vni, changed) = {
+        let changed = {
             let mut board = board.lock().unwrap_or_else(PoisonError::into_inner);
             peers.follow(&board.wanted);
             let dead = peers.dead();
             let changed = dead != board.dead;
             board.dead = dead;
-            (board.node, board.vni, changed)
+            changed
         };
         drop(board);
         if changed {
             wake();
         }
-        if vni != 0 {
-            sequence = sequence.wrapping_add(1);
-            for (peer, addr) in peers.probe() {
-                if let Err(error) = sockets.send(node, vni, peer, addr, sequence) {
-                    tracing::trace!(%error, %addr, "probe not sent");
-                }
+        sequence = sequence.wrapping_add(1);
+        for (peer, addr) in peers.probe() {
+            if let Err(error) = echo.send(peer, addr, sequence) {
+                tracing::trace!(%error, %addr, "probe not sent");
             }
         }
         let until = Instant::now() + PERIOD;
         // Answers that came while this thread was not scheduled are read before anybody is judged.
-        while let Some((peer, from)) = sockets.hear(until) {
+        while let Some((peer, from)) = echo.hear(until) {
             peers.answered(peer, from);
         }
     }
 }
 
-impl Sockets {
-    fn open(own: IpAddr, port: u16) -> io::Result<Self> {
-        let tunnel = UdpSocket::bind(SocketAddr::new(own, 0))?;
+impl Echo {
+    fn open(own: IpAddr) -> io::Result<Self> {
         let (family, protocol) = match own {
             IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp),
             IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6),
         };
-        let answers = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-        let identity = tunnel.local_addr()?.port();
+        let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        bind(
+            socket.as_raw_fd(),
+            &SockaddrStorage::from(SocketAddr::new(own, 0)),
+        )?;
+        // Nodes that share a kernel have the same process ids: the address tells them apart.
+        let identity = std::process::id() as u16;
         Ok(Self {
-            own,
-            port,
+            is_ipv4: own.is_ipv4(),
             identity,
-            tunnel,
-            answers,
+            socket,
         })
     }
 
-    /// Sends one probe as the programs would send a packet of this host's stack to that host's.
-    fn send(&self, node: u32, vni: u32, peer: u32, to: IpAddr, sequence: u16) -> io::Result<()> {
-        let Some(inner) = probe::request(self.own, to, self.identity, peer, sequence) else {
-            return Ok(());
-        };
-        let [_, a, b, c] = vni.to_be_bytes();
-        let mut packet = vec![0x08, 0, 0, 0, a, b, c, 0];
-        packet.extend(task_mac(0));
-        packet.extend(wire_mac(Leg::Host, node));
-        packet.extend(if to.is_ipv4() {
-            [0x08, 0x00]
-        } else {
-            [0x86, 0xdd]
-        });
-        packet.extend(inner);
-        self.tunnel
-            .send_to(&packet, SocketAddr::new(to, self.port))
-            .map(drop)
+    fn send(&self, peer: u32, to: IpAddr, sequence: u16) -> io::Result<()> {
+        let message = probe::request(self.is_ipv4, self.identity, peer, sequence);
+        let to = SockaddrStorage::from(SocketAddr::new(to, 0));
+        sendto(
+            self.socket.as_raw_fd(),
+            &message,
+            &to,
+            MsgFlags::MSG_DONTWAIT,
+        )?;
+        Ok(())
     }
 
     /// The next answer until then: who, and from where.
@@ -162,12 +148,12 @@ impl Sockets {
             let left = until.saturating_duration_since(Instant::now());
             let wait = left.max(Duration::from_millis(1)).as_micros() as i64;
             setsockopt(
-                &self.answers,
+                &self.socket,
                 sockopt::ReceiveTimeout,
                 &TimeVal::microseconds(wait),
             )
             .ok()?;
-            match recvfrom::<SockaddrStorage>(self.answers.as_raw_fd(), &mut bytes) {
+            match recvfrom::<SockaddrStorage>(self.socket.as_raw_fd(), &mut bytes) {
                 Ok((count, from)) => {
                     if let Some(heard) = self.understand(&bytes[..count], from.as_ref()) {
                         return Some(heard);

@@ -61,6 +61,10 @@ pub(crate) fn ingress() -> NetworkId {
     NetworkId::numbered(1)
 }
 
+fn port_of(host: &str) -> String {
+    format!("p{}", host.rsplit_once('-').map_or(host, |(_, end)| end))
+}
+
 impl Lan {
     /// A switch, `hosts` hosts and a client, with nothing of ours on them.
     pub(crate) fn new(hosts: u32) -> Result<Self> {
@@ -131,10 +135,10 @@ impl Lan {
     }
 
     fn plug(&self, switch: &str, host: &str, v4: &str, v6: &str) -> Result<()> {
-        let port = host.rsplit_once('-').map_or(host, |(_, end)| end);
+        let port = port_of(host);
         run(&format!(
-            "ip -n {switch} link add p{port} mtu 1500 type veth peer name eth0 netns {host} && \
-             ip -n {switch} link set p{port} master br0 up && \
+            "ip -n {switch} link add {port} mtu 1500 type veth peer name eth0 netns {host} && \
+             ip -n {switch} link set {port} master br0 up && \
              ip -n {host} addr add {v4} dev eth0 && ip -n {host} addr add {v6} dev eth0 nodad && \
              ip -n {host} link set eth0 up"
         ))
@@ -143,6 +147,11 @@ impl Lan {
 
     pub(crate) fn namespace(&self, name: &str) -> String {
         format!("{}{name}", self.tag)
+    }
+
+    /// The switch's side of a host's cable.
+    pub(crate) fn switch_port(&self, name: &str) -> String {
+        port_of(&self.namespace(name))
     }
 
     pub(crate) fn netns_path(&self, name: &str) -> PathBuf {
