@@ -11,6 +11,7 @@ use weft_proto::{ControlApi, ControlReply, ControlRequest};
 use crate::{
     body::collect,
     engine::Engine,
+    history::History,
     node::NodeControl,
     query::Query,
     reply::{ApiError, Body, Reply},
@@ -22,6 +23,7 @@ use crate::{
 pub(crate) struct Door {
     pub(crate) engine: Engine,
     pub(crate) node: Arc<dyn NodeControl>,
+    pub(crate) history: Arc<History>,
     stop: watch::Receiver<()>,
 }
 
@@ -50,12 +52,19 @@ impl Asked {
 }
 
 impl Door {
+    /// A door; needs a runtime, for it follows the swarm's changes from now on.
     pub(crate) fn new(
         engine: Engine,
         node: Arc<dyn NodeControl>,
         stop: watch::Receiver<()>,
     ) -> Self {
-        Self { engine, node, stop }
+        let history = History::start(Arc::clone(&node), stop.clone());
+        Self {
+            engine,
+            node,
+            history,
+            stop,
+        }
     }
 
     /// Closed when the door closes.

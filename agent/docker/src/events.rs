@@ -1,6 +1,6 @@
 //! `/events`: the engine's, and the swarm's among them.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream;
@@ -20,6 +20,7 @@ use crate::{
     door::{Asked, Door},
     engine::{Connection, next_bytes},
     filter::Filters,
+    logs::moment,
     reply::{Body, Reply, whole},
 };
 
@@ -48,16 +49,18 @@ struct Actor {
 impl Door {
     pub(crate) async fn events(&self, asked: Asked) -> Reply {
         let filters = Filters::read(asked.query.get("filters"))?;
-        let swarm = match self.node.control().await {
-            Ok(manager) => Some(manager.watch().await),
-            Err(_) => None,
-        };
+        let since = moment("since", asked.query.get("since"))?;
+        let until = moment("until", asked.query.get("until"))?;
+        if self.node.control().await.is_ok() {
+            self.history.ready().await;
+        }
+        let (past, swarm) = self.history.subscribe(since, until);
         let request = http::Request::from_parts(asked.parts, whole(Bytes::new()));
         let (response, connection) = self.engine.send(request).await?;
         if response.status() != StatusCode::OK {
             return Ok(response.map(|body| connection.tie(body)));
         }
-        Ok(response.map(|engine| merged(engine, connection, swarm, filters)))
+        Ok(response.map(|engine| merged(engine, connection, past, swarm, filters)))
     }
 }
 
@@ -65,7 +68,8 @@ impl Door {
 fn merged(
     engine: Incoming,
     connection: Connection,
-    swarm: Option<Receiver<Arc<Event>>>,
+    past: VecDeque<Arc<Event>>,
+    swarm: Receiver<Arc<Event>>,
     filters: Filters,
 ) -> Body {
     struct State {
@@ -73,6 +77,7 @@ fn merged(
         /// Bytes of an object that is not whole yet.
         rest: BytesMut,
         _connection: Connection,
+        past: VecDeque<Arc<Event>>,
         swarm: Option<Receiver<Arc<Event>>>,
         filters: Filters,
     }
@@ -80,10 +85,16 @@ fn merged(
         engine,
         rest: BytesMut::new(),
         _connection: connection,
-        swarm,
+        past,
+        swarm: Some(swarm),
         filters,
     };
     let frames = stream::unfold(state, |mut state| async move {
+        while let Some(event) = state.past.pop_front() {
+            if let Some(text) = text(&event, &state.filters) {
+                return Some((text, state));
+            }
+        }
         loop {
             let next_swarm = async {
                 match &mut state.swarm {
@@ -121,6 +132,11 @@ fn merged(
     StreamBody::new(frames)
         .map_err(|never| match never {})
         .boxed_unsync()
+}
+
+/// Whether clients are told of `event` at all.
+pub(crate) fn is_told(event: &Event) -> bool {
+    view(event).is_some()
 }
 
 fn text(event: &Event, filters: &Filters) -> Option<Bytes> {

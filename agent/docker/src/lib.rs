@@ -21,6 +21,7 @@ mod engine;
 mod events;
 mod filter;
 mod go_json;
+mod history;
 mod info;
 mod logs;
 mod names;

@@ -19,15 +19,19 @@ struct Stream {
 
 impl Stream {
     async fn open(bed: &Bed, query: &str) -> Self {
+        let mut stream = Self::raw(bed, query).await;
+        assert_eq!(stream.next().await["Type"], "container");
+        stream
+    }
+
+    async fn raw(bed: &Bed, query: &str) -> Self {
         let path = format!("/v1.41/events?{query}");
         let request = Request::get(path).body(Empty::<Bytes>::new()).unwrap();
         let body = bed.send(request).await.into_body();
-        let mut stream = Self {
+        Self {
             body,
             rest: String::new(),
-        };
-        assert_eq!(stream.next().await["Type"], "container");
-        stream
+        }
     }
 
     async fn next(&mut self) -> Value {
@@ -118,4 +122,26 @@ async fn filters_hold_for_both() {
         bed.node.cluster.tell(None, Some(object));
     }
     assert_eq!(stream.next().await["Actor"]["ID"], node_id(2).to_string());
+}
+
+#[tokio::test]
+async fn the_past_is_told_to_who_asks_for_it() {
+    let bed = Bed::new(FakeNode::manager()).await;
+    let mut live = Stream::open(&bed, "").await;
+    let nodes = bed.node.cluster.state().nodes.clone();
+    let object = Object::Node(Box::new(nodes[1].clone()));
+    bed.node.cluster.tell(None, Some(object));
+    assert_eq!(live.next().await["Type"], "node");
+
+    let mut late = Stream::raw(&bed, "since=1").await;
+    let event = late.next().await;
+    assert_eq!(event["Actor"]["ID"], node_id(2).to_string());
+    assert_eq!(late.next().await["Type"], "container");
+    // Told once, and what follows comes too.
+    let object = Object::Node(Box::new(nodes[2].clone()));
+    bed.node.cluster.tell(None, Some(object));
+    assert_eq!(late.next().await["Actor"]["ID"], node_id(3).to_string());
+
+    let mut none = Stream::raw(&bed, "since=4000000000").await;
+    assert_eq!(none.next().await["Type"], "container");
 }
