@@ -4,14 +4,16 @@
 //! by others, whose answers come back as [`Input`]s. Each turn takes the inputs at hand, then
 //! settles: journal first, then sandboxes, then reports.
 
+mod clock;
 mod deed;
+mod glance;
 mod hear;
 mod link;
 mod log;
 mod tell;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -25,11 +27,13 @@ use tokio::{
 };
 use weft_proto::{WIRE_VERSION, dispatcher::NodeMessage};
 use weft_types::{
-    NodeId, TaskId, Timestamp,
+    NodeId, TaskId,
     netstate::{NetState, WireGuardPeer},
-    node::{Node, NodeDescription, Role},
+    node::{Node, NodeDescription},
 };
 
+use self::clock::Clock;
+pub use self::glance::{Glance, Notice};
 use self::link::LinkEvent;
 pub use self::link::{Dial, Grpc};
 use crate::{
@@ -72,36 +76,6 @@ pub struct AgentConfig {
     pub wiring: Arc<dyn Wiring>,
     /// Reaches managers.
     pub dial: Arc<dyn Dial>,
-}
-
-/// Something that the owner of the agent must act on.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Notice {
-    /// The node's role should be this: get a certificate for it.
-    Role(Role),
-    /// The root certificate in force, PEM.
-    TrustRoot(String),
-    /// The node was removed from the cluster; its tasks are being stopped.
-    Removed,
-}
-
-/// What others may see of a running agent.
-#[derive(Debug, Clone, Default)]
-pub struct Glance {
-    /// Whether a manager has welcomed this node and the connection stands.
-    pub is_connected: bool,
-    /// Managers known.
-    pub managers: Vec<(Option<NodeId>, SocketAddr)>,
-    /// The node's own object as last told.
-    pub node: Option<Arc<Node>>,
-    /// The network as last told.
-    pub net: Arc<NetState>,
-    /// Revision that the kernel holds.
-    pub applied_revision: u64,
-    /// Containers by task.
-    pub containers: BTreeMap<TaskId, String>,
-    /// Whether no container of a task is left.
-    pub is_empty: bool,
 }
 
 /// A running agent. Dropping it stops the loop and leaves containers and network as they are.
@@ -188,7 +162,7 @@ struct Runtime {
     deeds_begun: u64,
     /// To the manager at hand.
     outbox: Option<mpsc::Sender<NodeMessage>>,
-    link: Option<Helper>,
+    link: Option<Companion>,
     heartbeat: Option<(Duration, Instant)>,
     drain_at: Option<Instant>,
     /// The network changed and is written to the journal then.
@@ -207,7 +181,7 @@ struct Runtime {
     knows_all: bool,
     leaving: Option<Leaving>,
     /// Long-lived work beside the loop; ends with it.
-    helpers: Vec<Helper>,
+    companions: Vec<Companion>,
 }
 
 /// A node on its way out.
@@ -219,42 +193,17 @@ struct Leaving {
 }
 
 /// A spawned task that ends when this is dropped.
-struct Helper(AbortHandle);
+struct Companion(AbortHandle);
 
-impl Helper {
+impl Companion {
     fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
         Self(tokio::spawn(work).abort_handle())
     }
 }
 
-impl Drop for Helper {
+impl Drop for Companion {
     fn drop(&mut self) {
         self.0.abort();
-    }
-}
-
-/// Wall time that never jumps: read once, then carried on by the monotonic clock.
-struct Clock {
-    wall: Timestamp,
-    base: Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let nanos = since_epoch.unwrap_or_default().as_nanos();
-        Self {
-            wall: Timestamp(i64::try_from(nanos).unwrap_or(i64::MAX)),
-            base: Instant::now(),
-        }
-    }
-
-    fn now(&self) -> Timestamp {
-        self.wall.after(self.base.elapsed())
-    }
-
-    fn instant(&self, at: Timestamp) -> Instant {
-        self.base + at.since(self.wall)
     }
 }
 
@@ -309,7 +258,7 @@ impl Runtime {
             logs: HashMap::new(),
             knows_all: false,
             leaving: None,
-            helpers: Vec::new(),
+            companions: Vec::new(),
             config,
             journal,
         }
@@ -319,7 +268,7 @@ impl Runtime {
         let adopted = self
             .worker
             .adopt(self.journal.load_tasks(), self.clock.now());
-        self.helpers = self.helpers();
+        self.companions = self.companions();
         self.carry_out(adopted);
         self.settle();
         loop {
@@ -341,17 +290,17 @@ impl Runtime {
     }
 
     /// Work beside the loop, for as long as it runs.
-    fn helpers(&self) -> Vec<Helper> {
+    fn companions(&self) -> Vec<Companion> {
         let (executor, wiring) = (&self.config.executor, &self.config.wiring);
         vec![
-            Helper::spawn(hear::engine(Arc::clone(executor), self.inputs.clone())),
-            Helper::spawn(tell::describe(Arc::clone(executor), self.inputs.clone())),
-            Helper::spawn(hear::keep_network(
+            Companion::spawn(hear::engine(Arc::clone(executor), self.inputs.clone())),
+            Companion::spawn(tell::describe(Arc::clone(executor), self.inputs.clone())),
+            Companion::spawn(hear::keep_network(
                 Arc::clone(wiring),
                 self.net.subscribe(),
                 self.inputs.clone(),
             )),
-            Helper::spawn(hear::keep_sandboxes(
+            Companion::spawn(hear::keep_sandboxes(
                 Arc::clone(wiring),
                 self.sandboxes_wished.subscribe(),
             )),

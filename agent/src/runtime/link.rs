@@ -15,7 +15,7 @@ use weft_proto::{
 };
 use weft_types::netstate::NetDelta;
 
-use super::{Helper, Input, Notice, Runtime};
+use super::{Companion, Input, Notice, Runtime};
 use crate::{executor::Change, worker::Assignment};
 
 /// How long a manager may take to welcome a node.
@@ -113,7 +113,7 @@ impl Runtime {
         self.outbox = Some(outbox);
         let dial = Arc::clone(&self.config.dial);
         let inputs = self.inputs.clone();
-        self.link = Some(Helper::spawn(async move {
+        self.link = Some(Companion::spawn(async move {
             sleep(next.pause).await;
             let reason = follow(&*dial, next.addr, from_node, &inputs).await;
             // The loop has ended: nobody wants to know.

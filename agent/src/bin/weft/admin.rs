@@ -19,6 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use weft_docker::NodeControl;
+use weft_proto::{ControlReply, ControlRequest};
 
 use crate::membership::{Handle, Membership};
 
@@ -86,10 +87,15 @@ async fn answer(stream: UnixStream, membership: Arc<Membership>) -> io::Result<(
     let mut question = String::new();
     let mut reader = BufReader::new(reader.take(QUESTION_BYTES));
     timeout(PATIENCE, reader.read_line(&mut question)).await??;
-    let said = match question.trim() {
-        "status" => status(&membership).await,
-        "drops" => drops(&membership).await,
-        other => format!("weft does not know the question {other:?}\n"),
+    let words: Vec<&str> = question.split_whitespace().collect();
+    let said = match words.as_slice() {
+        ["status"] => status(&membership).await,
+        ["drops"] => drops(&membership).await,
+        ["rebalance", verb @ ("plan" | "apply"), budget] => {
+            let budget = budget.parse().unwrap_or(0);
+            rebalance(&membership, budget, *verb == "apply").await
+        }
+        other => format!("weft does not know the question {:?}\n", other.join(" ")),
     };
     writer.write_all(said.as_bytes()).await
 }
@@ -150,6 +156,38 @@ async fn drops(membership: &Arc<Membership>) -> String {
         Ok(drops) => table(drops),
         Err(error) => format!("cannot read the drop counters: {error}\n"),
     }
+}
+
+async fn rebalance(membership: &Arc<Membership>, budget: usize, apply: bool) -> String {
+    let manager = match Handle(Arc::clone(membership)).control().await {
+        Ok(manager) => manager,
+        Err(error) => return format!("only a manager can say what would move: {error}\n"),
+    };
+    let names = manager.call(ControlRequest::ListNodes).await;
+    let moves = manager.call(ControlRequest::Rebalance { budget, apply });
+    let (nodes, moves) = match (names, moves.await) {
+        (Ok(ControlReply::Nodes(nodes)), Ok(ControlReply::Moves(moves))) => (nodes, moves),
+        (Err(error), _) | (_, Err(error)) => return format!("cannot plan moves: {error}\n"),
+        _ => return "the managers answered something else\n".to_owned(),
+    };
+    if moves.is_empty() {
+        return "nothing would move: services are spread as evenly as they can be\n".to_owned();
+    }
+    let hostname = |id: weft_types::NodeId| {
+        let node = nodes.iter().find(|node| node.id == id);
+        node.map_or_else(|| id.to_string(), |node| node.description.hostname.clone())
+    };
+    let mut text = format!("{:<32} {:<20} TO\n", "TASK", "FROM");
+    for step in &moves {
+        let (from, to) = (hostname(step.from), hostname(step.to));
+        let _infallible = writeln!(text, "{:<32} {from:<20} {to}", step.name);
+    }
+    text.push_str(if apply {
+        "moving: each task stops when its replacement runs\n"
+    } else {
+        "nothing was moved: --apply does it\n"
+    });
+    text
 }
 
 fn table(drops: Vec<weft_dataplane::DropCount>) -> String {

@@ -4,6 +4,7 @@ mod admin;
 mod interface;
 mod membership;
 mod place;
+mod reach;
 mod role;
 mod seat;
 
@@ -40,8 +41,26 @@ enum Verb {
     Status(AdminFlags),
     /// Show which packets were dropped here, and why.
     Drops(AdminFlags),
+    /// Show which tasks would move for services to be spread evenly again; move them if told to.
+    Rebalance(RebalanceFlags),
     /// Say which weft this is.
     Version,
+}
+
+/// How much is to move.
+#[derive(Debug, Args)]
+struct RebalanceFlags {
+    #[command(flatten)]
+    admin: AdminFlags,
+    /// Move them, each one started in its new place before it is stopped in the old.
+    #[arg(long, conflicts_with = "plan")]
+    apply: bool,
+    /// Only show them, as without any flag.
+    #[arg(long)]
+    plan: bool,
+    /// So many moves at most.
+    #[arg(long, value_name = "MOVES", default_value_t = 10)]
+    budget: usize,
 }
 
 /// Places that one node's agent needs.
@@ -104,6 +123,11 @@ fn main() -> ExitCode {
         }
         Verb::Status(flags) => in_runtime(admin::ask(flags.state_dir, "status")),
         Verb::Drops(flags) => in_runtime(admin::ask(flags.state_dir, "drops")),
+        Verb::Rebalance(flags) => {
+            let verb = if flags.apply { "apply" } else { "plan" };
+            let question = format!("rebalance {verb} {}", flags.budget);
+            in_runtime(admin::ask(flags.admin.state_dir, &question))
+        }
         Verb::Agent(flags) => in_runtime(run(flags)),
         Verb::Reset(flags) => in_runtime(reset(flags)),
     };
