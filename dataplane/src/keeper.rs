@@ -3,6 +3,7 @@
 //! Lives on a thread of its own, because that thread may stand in another namespace and because
 //! every call here may block.
 
+mod nodes;
 mod sandboxes;
 #[cfg(test)]
 mod tests;
@@ -338,48 +339,6 @@ impl<K: Kernel> Keeper<K> {
         self.follow_nodes(&desired);
         self.desired = Some(desired);
         self.reconcile(true)
-    }
-
-    /// Probes the nodes that managers believe alive.
-    fn follow_nodes(&mut self, desired: &Desired) {
-        let own = self.config.data_path_addr;
-        let others = desired
-            .nodes
-            .iter()
-            .filter(|(index, node)| **index != desired.node && !node.dead);
-        let wanted: BTreeMap<u32, IpAddr> =
-            others.map(|(index, node)| (*index, node.addr)).collect();
-        // Probes travel in clear on the ingress network; encrypted, it would refuse them.
-        let wanted = if desired.ciphered.contains(&desired.mesh) {
-            BTreeMap::new()
-        } else {
-            wanted
-        };
-        if self.prober.is_none() && !wanted.is_empty() {
-            let started = self.kernel.start_prober(own);
-            self.prober = started.unwrap_or_else(|error| {
-                tracing::warn!(%error, "other nodes are not probed: managers alone say who is dead");
-                None
-            });
-        }
-        if let Some(prober) = &self.prober {
-            prober.follow(wanted);
-        }
-    }
-
-    /// Follows the answers to probes. Cheap: called many times a second.
-    pub(crate) fn heed_probes(&mut self) {
-        let Some(dead) = self.prober.as_ref().map(Prober::dead) else {
-            return;
-        };
-        if dead == self.dead {
-            return;
-        }
-        tracing::warn!(?dead, before = ?self.dead, "nodes that do not answer");
-        self.dead = dead;
-        if let Err(error) = self.reconcile(false) {
-            tracing::warn!(%error, "cannot take dead nodes out of all rings; tried again soon");
-        }
     }
 
     /// Looks whether links or addresses changed, and follows; from time to time reads everything back.

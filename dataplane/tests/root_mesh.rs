@@ -9,7 +9,7 @@ use lan::{CLIENT4, CLIENT6, Lan, host4, host6, ingress};
 use weft_types::service::Protocol;
 
 fn both(index: u32, port: u16) -> [(SocketAddr, IpAddr); 2] {
-    let client6: Ipv6Addr = CLIENT6.parse().unwrap();
+    let client6: Ipv6Addr = CLIENT6.parse().expect("a test's address");
     [
         ((host4(index), port).into(), CLIENT4.into()),
         ((host6(index), port).into(), client6.into()),

@@ -17,7 +17,7 @@ fn blue() -> NetworkId {
 }
 
 fn at(addr: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(addr.parse().unwrap(), port)
+    SocketAddr::new(addr.parse().expect("a test's address"), port)
 }
 
 /// Two networks; t1 and t2 on red on two hosts, t3 on both on the second host, t4 on blue.
@@ -31,7 +31,7 @@ async fn two_networks() -> Result<Lan> {
     lan.state
         .services
         .get_mut(&red_service)
-        .unwrap()
+        .expect("it was just added")
         .vips
         .extend(vips);
     lan.add_task(1, None, 1, &[(red(), &["10.0.1.11/24", "fd00:2::11/64"])])

@@ -1,0 +1,53 @@
+//! Other nodes: probed, and taken out of the rings when they do not answer.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::Keeper;
+use crate::{
+    Desired,
+    kernel::{door::Kernel, prober::Prober},
+};
+
+impl<K: Kernel> Keeper<K> {
+    /// Probes the nodes that managers believe alive.
+    pub(super) fn follow_nodes(&mut self, desired: &Desired) {
+        let own = self.config.data_path_addr;
+        let others = desired
+            .nodes
+            .iter()
+            .filter(|(index, node)| **index != desired.node && !node.dead);
+        let wanted: BTreeMap<u32, IpAddr> =
+            others.map(|(index, node)| (*index, node.addr)).collect();
+        // Probes travel in clear on the ingress network; encrypted, it would refuse them.
+        let wanted = if desired.ciphered.contains(&desired.mesh) {
+            BTreeMap::new()
+        } else {
+            wanted
+        };
+        if self.prober.is_none() && !wanted.is_empty() {
+            let started = self.kernel.start_prober(own);
+            self.prober = started.unwrap_or_else(|error| {
+                tracing::warn!(%error, "other nodes are not probed: managers alone say who is dead");
+                None
+            });
+        }
+        if let Some(prober) = &self.prober {
+            prober.follow(wanted);
+        }
+    }
+
+    /// Follows the answers to probes. Cheap: called many times a second.
+    pub(crate) fn heed_probes(&mut self) {
+        let Some(dead) = self.prober.as_ref().map(Prober::dead) else {
+            return;
+        };
+        if dead == self.dead {
+            return;
+        }
+        tracing::warn!(?dead, before = ?self.dead, "nodes that do not answer");
+        self.dead = dead;
+        if let Err(error) = self.reconcile(false) {
+            tracing::warn!(%error, "cannot take dead nodes out of all rings; tried again soon");
+        }
+    }
+}
