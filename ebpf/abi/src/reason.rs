@@ -123,7 +123,6 @@ reasons! {
         RewriteRefused = 92, "kernel refused to change the packet";
         NoConfig = 93, "node not configured yet";
         UnsupportedIcmp = 94, "ICMP message that the service path does not carry";
-        TooManyHops = 95, "re-tunnelled once already, and the backend is gone";
         DeadIngress = 96, "ingress node is dead and nobody took its address over";
         ClearRefused = 97, "network is encrypted and the packet came in clear";
         NoCipher = 98, "network is encrypted and the node has no key";
@@ -189,10 +188,6 @@ pub struct Event {
 pub mod event {
     /// A packet was dropped.
     pub const DROP: u8 = 1;
-    /// A flow began at a backend of this node.
-    pub const FLOW_NEW: u8 = 2;
-    /// A flow was accepted by its task.
-    pub const FLOW_ESTABLISHED: u8 = 3;
 }
 
 const _: () = {
