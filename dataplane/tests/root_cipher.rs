@@ -192,11 +192,16 @@ fn forged(vni: u32) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clear_packets_of_an_encrypted_network_are_refused() -> Result<()> {
     let lan = two_hosts().await?;
-    // From the very host that the task runs on: as true as a forgery can be.
-    lan.within("n1", || {
+    // From the very address of the host that the task runs on: as true as a forgery can be. Another
+    // machine sends it, since a host's own sockets may not write to a tunnel port.
+    lan.within("c", || {
+        lan::run(
+            "sysctl -qw net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.all.arp_ignore=8 && \
+             ip addr add 192.0.2.11/32 dev eth0",
+        )?;
         let socket = UdpSocket::bind((host4(1), 0))?;
         socket.send_to(&forged(SECRET_VNI), (host4(2), 4789))?;
-        Ok(())
+        lan::run("ip addr del 192.0.2.11/32 dev eth0").map(drop)
     })?;
     let host = lan.hosts[&2].clone();
     eventually("the clear packet to be refused and counted", async || {
