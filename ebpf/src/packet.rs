@@ -28,12 +28,12 @@ pub enum Sum {
 /// A packet, from its Ethernet header on.
 ///
 /// Offsets count from there. Every method that changes may fail, and then has changed nothing.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a packet without even an Ethernet header reaches nobody"
+)]
 pub trait Packet {
     /// Length in bytes; of a large segment, of the whole.
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "a packet that does not even have an Ethernet header reaches nobody"
-    )]
     fn len(&self) -> u32;
     /// Interface the program runs on.
     fn ifindex(&self) -> u32;
