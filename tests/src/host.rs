@@ -157,10 +157,19 @@ impl Host {
                     .find_map(|line| line.strip_prefix(&format!("{name}=")))
                     .context("it is not listed")?;
                 let counts = counts.split_whitespace().next().unwrap_or_default();
-                let (running, wished) = counts
+                let (_, wished) = counts
                     .split_once('/')
                     .with_context(|| format!("replicas are `{counts}`"))?;
-                ensure!(running == wished, "{counts} run");
+                // Not the first number: as in Swarm it counts tasks of a lost node, which nobody saw end.
+                let states = self.docker(&format!("service ps --filter desired-state=running --format {{{{.CurrentState}}}} {name}"))?.ok()?;
+                let running = states
+                    .lines()
+                    .filter(|state| state.starts_with("Running"))
+                    .count();
+                ensure!(
+                    running.to_string() == wished && running == states.lines().count(),
+                    "of {wished} wished the states are: {states}"
+                );
                 let update = self.docker(&format!("service inspect --format {{{{if.UpdateStatus}}}}{{{{.UpdateStatus.State}}}}{{{{end}}}} {name}"))?.ok()?;
                 ensure!(
                     !matches!(update.as_str(), "updating" | "rollback_started"),
