@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::sync::{
+    Notify,
     broadcast::{self, error::RecvError},
     watch,
 };
@@ -27,6 +28,8 @@ pub(crate) struct History {
     state: Mutex<State>,
     /// Whether a manager's changes are followed now.
     follows: watch::Sender<bool>,
+    /// Told when there may be a manager now.
+    changed: Notify,
 }
 
 #[derive(Debug)]
@@ -44,6 +47,7 @@ impl History {
                 live: broadcast::channel(1024).0,
             }),
             follows: watch::Sender::new(false),
+            changed: Notify::new(),
         });
         tokio::spawn(Arc::clone(&history).follow(node, stop));
         history
@@ -64,8 +68,9 @@ impl History {
         (past.collect(), state.live.subscribe())
     }
 
-    /// Waits until a manager's changes are followed, a short time at most.
+    /// Looks for a manager now, and waits until its changes are followed, a short time at most.
     pub(crate) async fn ready(&self) {
+        self.changed.notify_one();
         let mut follows = self.follows.subscribe();
         let ready = follows.wait_for(|follows| *follows);
         if tokio::time::timeout(2 * LOOK, ready).await.is_err() {
@@ -84,6 +89,7 @@ impl History {
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
+                () = self.changed.notified() => {}
                 _ = stop.changed() => return,
             }
         }

@@ -49,7 +49,9 @@ impl Door {
         validate::cluster_spec(&request.spec)?;
         request.spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
         let id = self.node.init(request).await;
-        Ok(ok(&id.map_err(ApiError::from_node)?))
+        let id = id.map_err(ApiError::from_node)?;
+        self.history.ready().await;
+        Ok(ok(&id))
     }
 
     pub(crate) async fn join(&self, asked: &Asked) -> Reply {
