@@ -3,7 +3,7 @@
 use ipnetwork::IpNetwork;
 use weft_ipam::Subnet;
 use weft_types::{
-    Labels, NetworkId,
+    NetworkId,
     network::{Driver, IpamConfig, IpamOptions, Network},
 };
 
@@ -87,7 +87,7 @@ fn allocate(view: &View, network: &Network) -> Result<Given, String> {
         taken.extend(configs.iter().filter_map(|config| config.subnet));
     }
     let vni = vni(view, network)?;
-    let mut options = wished.options.clone().unwrap_or_else(Labels::new);
+    let mut options = wished.options.clone().unwrap_or_default();
     options.insert(VNI_OPTION.to_owned(), vni.to_string());
     Ok(Given {
         driver: Driver {

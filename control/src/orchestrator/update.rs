@@ -190,7 +190,7 @@ fn shut_replaced(draft: &mut Draft, service: &Service, updatable: &[Arc<Task>]) 
             && task.status.state < TaskState::Running
             && !is_dirty(draft, service, task)
     };
-    if meant.iter().any(|task| is_arriving(task)) {
+    if meant.iter().any(is_arriving) {
         return;
     }
     let best = meant

@@ -67,9 +67,12 @@ pub(super) enum Filter {
     MaxReplicas,
 }
 
+/// Whether a node passes a filter.
+type Check = fn(&Row, &Needs) -> bool;
+
 /// The first filter that `row` does not pass; `None` when it can take one more task.
 pub(super) fn refuse(row: &Row, needs: &Needs) -> Option<Filter> {
-    let checks: [(Filter, fn(&Row, &Needs) -> bool); 7] = [
+    let checks: [(Filter, Check); 7] = [
         (Filter::Ready, is_ready),
         (Filter::Resource, has_resources),
         (Filter::Plugin, has_plugins),

@@ -364,7 +364,10 @@ pub(super) struct Memory {
     last_address: Vec<(NetworkId, String)>,
 }
 
-fn span(network: NetworkId) -> (Bound<(NetworkId, IpAddr)>, Bound<(NetworkId, IpAddr)>) {
+/// One end of the addresses of a network.
+type End = Bound<(NetworkId, IpAddr)>;
+
+fn span(network: NetworkId) -> (End, End) {
     let lowest = IpAddr::from([0u8; 4]);
     let highest = IpAddr::from([0xffu8; 16]);
     (

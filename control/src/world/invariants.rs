@@ -134,7 +134,7 @@ fn no_task_waits_in_silence(view: &View) {
 
 fn snapshots_say_everything(view: &View) {
     // Costly: now and then.
-    if view.index() % 37 != 0 {
+    if !view.index().is_multiple_of(37) {
         return;
     }
     let bytes = view.snapshot().unwrap();

@@ -355,7 +355,7 @@ fn nothing_rebalances_until_it_is_asked_and_then_within_its_budget() {
         third.count()
     };
     assert_eq!(on_third(&world), 0);
-    let mut rebalance = |world: &mut World, budget, apply| match world
+    let rebalance = |world: &mut World, budget, apply| match world
         .ask(&ControlRequest::Rebalance { budget, apply })
     {
         Ok(weft_proto::ControlReply::Moves(moves)) => moves,
