@@ -24,8 +24,9 @@ use weft_proto::{
 use weft_types::{
     TaskState, Timestamp,
     container::ContainerSpec,
+    network::{IpamConfig, IpamOptions, NetworkSpec},
     secret::{Base64, ConfigSpec},
-    service::{Replicated, ServiceSpec},
+    service::{NetworkAttachmentConfig, Replicated, ServiceSpec},
     task::TaskStatus,
 };
 
@@ -49,12 +50,22 @@ async fn write_many(manager: &Arc<Manager>, what: &str) -> f64 {
     WRITES as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// An agent that runs whatever it is given, in no time at all.
-async fn obedient(at: SocketAddr, credentials: Credentials, hostname: String) {
-    let mut agent = Agent::open(at, &credentials, &hostname).await;
+/// An agent that runs whatever it is given, in no time at all; it finds the leader by trying.
+async fn obedient(managers: Vec<SocketAddr>, credentials: Credentials, hostname: String) {
+    for at in managers.iter().cycle() {
+        session(*at, &credentials, &hostname).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn session(at: SocketAddr, credentials: &Credentials, hostname: &str) {
+    if tokio::net::TcpStream::connect(at).await.is_err() {
+        return;
+    }
+    let mut agent = Agent::open(at, credentials, hostname).await;
     agent.keep_alive();
     let mut sequence = 0;
-    while let Some(message) = agent.next().await {
+    while let Ok(Some(message)) = agent.hear.message().await {
         match message {
             ManagerMessage::NetState(delta) => {
                 let applied = NodeMessage::Applied {
@@ -185,7 +196,8 @@ async fn main() {
 
     for (host, name) in hosts.iter().zip(["n1", "n2", "n3"]) {
         let credentials = host.credentials();
-        tokio::spawn(obedient(hosts[0].addr, credentials, name.to_owned()));
+        let managers = hosts.iter().map(|host| host.addr).collect();
+        tokio::spawn(obedient(managers, credentials, name.to_owned()));
     }
     eventually("three ready nodes", || async {
         let nodes = nodes(&first).await;
@@ -201,9 +213,7 @@ async fn main() {
         spec: Box::new(service("web", 1)),
         registry_auth: String::new(),
     };
-    let Ok(ControlReply::Created(id)) = first.call(create).await else {
-        panic!("not created");
-    };
+    first.call(create).await.expect("created");
     running(&first, 1).await;
     let index = tasks(&first).await[0].meta.version.index;
     loop {
@@ -219,6 +229,42 @@ async fn main() {
         "1 replica running, its endpoint held by 3 scripted nodes",
     );
 
+    // A network that holds them all.
+    let mut spec = NetworkSpec {
+        name: "wide".to_owned(),
+        ipam_options: Some(IpamOptions {
+            configs: vec![IpamConfig {
+                subnet: "10.64.0.0/16".parse().ok(),
+                ..IpamConfig::default()
+            }],
+            ..IpamOptions::default()
+        }),
+        ..NetworkSpec::default()
+    };
+    spec.driver_configuration.name = "overlay".to_owned();
+    let Ok(ControlReply::Created(network)) = first
+        .call(ControlRequest::CreateNetwork(Box::new(spec)))
+        .await
+    else {
+        panic!("no network");
+    };
+    let many = |replicas| {
+        let mut spec = service("many", replicas);
+        spec.endpoint_spec = None;
+        spec.task_template.networks = Some(vec![NetworkAttachmentConfig {
+            target: network.clone(),
+            ..NetworkAttachmentConfig::default()
+        }]);
+        Box::new(spec)
+    };
+    let create = ControlRequest::CreateService {
+        spec: many(1),
+        registry_auth: String::new(),
+    };
+    let Ok(ControlReply::Created(id)) = first.call(create).await else {
+        panic!("not created");
+    };
+    running(&first, 2).await;
     for wanted in [500u64, 2_000] {
         let Ok(ControlReply::Services(services)) =
             first.call(ControlRequest::GetService(id.clone())).await
@@ -228,7 +274,7 @@ async fn main() {
         let request = ControlRequest::UpdateService {
             service: id.clone(),
             version: services[0].meta.version.index,
-            spec: Box::new(service("web", wanted)),
+            spec: many(wanted),
             registry_auth: None,
             rollback: false,
         };
