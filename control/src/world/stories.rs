@@ -1,5 +1,7 @@
 //! Stories of one service or two.
 
+// tidy: long because each story is short and all are told of the same little world.
+
 use weft_types::{
     NodeId, TaskState,
     network::{IpamConfig, IpamOptions, NetworkSpec},
