@@ -500,6 +500,7 @@ impl Runtime {
             })),
             data_path_addr: self.config.data_path_addr,
             addresses: self.addresses.clone(),
+            wireguard: self.config.wireguard,
             applied_revision: self.applied,
             wire_version: WIRE_VERSION,
         }

@@ -107,9 +107,6 @@ impl Runtime {
         let (outbox, from_node) = mpsc::channel(OUTBOX);
         // The first message of every session; the channel is new and has room.
         let _sent = outbox.try_send(self.hello());
-        if let Some(peer) = self.config.wireguard {
-            let _sent = outbox.try_send(NodeMessage::WireGuard(peer));
-        }
         self.outbox = Some(outbox);
         let dial = Arc::clone(&self.config.dial);
         let inputs = self.inputs.clone();

@@ -22,6 +22,9 @@ pub enum NodeMessage {
         data_path_addr: Option<std::net::IpAddr>,
         /// All global addresses of its interfaces, both families.
         addresses: std::collections::BTreeSet<std::net::IpAddr>,
+        /// Its key and port for networks that are encrypted.
+        #[serde(default)]
+        wireguard: Option<weft_types::netstate::WireGuardPeer>,
         /// Network revision that its kernel holds; 0 is none.
         applied_revision: u64,
         /// Version of this wire, see [`crate::WIRE_VERSION`].
@@ -33,7 +36,7 @@ pub enum NodeMessage {
     Description(Box<NodeDescription>),
     /// The addresses of its interfaces have changed; all of them.
     Addresses(std::collections::BTreeSet<std::net::IpAddr>),
-    /// Its key and port for networks that are encrypted. Sent after each Hello, and when they change.
+    /// Its key and port for networks that are encrypted have changed.
     WireGuard(weft_types::netstate::WireGuardPeer),
     /// Where tasks were seen. Sent again until acknowledged by [`ManagerMessage::StatusStored`].
     Status {

@@ -44,6 +44,8 @@ pub struct Registration {
     pub data_path_addr: Option<IpAddr>,
     /// All addresses of its interfaces.
     pub addresses: BTreeSet<IpAddr>,
+    /// How it is reached for networks that are encrypted.
+    pub wireguard: Option<WireGuardPeer>,
 }
 
 /// A node's session began: it is ready.
@@ -58,6 +60,7 @@ pub fn register(
     draft.edit_node(node, |node| {
         node.description = registration.description.clone();
         node.addresses.clone_from(&registration.addresses);
+        node.wireguard = registration.wireguard;
         node.data_path_addr = Some(registration.data_path_addr.unwrap_or(registration.remote));
         node.status.state = NodeState::Ready;
         node.status.message.clear();

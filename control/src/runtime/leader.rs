@@ -165,8 +165,13 @@ impl Manager {
     /// Marks nodes down that have been silent for too long, and those that have left. In a new
     /// term, nodes that have not come yet get twice the time.
     async fn notice_silence(&self, begun: Instant) {
-        let view = self.replica.view();
         let sounds = self.sessions.sounds();
+        let view = self.replica.view();
+        let state = |node: &NodeId| view.node(*node).map(|node| node.status.state);
+        // Its session is older than this term's word that nobody is known: it says hello again.
+        for node in sounds.keys().filter(|node| state(node) == Some(NodeState::Unknown)) {
+            self.sessions.drop_node(*node);
+        }
         let all_should_be_here = begun.elapsed() > 2 * GRACE * self.period();
         let lost = lost(&view, &sounds, all_should_be_here);
         for (node, why) in lost {

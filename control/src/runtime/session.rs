@@ -192,6 +192,7 @@ impl Manager {
             description,
             data_path_addr,
             addresses,
+            wireguard,
             wire_version,
             ..
         }))) = hello
@@ -207,6 +208,7 @@ impl Manager {
             remote: from.ip().to_canonical(),
             data_path_addr,
             addresses,
+            wireguard,
         };
         let registered = self
             .propose(|view, now, _| {

@@ -190,6 +190,7 @@ impl Agent {
             description: Box::new(description(hostname)),
             data_path_addr: None,
             addresses: [at.ip()].into_iter().collect(),
+            wireguard: None,
             applied_revision: 0,
             wire_version: WIRE_VERSION,
         })
