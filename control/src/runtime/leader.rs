@@ -169,7 +169,10 @@ impl Manager {
         let view = self.replica.view();
         let state = |node: &NodeId| view.node(*node).map(|node| node.status.state);
         // Its session is older than this term's word that nobody is known: it says hello again.
-        for node in sounds.keys().filter(|node| state(node) == Some(NodeState::Unknown)) {
+        for node in sounds
+            .keys()
+            .filter(|node| state(node) == Some(NodeState::Unknown))
+        {
             self.sessions.drop_node(*node);
         }
         let all_should_be_here = begun.elapsed() > 2 * GRACE * self.period();
