@@ -285,6 +285,18 @@ pub fn cluster_spec(spec: &ClusterSpec) -> Result<(), Refusal> {
     if spec.raft.election_tick < 0 || spec.raft.heartbeat_tick < 0 {
         return Err(Refusal::invalid("raft ticks cannot be negative"));
     }
+    // Zero is "not said". What we would not follow is refused, never kept as if it counted.
+    let chosen = |ticks: i64, default: i64| ticks != 0 && ticks != default;
+    if chosen(spec.raft.election_tick, 10) || chosen(spec.raft.heartbeat_tick, 1) {
+        return Err(Refusal::unimplemented(
+            "raft ticks other than 10 (election) and 1 (heartbeat) are not supported",
+        ));
+    }
+    if spec.raft.keep_old_snapshots.unwrap_or(0) != 0 {
+        return Err(Refusal::unimplemented(
+            "keeping old raft snapshots is not supported",
+        ));
+    }
     Ok(())
 }
 

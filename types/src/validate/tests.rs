@@ -215,3 +215,27 @@ proptest! {
         prop_assert_eq!(super::name(&name), Ok(()));
     }
 }
+
+#[test]
+fn raft_settings_that_we_would_not_follow_are_refused() {
+    let spec =
+        |raft: &str| cluster_spec(&serde_json::from_str(&format!(r#"{{"Raft":{raft}}}"#)).unwrap());
+    for followed in [
+        "{}",
+        r#"{"ElectionTick":0,"HeartbeatTick":0}"#,
+        r#"{"ElectionTick":10,"HeartbeatTick":1,"KeepOldSnapshots":0,"SnapshotInterval":5000}"#,
+    ] {
+        assert_eq!(spec(followed), Ok(()), "{followed}");
+    }
+    for not in [
+        r#"{"ElectionTick":3}"#,
+        r#"{"HeartbeatTick":2}"#,
+        r#"{"KeepOldSnapshots":1}"#,
+    ] {
+        assert_eq!(
+            spec(not).unwrap_err().kind,
+            RefusalKind::Unimplemented,
+            "{not}"
+        );
+    }
+}
