@@ -221,3 +221,61 @@ fn a_task_reaches_the_world_outside() {
         Ok(())
     });
 }
+
+#[test]
+fn an_encrypted_network_shows_nothing_but_wireguard_on_the_wire() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let n1 = bed.hosts()[0];
+        n1.docker("network create --driver overlay --opt encrypted hush")?
+            .ok()?;
+        n1.create("web", "--network hush --replicas 3 weft/whoami")?;
+        n1.create(
+            "probe",
+            "--network hush --mode global --stop-signal SIGKILL weft/tools sleep 100000",
+        )?;
+        let wire = std::thread::spawn(|| {
+            let words = [
+                "8",
+                "nsenter",
+                "--net=/run/netns/weft-switch",
+                "tcpdump",
+                "-lnni",
+                "any",
+                "udp port 4789 or udp port 51871",
+            ];
+            weft_tests::command("timeout", words, &[], b"")
+        });
+        eventually(
+            PATIENCE,
+            "every host's task to be served by all three",
+            || {
+                for host in bed.hosts() {
+                    let mut served = BTreeSet::new();
+                    for _ in 0..20 {
+                        let body = host
+                            .exec("probe", &["curl", "-sm", "3", "http://web/"])?
+                            .ok()?;
+                        served.insert(weft_tests::client::read(&body)?.hostname);
+                    }
+                    ensure!(
+                        served.len() == 3,
+                        "{} was served by {served:?}",
+                        host.name()
+                    );
+                }
+                Ok(())
+            },
+        )?;
+        let wire = wire
+            .join()
+            .map_err(|_| anyhow::anyhow!("the capture panicked"))??;
+        let seen = |port: &str| wire.out.lines().filter(|line| line.contains(port)).count();
+        ensure!(seen(".51871") > 0, "no WireGuard on the wire: {}", wire.out);
+        ensure!(
+            seen(".4789") == 0,
+            "clear packets on the wire: {}",
+            wire.out
+        );
+        Ok(())
+    });
+}
