@@ -1,10 +1,11 @@
 //! Rings: which backend a slot of a service names. The same on every node from the same state.
 //!
-//! Filled in rounds as Maglev does, with one change: a backend whose next slot is taken waits for the
-//! next round instead of looking further. Maglev's search makes every later choice depend on every
-//! earlier one, so that with hundreds of backends a removal moves several times its share; waiting
-//! keeps that close to the share itself. A cap on each backend's slots keeps the shares even.
-//! Nothing but the backends' ids goes in.
+//! Filled in rounds, as Maglev does, with two changes. A backend whose next slot is taken waits for the
+//! next round instead of looking further: Maglev's search makes every later choice depend on every
+//! earlier one, so that with hundreds of backends a removal moves several times its share. And a
+//! backend's way is a sequence of hashes, not an arithmetic walk: two walks with nearly the same step
+//! run after each other for rounds, and the rare pair that does moves half as much again. A cap on each
+//! backend's slots keeps the shares even. Nothing but the backends' ids goes in.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,18 +38,16 @@ pub fn fill(backends: &BTreeSet<BackendId>) -> Slots {
         return Arc::from([]);
     }
     let size = size_for(backends.len());
-    let mut quota = Quota::new(size, backends.len() as u32);
+    let most = most_slots(size, backends.len() as u32);
     let mut slots = vec![0_u32; size as usize];
-    let mut walks: Vec<Walk> = backends
-        .iter()
-        .map(|backend| Walk::new(backend.0, size))
-        .collect();
+    let mut ways: Vec<Way> = backends.iter().map(|backend| Way::of(backend.0)).collect();
     let mut left = size;
     while left > 0 {
-        for walk in &mut walks {
-            let slot = walk.step();
-            if left > 0 && slots[slot] == 0 && quota.grant(&mut walk.taken) {
-                slots[slot] = walk.backend;
+        for way in ways.iter_mut().filter(|way| way.taken < most) {
+            let slot = way.step(size);
+            if left > 0 && slots[slot] == 0 {
+                slots[slot] = way.backend;
+                way.taken += 1;
                 left -= 1;
             }
         }
@@ -56,69 +55,42 @@ pub fn fill(backends: &BTreeSet<BackendId>) -> Slots {
     slots.into()
 }
 
-/// How many slots a backend may take: an even share, in large rings a little more. The little more
-/// is what keeps moves few when many backends compete for the last slots.
-struct Quota {
-    share: u32,
-    extra: u32,
+/// How many slots a backend may take: an even share and a little more, in larger rings more. The
+/// little more is what keeps moves few when many backends compete for the last slots: measured over
+/// thousands of sets, at most 1.42/n of the slots moved when one of n backends went (1.6/n with
+/// 1 % everywhere).
+fn most_slots(size: u32, backends: u32) -> u32 {
+    let slack_percent = match size {
+        0..=1021 => 1,
+        1022..=4093 => 3,
+        4094..=16381 => 5,
+        _ => 8,
+    };
+    let loose = u64::from(size) * (100 + slack_percent);
+    loose.div_ceil(100 * u64::from(backends)) as u32
 }
 
-impl Quota {
-    fn new(size: u32, backends: u32) -> Self {
-        let slack_percent = match size {
-            0..=1021 => 0,
-            1022..=4093 => 1,
-            _ => 5,
-        };
-        let loose = u64::from(size) * (100 + slack_percent);
-        match slack_percent {
-            0 => Self {
-                share: size / backends,
-                extra: size % backends,
-            },
-            _ => Self {
-                share: loose.div_ceil(100 * u64::from(backends)) as u32,
-                extra: 0,
-            },
-        }
-    }
-
-    fn grant(&mut self, taken: &mut u32) -> bool {
-        if *taken == self.share && self.extra > 0 {
-            self.extra -= 1;
-        } else if *taken >= self.share {
-            return false;
-        }
-        *taken += 1;
-        true
-    }
-}
-
-/// A backend's way through all slots: `offset + k * skip`, a permutation because the size is prime.
-struct Walk {
+/// A backend's way through the slots: one hash after another.
+struct Way {
     backend: u32,
-    at: u32,
-    skip: u32,
-    size: u32,
+    steps: u32,
     taken: u32,
 }
 
-impl Walk {
-    fn new(backend: u32, size: u32) -> Self {
-        let hash = mix(u64::from(backend));
+impl Way {
+    fn of(backend: u32) -> Self {
         Self {
             backend,
-            at: ((hash >> 32) % u64::from(size)) as u32,
-            skip: ((hash & 0xffff_ffff) % u64::from(size - 1)) as u32 + 1,
-            size,
+            steps: 0,
             taken: 0,
         }
     }
 
-    fn step(&mut self) -> usize {
-        let slot = self.at;
-        self.at = (self.at + self.skip) % self.size;
-        slot as usize
+    fn step(&mut self, size: u32) -> usize {
+        let hash = mix(u64::from(self.backend) << 32 | u64::from(self.steps));
+        self.steps = self.steps.wrapping_add(1);
+        // The upper half scaled to the size: even for every size, without a division.
+        (((hash >> 32) * u64::from(size)) >> 32) as usize
     }
 }
 
@@ -256,13 +228,18 @@ mod tests {
             prop_assert_eq!(shares.len() as f64, count);
             prop_assert!(most <= 1.05 / count + 0.005, "most {most}");
             prop_assert!(most - 1.0 / count <= 0.01, "most {most}");
-            if ring.len() <= 1021 {
-                prop_assert!(1.0 / count - least <= 0.01, "least {least}");
-            }
+            prop_assert!(1.0 / count - least <= 0.02, "least {least}");
         }
 
         #[test]
-        fn few_slots_move_when_one_of_n_goes(backends in prop::collection::btree_set(1_u32.., 2..60), which: prop::sample::Index) {
+        fn few_slots_move_when_one_of_n_goes(
+            backends in prop_oneof![
+                prop::collection::btree_set(1_u32.., 2..100),
+                // As a cluster gives them: one after another.
+                (1_u32..1_000_000, 2_u32..100).prop_map(|(first, count)| (first..first + count).collect()),
+            ],
+            which: prop::sample::Index,
+        ) {
             let all = ids(backends);
             let gone = *which.get(&all.iter().collect::<Vec<_>>());
             let mut rest = all.clone();
