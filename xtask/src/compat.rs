@@ -44,7 +44,7 @@ const FILES: [&str; 9] = [
 /// # Errors
 /// When it cannot be fetched, or when its outcome is not the one that is written down.
 pub(crate) fn compat(only: Option<&str>) -> Result<()> {
-    rights::require_root("compat")?;
+    rights::require_root("compat", rights::HOSTS)?;
     setup::setup()?;
     let home = place::target().join("compat");
     fetch(&home)?;

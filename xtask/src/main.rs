@@ -103,7 +103,7 @@ fn act(verb: Verb) -> Result<()> {
                 .show()
         }
         Verb::Evidence { name } => {
-            rights::require_root("evidence")?;
+            rights::require_root("evidence", "looks into the hosts of the testbed")?;
             evidence::keep(&name);
             Ok(())
         }

@@ -2,12 +2,13 @@
 
 use anyhow::{Result, bail};
 
-/// Stops with a sentence unless we are root.
-pub(crate) fn require_root(verb: &str) -> Result<()> {
+/// What most verbs that need root do with it.
+pub(crate) const HOSTS: &str = "makes network namespaces and starts daemons";
+
+/// Stops with a sentence unless we are root; `does` says what `cargo xtask VERB` needs it for.
+pub(crate) fn require_root(verb: &str, does: &str) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
-        bail!(
-            "`cargo xtask {verb}` makes network namespaces and starts daemons, so it needs root; run it from a root shell (sudo -s)"
-        );
+        bail!("`cargo xtask {verb}` {does}, so it needs root; run it from a root shell (sudo -s)");
     }
     Ok(())
 }

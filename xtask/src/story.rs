@@ -16,7 +16,7 @@ pub(crate) fn story(names: &[String]) -> Result<()> {
             .dir(place::root())
             .show();
     }
-    rights::require_root("story")?;
+    rights::require_root("story", rights::HOSTS)?;
     setup::setup()?;
     build::all()?;
     build::static_programs()?;

@@ -14,7 +14,7 @@ use crate::{build, ebpf, place, rights, setup, tidy};
 /// # Errors
 /// When anything cannot be built or any test fails.
 pub(crate) fn test() -> Result<()> {
-    rights::require_root("test")?;
+    rights::require_root("test", rights::HOSTS)?;
     setup::setup()?;
     ebpf::build()?;
     build::gate()?;

@@ -32,7 +32,7 @@ pub(crate) struct Demo {
 /// # Errors
 /// When a step fails, or when a host's answer is not what the routing mesh promises.
 pub(crate) fn demo(how: &Demo) -> Result<()> {
-    rights::require_root("demo")?;
+    rights::require_root("demo", rights::HOSTS)?;
     let clock = Clock(Instant::now());
     let outcome = run_through(how, &clock);
     if outcome.is_err() {

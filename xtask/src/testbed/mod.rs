@@ -90,7 +90,7 @@ pub(crate) enum Verb {
 /// # Errors
 /// When not root, when another clone's testbed is up, or when the verb's own work fails.
 pub(crate) fn act(verb: Verb) -> Result<()> {
-    rights::require_root("testbed")?;
+    rights::require_root("testbed", rights::HOSTS)?;
     if let Some(other) = foreign_owner() {
         bail!(
             "the testbed on this machine belongs to {other}; take it down there: (cd {other} && cargo xtask testbed down)"
