@@ -2,19 +2,25 @@
 //!
 //! PURE. Sessions, timers and numbering are the runtime's; here is only what they decide.
 
+mod acked;
 mod assignment;
 mod netstate;
 mod registration;
+mod silence;
 mod status;
 #[cfg(test)]
 mod tests;
+mod told;
 mod withdrawal;
 
+pub use acked::Acked;
 pub use assignment::assignments;
 pub use netstate::{network_differs, project};
 pub use registration::{
     HEARTBEATS_MISSED, HEARTBEATS_MISSED_UNKNOWN, Registration, addresses, describe, down,
     heartbeat_period, is_empty, leave, register, unknown, wireguard,
 };
+pub use silence::{Sound, lost};
 pub use status::status;
+pub use told::Told;
 pub use withdrawal::{Acks, withdraw};

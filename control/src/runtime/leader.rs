@@ -12,16 +12,16 @@ use tracing::{debug, info, warn};
 use weft_proto::{ControlError, dispatcher::ManagerMessage};
 use weft_types::{
     NodeId, TaskId, Timestamp,
-    node::{Node, NodeState},
+    node::NodeState,
     task::TaskStatus,
 };
 
 use super::{
     Manager, clock,
     propose::ProposeError,
-    session::{GRACE, Report, Sound},
+    session::{GRACE, Report},
 };
-use crate::{dispatcher, settle::Settler, store::View};
+use crate::{dispatcher, settle::Settler};
 
 /// Commits within this time are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -40,12 +40,6 @@ const REPORT_BATCH: Duration = Duration::from_millis(50);
 
 /// Task states in one transaction, at most.
 const REPORT_UPDATES: usize = 2_000;
-
-/// Text of a node that is down because it is silent.
-const HEARTBEAT_FAILURE: &str = "heartbeat failure";
-
-/// Text of a node that is down because it left.
-const LEFT: &str = "node left the cluster";
 
 impl Manager {
     /// Leads whenever it is this manager's turn, until it stops.
@@ -176,7 +170,7 @@ impl Manager {
             self.sessions.drop_node(*node);
         }
         let all_should_be_here = begun.elapsed() > 2 * GRACE * self.period();
-        let lost = lost(&view, &sounds, all_should_be_here);
+        let lost = dispatcher::lost(&view, &sounds, all_should_be_here);
         for (node, why) in lost {
             self.sessions.drop_node(node);
             self.set_down(node, why).await;
@@ -252,29 +246,4 @@ fn earlier(one: Option<Timestamp>, two: Option<Timestamp>) -> Option<Timestamp> 
         (Some(one), Some(two)) => Some(one.min(two)),
         (one, two) => one.or(two),
     }
-}
-
-/// The nodes that are to be down and are not yet, and why. Nodes without a session count as silent
-/// when `absent_too`.
-fn lost(
-    view: &View,
-    sounds: &BTreeMap<NodeId, Sound>,
-    absent_too: bool,
-) -> Vec<(NodeId, &'static str)> {
-    let fate = |node: &Node| {
-        let sound = sounds.get(&node.id).copied();
-        match (node.status.state, sound) {
-            (NodeState::Down, _) => None,
-            (NodeState::Disconnected, Some(Sound::Speaks)) => {
-                dispatcher::is_empty(view, node.id).then_some(LEFT)
-            }
-            (NodeState::Disconnected, _) => Some(LEFT),
-            (_, Some(Sound::Silent)) => Some(HEARTBEAT_FAILURE),
-            (_, None) if absent_too => Some(HEARTBEAT_FAILURE),
-            _ => None,
-        }
-    };
-    view.nodes()
-        .filter_map(|node| Some((node.id, fate(node)?)))
-        .collect()
 }

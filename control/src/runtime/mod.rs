@@ -5,7 +5,6 @@
 //! the newest view. The leader's loop asks [`crate::settle`] after each commit and whenever a
 //! moment comes that it named.
 
-mod acks;
 mod bootstrap;
 mod call;
 mod clock;

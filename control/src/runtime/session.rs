@@ -19,14 +19,13 @@ use weft_proto::{
     dispatcher::{ManagerMessage, NodeMessage},
 };
 use weft_types::{
-    NodeId, SessionId, TaskId, Timestamp, cluster::Cluster, netstate::NetState, node::Role,
-    task::TaskStatus,
+    NodeId, SessionId, TaskId, Timestamp, cluster::Cluster, node::Role, task::TaskStatus,
 };
 
-use super::{Leadership, Manager, acks::Acked, news::Told};
+use super::{Leadership, Manager, news::Told};
 use crate::{
     ca::Caller,
-    dispatcher::{self, Registration},
+    dispatcher::{self, Acked, Registration, Sound},
     store::{Change, View},
 };
 
@@ -99,17 +98,6 @@ impl Session {
             Sound::Speaks
         }
     }
-}
-
-/// What can be heard of a node that has, or had, a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sound {
-    /// Its session stands.
-    Speaks,
-    /// Its session has ended, a short time ago.
-    Gone,
-    /// Nothing, for too long.
-    Silent,
 }
 
 /// All sessions; empty on a manager that does not lead.
@@ -385,7 +373,7 @@ impl Manager {
                 return;
             }
             if session.lost_thread.swap(false, Ordering::Relaxed) {
-                told.net = NetState::default();
+                told.work.lost_thread();
             }
             for message in self.news(session, &view, &mut told) {
                 if session.outbox.send(Ok(message)).await.is_err() {

@@ -10,7 +10,7 @@ use weft_types::TaskId;
 /// by a commit is sent nothing for it, so what it holds counts as every later commit that left its
 /// picture as it is.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Acked {
+pub struct Acked {
     /// What the node reported, in this session.
     applied: u64,
     /// The revision of the last picture sent.
@@ -18,25 +18,25 @@ pub(crate) struct Acked {
     /// The last commit for which that picture still holds.
     holds_until: u64,
     /// Flows that tasks being withdrawn still have there.
-    pub(crate) draining: BTreeMap<TaskId, u64>,
+    pub draining: BTreeMap<TaskId, u64>,
 }
 
 impl Acked {
     /// A picture with `revision` was sent.
-    pub(crate) fn sent(&mut self, revision: u64) {
+    pub fn sent(&mut self, revision: u64) {
         self.sent = revision;
         self.holds_until = revision;
     }
 
     /// The picture of commit `index` is the one that was sent last. Whether that is news.
-    pub(crate) fn still(&mut self, index: u64) -> bool {
+    pub fn still(&mut self, index: u64) -> bool {
         let news = self.is_settled() && index > self.holds_until;
         self.holds_until = self.holds_until.max(index);
         news
     }
 
     /// The node reported `revision`. Whether that is news.
-    pub(crate) fn report(&mut self, revision: u64) -> bool {
+    pub fn report(&mut self, revision: u64) -> bool {
         // Numbers never sent in this session say nothing.
         let news = revision <= self.sent && revision > self.applied;
         if news {
@@ -50,7 +50,8 @@ impl Acked {
     }
 
     /// The last commit that the node's kernel is known to agree with; 0 is none.
-    pub(crate) fn revision(&self) -> u64 {
+    #[must_use]
+    pub fn revision(&self) -> u64 {
         if self.is_settled() {
             self.holds_until
         } else {
