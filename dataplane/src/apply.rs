@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use weft_types::{BackendId, TaskId};
 
 use crate::{
-    Config, DataplaneError, Desired, DropCount, NetnsRef, Repairs, ResolverSockets, Sandbox,
-    SandboxSpec, Status, keeper,
+    Config, DataplaneError, Desired, DropCount, FlowRow, NetnsRef, Question, Repairs,
+    ResolverSockets, Sandbox, SandboxSpec, Status, Step, keeper,
     kernel::{linux::Linux, netns, prober::Wake},
 };
 
@@ -171,6 +171,25 @@ impl Dataplane {
     /// When the counters cannot be read.
     pub async fn drops(&self) -> Result<Vec<DropCount>, DataplaneError> {
         self.ask(|keeper| keeper.drops()).await
+    }
+
+    /// What this node's programs decide about a packet, step by step, without sending it: the programs
+    /// themselves run, over the live maps, and change none of them. Where the packet is tunnelled, the
+    /// last step says to which node; asked there, that node says how it goes on.
+    ///
+    /// # Errors
+    /// When client and server are of different families, or the kernel refuses the test run.
+    pub async fn explain(&self, question: Question) -> Result<Vec<Step>, DataplaneError> {
+        self.ask(move |keeper| keeper.explain(&question)).await
+    }
+
+    /// Every flow that tasks of this node have with a client that came by a published port or a
+    /// service's address packet by packet. What a socket hook led to a task needs no flow.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub async fn flow_rows(&self) -> Result<Vec<FlowRow>, DataplaneError> {
+        self.ask(|keeper| keeper.flow_rows()).await
     }
 
     /// The state at a glance.

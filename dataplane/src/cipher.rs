@@ -206,6 +206,7 @@ mod tests {
 
     fn node(index: u32, key: Option<u8>) -> Node {
         Node {
+            name: String::new(),
             addr: IpAddr::from([192, 0, 2, index as u8]),
             addresses: BTreeSet::new(),
             dead: false,

@@ -36,11 +36,15 @@ pub struct Desired {
     pub fronts: BTreeMap<Frontend, Target>,
     /// Ring number -> who may be chosen.
     pub rings: BTreeMap<u32, BTreeSet<BackendId>>,
+    /// Ring number -> name of its service, for people.
+    pub service_names: BTreeMap<u32, String>,
 }
 
 /// A host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
+    /// Its host name, for people.
+    pub name: String,
     /// Its underlay address.
     pub addr: IpAddr,
     /// Its other addresses, of both families.
@@ -54,6 +58,10 @@ pub struct Node {
 /// An attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
+    /// Its task's name, for people.
+    pub name: String,
+    /// Its service's name, for people; none for a user's own container.
+    pub service: Option<String>,
     /// VNI.
     pub net: u32,
     /// Number of the node that runs it.
@@ -127,6 +135,7 @@ impl Desired {
             desired.nodes.insert(
                 peer.index,
                 Node {
+                    name: peer.hostname.clone(),
                     addr: peer.addr,
                     addresses: peer.addresses.clone(),
                     // A node that runs this line is alive, whatever a manager believes.
@@ -156,6 +165,11 @@ impl Desired {
             desired.endpoints.insert(
                 *backend,
                 Endpoint {
+                    name: endpoint.name.clone(),
+                    service: endpoint
+                        .service
+                        .and_then(|service| state.services.get(&service))
+                        .map(|service| service.name.clone()),
                     net: network.vni,
                     node: peer.index,
                     addresses: endpoint.addresses.iter().map(IpNetwork::ip).collect(),
@@ -198,6 +212,7 @@ impl Desired {
                 && !wish.ports.is_empty()
             {
                 let ring = self.ring(&choosable, *service, ingress);
+                self.service_names.insert(ring, wish.name.clone());
                 for port in &wish.ports {
                     let front = Frontend::Port(port.protocol, port.published_port);
                     self.fronts.insert(
@@ -218,6 +233,7 @@ impl Desired {
                     continue;
                 }
                 let ring = self.ring(&choosable, *service, *network);
+                self.service_names.insert(ring, wish.name.clone());
                 for vip in vips {
                     self.fronts.insert(
                         Frontend::Vip(vni, *vip),
@@ -259,6 +275,8 @@ impl Desired {
                 let backends = self.rings.entry(target.ring).or_default();
                 if backends.is_empty() {
                     backends.insert(*backend);
+                    let name = endpoint.name.clone();
+                    self.service_names.insert(target.ring, name);
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! Lives on a thread of its own, because that thread may stand in another namespace and because
 //! every call here may block.
 
+mod explain;
 mod nodes;
 mod sandboxes;
 #[cfg(test)]

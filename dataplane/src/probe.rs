@@ -73,7 +73,7 @@ impl Peers {
 }
 
 /// The internet checksum of some bytes, ready to be written.
-fn checksum(bytes: &[u8]) -> [u8; 2] {
+pub(crate) fn checksum(bytes: &[u8]) -> [u8; 2] {
     let mut sum = 0_u32;
     for (place, byte) in bytes.iter().enumerate() {
         sum += u32::from(*byte) << if place % 2 == 0 { 8 } else { 0 };

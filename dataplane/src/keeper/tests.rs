@@ -62,6 +62,7 @@ fn desired(revision: u64, backends: &[u32]) -> Desired {
     desired.nodes.insert(
         1,
         Node {
+            name: String::new(),
             addr: here(),
             addresses: BTreeSet::new(),
             dead: false,
@@ -72,6 +73,8 @@ fn desired(revision: u64, backends: &[u32]) -> Desired {
     for id in backends {
         let addresses = vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, *id as u8))];
         let endpoint = DesiredEndpoint {
+            name: String::new(),
+            service: None,
             net: 4096,
             node: 1,
             addresses,

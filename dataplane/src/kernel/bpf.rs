@@ -11,13 +11,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::{Ebpf, EbpfLoader, programs::Program};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
+};
 use weft_abi::{
-    Addr, Backend, Config, Counter, Endpoint, Flow, FlowKey, Front, FrontKey, LAYOUT, NetAddr,
-    Netns, Node, NodeAddr, Pick, ServiceCount, SubnetKey, Task, maps,
+    Addr, Backend, Config, Counter, DRY_RUN, Endpoint, Flow, FlowKey, Front, FrontKey, LAYOUT,
+    NetAddr, Netns, Node, NodeAddr, Pick, ServiceCount, SubnetKey, Task, maps,
 };
 
 use super::{error::DataplaneError, map::Map, syscall};
+use crate::explain::{Rehearsal, Rehearsed};
 
 /// The kernel half, built by `cargo xtask build-ebpf`; build.rs says so when it is missing.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEFT_EBPF_OBJECT"));
@@ -101,6 +105,8 @@ pub(crate) struct Maps {
     pub(crate) netns: Map<u64, Netns>,
     pub(crate) services: Map<u32, ServiceCount>,
     pub(crate) flow: Map<FlowKey, Flow>,
+    pub(crate) flow_new: Map<FlowKey, Flow>,
+    pub(crate) pick: Map<FlowKey, Pick>,
     pub(crate) counters: Map<u32, Counter>,
 }
 
@@ -128,6 +134,8 @@ impl Maps {
             netns: open!(NETNS),
             services: open!(SERVICES),
             flow: open!(FLOW),
+            flow_new: open!(FLOW_NEW),
+            pick: open!(PICK),
             counters: open!(COUNTERS),
         })
     }
@@ -353,6 +361,58 @@ impl Programs {
             }
         }
         Ok(())
+    }
+
+    /// Runs a program dry. The calling thread must be in the namespace of the interface named.
+    pub(crate) fn rehearse(&self, rehearsal: &Rehearsal) -> Result<Rehearsed, DataplaneError> {
+        // Words of `__sk_buff` that a test run takes and gives.
+        const INGRESS: usize = 9;
+        const LINK: usize = 10;
+        const NOTES: usize = 12;
+        let name = rehearsal.program;
+        let program = self.object.program(name);
+        let program: &SchedClassifier = program
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| DataplaneError::Bpf {
+                operation: "find program",
+                object: name.to_owned(),
+                cause: "the object does not have it".to_owned(),
+            })?;
+        let mut words = [0_u32; 48];
+        words[INGRESS] = if rehearsal.received {
+            rehearsal.link
+        } else {
+            0
+        };
+        words[LINK] = rehearsal.link;
+        words[NOTES] = DRY_RUN;
+        if let Some((vni, from)) = rehearsal.tunnel {
+            words[NOTES + 1] = vni;
+            words[NOTES + 2] = Addr::from(from).v4_word();
+        }
+        let input: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let mut output = vec![0; input.len()];
+        let mut frame = vec![0; 4096];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&rehearsal.frame);
+        options.data_out = Some(&mut frame);
+        options.ctx_in = Some(&input);
+        options.ctx_out = Some(&mut output);
+        let run = program
+            .test_run(options)
+            .map_err(|error| fail("rehearse with", name)(&error))?;
+        let word = |number: usize| {
+            let bytes = output
+                .get(number * 4..)
+                .and_then(|bytes| bytes.first_chunk());
+            bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+        };
+        frame.truncate(run.data_size_out as usize);
+        Ok(Rehearsed {
+            reason: word(NOTES + 1),
+            place: word(NOTES + 2),
+            frame,
+        })
     }
 
     /// Names and ids of the programs, for people.

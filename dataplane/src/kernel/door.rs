@@ -7,7 +7,7 @@ use std::{
     os::fd::BorrowedFd,
 };
 
-use weft_abi::{Counter, Flow, FlowKey};
+use weft_abi::{Backend, Counter, Flow, FlowKey, Front, FrontKey, Pick};
 
 use super::{
     bpf::Hook,
@@ -19,7 +19,9 @@ use super::{
 use crate::{
     cipher,
     collector::Collector,
+    explain::{Rehearsal, Rehearsed},
     interfaces::Interface,
+    mesh::Slots,
     tables::{Plan, Row, Tables},
 };
 
@@ -30,6 +32,17 @@ type Result<T> = std::result::Result<T, DataplaneError>;
 pub(crate) struct Written {
     pub(crate) put: Vec<Result<()>>,
     pub(crate) remove: Vec<Result<()>>,
+}
+
+/// What the programs remember of a tuple.
+#[derive(Debug, Default)]
+pub(crate) struct Track {
+    /// Accepted by the task.
+    pub(crate) flow: Option<Flow>,
+    /// Not yet accepted.
+    pub(crate) embryo: Option<Flow>,
+    /// The ingress node's choice.
+    pub(crate) pick: Option<Pick>,
 }
 
 /// A kernel, seen from one network namespace. Everything may block.
@@ -89,6 +102,18 @@ pub(crate) trait Kernel: Send {
     fn put(&mut self, row: &Row) -> Result<()>;
     /// Both entries of every accepted flow.
     fn flows(&self) -> Result<Vec<(FlowKey, Flow)>>;
+    /// The same of flows that no task has accepted yet.
+    fn embryos(&self) -> Result<Vec<(FlowKey, Flow)>>;
+    /// What is remembered of one tuple.
+    fn track(&self, key: &FlowKey) -> Result<Track>;
+    /// The service at an address.
+    fn front(&self, key: &FrontKey) -> Result<Option<Front>>;
+    /// The slots of a ring; empty when there is none.
+    fn ring(&self, ring: u32) -> Result<Slots>;
+    /// A backend.
+    fn backend(&self, id: u32) -> Result<Option<Backend>>;
+    /// Runs a loaded program on a packet, over the live maps, changing none.
+    fn rehearse(&self, rehearsal: &Rehearsal) -> Result<Rehearsed>;
     /// Sum over all CPUs of a counter.
     fn counter(&self, index: u32) -> Result<Counter>;
     /// Begins to forget dead flows, where there are any to forget.

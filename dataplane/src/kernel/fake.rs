@@ -7,11 +7,11 @@ use std::{
     os::fd::BorrowedFd,
 };
 
-use weft_abi::{Counter, Flow, FlowKey};
+use weft_abi::{Backend, Counter, Flow, FlowKey, Front, FrontKey};
 
 use super::{
     bpf::Hook,
-    door::{Kernel, Written},
+    door::{Kernel, Track, Written},
     error::DataplaneError,
     firewall::Firewall,
     netlink::{Link, LinkAddress, Neighbour, Route},
@@ -20,8 +20,10 @@ use super::{
 use crate::{
     cipher,
     collector::Collector,
+    explain::{Rehearsal, Rehearsed},
     interfaces::Interface,
     links::OVERLAY,
+    mesh::Slots,
     tables::{Plan, Row, Tables},
 };
 
@@ -275,6 +277,35 @@ impl Kernel for Fake {
 
     fn flows(&self) -> Result<Vec<(FlowKey, Flow)>> {
         Ok(Vec::new())
+    }
+
+    fn embryos(&self) -> Result<Vec<(FlowKey, Flow)>> {
+        Ok(Vec::new())
+    }
+
+    fn track(&self, _: &FlowKey) -> Result<Track> {
+        Ok(Track::default())
+    }
+
+    fn front(&self, key: &FrontKey) -> Result<Option<Front>> {
+        Ok(self.tables.front.get(key).copied())
+    }
+
+    fn ring(&self, ring: u32) -> Result<Slots> {
+        Ok(self.tables.rings.get(&ring).cloned().unwrap_or_default())
+    }
+
+    fn backend(&self, id: u32) -> Result<Option<Backend>> {
+        Ok(self.tables.backends.get(&id).copied())
+    }
+
+    /// There are no programs here: everything is somebody else's.
+    fn rehearse(&self, rehearsal: &Rehearsal) -> Result<Rehearsed> {
+        Ok(Rehearsed {
+            reason: weft_abi::Done::NotOurs as u32,
+            place: 0,
+            frame: rehearsal.frame.clone(),
+        })
     }
 
     fn counter(&self, _: u32) -> Result<Counter> {

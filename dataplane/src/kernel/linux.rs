@@ -7,11 +7,11 @@ use std::{
     path::PathBuf,
 };
 
-use weft_abi::{Counter, Flow, FlowKey};
+use weft_abi::{Backend, Counter, Flow, FlowKey, Front, FrontKey};
 
 use super::{
     bpf::{self, Hook, Programs},
-    door::{Kernel, Written},
+    door::{Kernel, Track, Written},
     error::DataplaneError,
     firewall::{self, Firewall},
     netlink::{Link, LinkAddress, Neighbour, Netlink, Route},
@@ -23,6 +23,7 @@ use crate::{
     cipher,
     collector::Collector,
     config::Config,
+    explain::{Rehearsal, Rehearsed},
     interfaces::{self, Interface},
     links::OVERLAY,
     mesh::Slots,
@@ -380,6 +381,40 @@ impl Kernel for Linux {
 
     fn flows(&self) -> Result<Vec<(FlowKey, Flow)>> {
         self.programs.maps.flow.entries()
+    }
+
+    fn embryos(&self) -> Result<Vec<(FlowKey, Flow)>> {
+        self.programs.maps.flow_new.entries()
+    }
+
+    fn track(&self, key: &FlowKey) -> Result<Track> {
+        let maps = &self.programs.maps;
+        Ok(Track {
+            flow: maps.flow.get(key)?,
+            embryo: maps.flow_new.get(key)?,
+            pick: maps.pick.get(key)?,
+        })
+    }
+
+    fn front(&self, key: &FrontKey) -> Result<Option<Front>> {
+        self.programs.maps.front.get(key)
+    }
+
+    fn ring(&self, ring: u32) -> Result<Slots> {
+        let map = &self.programs.maps.rings;
+        let slots = map
+            .ring_id(ring)?
+            .map(|id| map.ring_slots(id))
+            .transpose()?;
+        Ok(slots.unwrap_or_default().into())
+    }
+
+    fn backend(&self, id: u32) -> Result<Option<Backend>> {
+        self.programs.maps.backends.get(&id)
+    }
+
+    fn rehearse(&self, rehearsal: &Rehearsal) -> Result<Rehearsed> {
+        self.programs.rehearse(rehearsal)
     }
 
     fn counter(&self, index: u32) -> Result<Counter> {

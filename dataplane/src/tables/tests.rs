@@ -39,6 +39,7 @@ fn desired(backends: &BTreeSet<u32>, ports: &BTreeSet<u16>) -> Desired {
         ..Desired::default()
     };
     let peer = |last: u8| DesiredNode {
+        name: String::new(),
         addr: [192, 0, 2, last].into(),
         addresses: BTreeSet::new(),
         dead: false,
@@ -48,6 +49,8 @@ fn desired(backends: &BTreeSet<u32>, ports: &BTreeSet<u16>) -> Desired {
     desired.subnets.insert("10.0.0.0/24".parse().unwrap(), 4096);
     for id in backends {
         let endpoint = DesiredEndpoint {
+            name: String::new(),
+            service: None,
             net: 4096,
             node: 1 + id % 2,
             addresses: vec![addr(*id)],
