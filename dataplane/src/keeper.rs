@@ -52,6 +52,8 @@ pub(crate) struct Keeper<K> {
     repairs: Repairs,
     /// Why encrypted networks carry nothing.
     cipher_refused: Option<String>,
+    /// Programs of an older layout are attached until our tables are filled.
+    waits: bool,
     ticks: u64,
 }
 
@@ -109,8 +111,10 @@ impl<K: Kernel> Keeper<K> {
             dead: BTreeSet::new(),
             repairs: Repairs::default(),
             cipher_refused: None,
+            waits: false,
             ticks: 0,
         };
+        keeper.waits = keeper.kernel.succeeds_older();
         keeper.ensure_overlay()?;
         keeper.look_around()?;
         keeper.adopt()?;
@@ -120,7 +124,9 @@ impl<K: Kernel> Keeper<K> {
         if !keeper.kernel.has_firewall().unwrap_or(false) {
             keeper.try_firewall(false);
         }
-        keeper.kernel.forget_older()?;
+        if !keeper.waits {
+            keeper.kernel.forget_older()?;
+        }
         let uplinks = keeper.status().uplinks;
         tracing::info!(
             ?uplinks,
@@ -217,7 +223,7 @@ impl<K: Kernel> Keeper<K> {
         let mut errors = FirstError::default();
         for hook in &wanted {
             let known = self.hooks.contains(hook);
-            if known && self.kernel.is_attached(*hook) {
+            if (known || self.waits) && self.kernel.is_attached(*hook) {
                 continue;
             }
             if errors.note(self.kernel.attach(*hook)).is_some() {
@@ -232,10 +238,24 @@ impl<K: Kernel> Keeper<K> {
     /// Attaches the socket programs. Without them packets are translated instead, which is no reason
     /// to refuse everything else.
     fn try_sockets(&mut self) -> u64 {
+        if self.waits {
+            return 0;
+        }
         self.kernel.attach_sockets().unwrap_or_else(|error| {
             tracing::warn!(%error, "sockets are not helped, packets are translated instead");
             0
         })
+    }
+
+    /// Puts this version's programs behind the hooks, now that the tables are filled, and forgets the
+    /// older ones' tables.
+    fn succeed(&mut self) -> Result<(), DataplaneError> {
+        self.waits = false;
+        self.hooks.clear();
+        self.attach_hooks()?;
+        self.try_sockets();
+        tracing::info!("the programs of an older layout are replaced");
+        self.kernel.forget_older()
     }
 
     /// Writes the firewall's part. Without it tasks may not reach the world, but services work.
@@ -376,6 +396,9 @@ impl<K: Kernel> Keeper<K> {
         if let Some((written, repaired)) = errors.note(self.write_tables(read_back)) {
             changes += written;
             repairs.entries += repaired;
+            if self.waits && self.desired.is_some() {
+                errors.note(self.succeed());
+            }
         }
         if let Some((written, repaired)) = errors.note(self.write_routes()) {
             changes += written;

@@ -118,7 +118,9 @@ async fn uninstall_leaves_nothing() -> Result<()> {
     let look = || -> Result<String> {
         run(&format!(
             "ip -n {name} -o link | sed 's/state .*//' && ip -n {name} route && ip -n {name} -6 route && \
-             ip -n {name} neigh show nud permanent && ip netns exec {name} nft list tables"
+             ip -n {name} neigh show nud permanent && ip netns exec {name} nft list tables && \
+             nsenter --net=/run/netns/{name} sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding \
+             net.ipv6.conf.eth0.accept_ra"
         ))
     };
     let before = look()?;
@@ -134,9 +136,61 @@ async fn uninstall_leaves_nothing() -> Result<()> {
     lan.add_task(2, None, 2, &[]).await?;
     lan.apply().await?;
     assert_ne!(look()?, before);
+    // A second life knows the first one's beginning.
+    drop(lan.hosts.remove(&2));
+    lan.start(2).await?;
+    lan.apply().await?;
     let host = lan.hosts.remove(&2).expect("it was started");
     host.uninstall().await?;
     assert_eq!(look()?, before);
     assert_eq!(std::fs::read_dir(lan.pin_dir(2))?.count(), 0);
+    Ok(())
+}
+
+/// An upgrade that changes the layout of tables: what remembers connections is taken over, the rest is
+/// made anew and filled before any packet sees it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_outlive_a_change_of_layout() -> Result<()> {
+    let mut lan = published().await?;
+    let mut stream = lan.within("c", || Ok(TcpStream::connect((host4(1), 8000))?))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut line = vec![0; format!("t1 {CLIENT4}\n").len()];
+    stream.read_exact(&mut line)?;
+    talk(&mut stream, b"before")?;
+
+    lan.hosts.clear();
+    for host in [1, 2] {
+        // As the first layout left it.
+        let dir = lan.pin_dir(host).display().to_string();
+        run(&format!("mv {dir}/maps-* {dir}/maps-1-00000000"))?;
+        lan.start(host).await?;
+        talk(&mut stream, b"started")?;
+        // Nothing was applied: the older programs work on, for new connections too.
+        assert_eq!(
+            lan.ask_tcp("c", (host4(host), 8000))?,
+            format!("t1 {CLIENT4}")
+        );
+    }
+    lan.apply().await?;
+    talk(&mut stream, b"applied")?;
+    for host in [1, 2] {
+        assert_eq!(
+            lan.ask_tcp("c", (host4(host), 8000))?,
+            format!("t1 {CLIENT4}")
+        );
+        let dir = lan.pin_dir(host).display().to_string();
+        let left = run(&format!("ls {dir}"))?;
+        assert!(
+            !left.contains("maps-1-00000000"),
+            "old tables are left: {left}"
+        );
+    }
+    let flows = lan.hosts[&2].flow_rows().await?;
+    assert!(
+        flows
+            .iter()
+            .any(|flow| Ok(flow.client) == stream.local_addr().map_err(drop)),
+        "the connection's flow is not among {flows:?}"
+    );
     Ok(())
 }

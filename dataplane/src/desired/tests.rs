@@ -23,6 +23,7 @@ fn network(vni: u32, ingress: bool, subnet: &str) -> NetNetwork {
         ingress,
         internal: false,
         encrypted: false,
+        about: weft_types::netstate::NetworkAbout::default(),
     }
 }
 

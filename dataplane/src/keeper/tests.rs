@@ -261,3 +261,23 @@ fn tasks_without_networks_share_the_egress_pool() {
     keeper.remove_sandbox(task(3)).unwrap();
     assert!(keeper.create_sandbox(&alone(6), netns()).is_ok());
 }
+
+#[test]
+fn programs_of_an_older_layout_are_replaced_after_the_first_apply() {
+    let mut before = keeper(Fake::host("192.0.2.11/24"));
+    before.create_sandbox(&spec(&[7]), netns()).unwrap();
+    before.apply(desired(1, &[7])).unwrap();
+    let mut kernel = before.kernel;
+    kernel.succeeds = true;
+    kernel.writes = 0;
+    let attached = kernel.hooks.clone();
+    let mut after = keeper(kernel);
+    assert_eq!(
+        after.kernel.writes, 0,
+        "something was attached or written before its time"
+    );
+    assert_eq!(after.kernel.hooks, attached);
+    after.apply(desired(2, &[7])).unwrap();
+    assert!(after.kernel.writes >= attached.len() as u64);
+    assert_eq!(after.kernel.hooks, attached);
+}

@@ -16,11 +16,11 @@ use aya::{
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
 };
 use weft_abi::{
-    Addr, Backend, Config, Counter, DRY_RUN, Endpoint, Flow, FlowKey, Front, FrontKey, LAYOUT,
-    NetAddr, Netns, Node, NodeAddr, Pick, ServiceCount, SubnetKey, Task, maps,
+    Addr, Backend, Config, Counter, DRY_RUN, Endpoint, Flow, FlowKey, Front, FrontKey, NetAddr,
+    Netns, Node, NodeAddr, Pick, ServiceCount, SubnetKey, Task, maps,
 };
 
-use super::{error::DataplaneError, map::Map, syscall};
+use super::{error::DataplaneError, layout, map::Map, syscall};
 use crate::explain::{Rehearsal, Rehearsed};
 
 /// The kernel half, built by `cargo xtask build-ebpf`; build.rs says so when it is missing.
@@ -146,6 +146,8 @@ pub(crate) struct Programs {
     object: Ebpf,
     pin_dir: PathBuf,
     maps_dir: PathBuf,
+    /// Whether programs of an older layout are attached, over maps of theirs.
+    succeeds: bool,
     pub(crate) maps: Maps,
 }
 
@@ -178,31 +180,29 @@ fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Datap
     }
 }
 
-/// Changes with anything that makes old maps unreadable: layout number, sizes, shapes.
-fn layout_name() -> String {
-    let sizes = [
-        size_of::<Config>(),
-        size_of::<FrontKey>(),
-        size_of::<Front>(),
-        size_of::<Backend>(),
-        size_of::<Node>(),
-        size_of::<NodeAddr>(),
-        size_of::<NetAddr>(),
-        size_of::<Task>(),
-        size_of::<SubnetKey>(),
-        size_of::<Endpoint>(),
-        size_of::<Netns>(),
-        size_of::<ServiceCount>(),
-        size_of::<FlowKey>(),
-        size_of::<Flow>(),
-        size_of::<Pick>(),
-        size_of::<Counter>(),
-    ];
-    let text = format!("{LAYOUT} {sizes:?} {:?}", maps::ALL);
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("maps-{LAYOUT}-{:08x}", hash as u32)
+/// Takes over from an older layout what means the same in this one. Whether there was any.
+fn inherit(pin_dir: &Path, maps_dir: &Path) -> Result<bool, DataplaneError> {
+    let entries = fs::read_dir(pin_dir).map_err(file("list", pin_dir))?;
+    let names: Vec<String> = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let Some((old, number)) = layout::predecessor(names.iter().map(String::as_str)) else {
+        return Ok(false);
+    };
+    fs::create_dir_all(maps_dir).map_err(file("make pin directory", maps_dir))?;
+    let shared = layout::shared(&pin_dir.join(old), number, maps_dir);
+    for (name, [from, to]) in &shared {
+        let pinned = syscall::open_pin(from).and_then(|map| syscall::pin(map.as_fd(), to));
+        pinned.map_err(file("take over map", from))?;
+        tracing::debug!(map = name, from = old, "taken over");
+    }
+    tracing::info!(
+        from = old,
+        maps = shared.len(),
+        "maps of an older layout are taken over"
+    );
+    Ok(true)
 }
 
 fn check_bpffs(pin_dir: &Path) -> Result<(), DataplaneError> {
@@ -222,7 +222,8 @@ impl Programs {
     /// Loads the programs over pinned maps, making those that are missing.
     pub(crate) fn load(pin_dir: &Path) -> Result<Self, DataplaneError> {
         check_bpffs(pin_dir)?;
-        let maps_dir = pin_dir.join(layout_name());
+        let maps_dir = pin_dir.join(layout::dir_name());
+        let succeeds = !maps_dir.exists() && inherit(pin_dir, &maps_dir)?;
         for dir in [&maps_dir, &pin_dir.join("links")] {
             fs::create_dir_all(dir).map_err(file("make pin directory", dir))?;
         }
@@ -247,8 +248,14 @@ impl Programs {
             object,
             pin_dir: pin_dir.to_owned(),
             maps_dir,
+            succeeds,
             maps,
         })
+    }
+
+    /// Whether the hooks carry programs of an older layout, which need its maps.
+    pub(crate) fn succeeds(&self) -> bool {
+        self.succeeds
     }
 
     /// Path of a pinned map, for readers of their own.
@@ -424,7 +431,7 @@ impl Programs {
     }
 }
 
-fn remove_pin(path: &Path) -> Result<(), DataplaneError> {
+pub(super) fn remove_pin(path: &Path) -> Result<(), DataplaneError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("unpin", path)(error)),
         _ => Ok(()),

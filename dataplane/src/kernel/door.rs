@@ -91,6 +91,9 @@ pub(crate) trait Kernel: Send {
     fn retain_hooks(&mut self, hooks: &BTreeSet<Hook>) -> Result<()>;
     /// Attaches the socket programs. How many were not attached.
     fn attach_sockets(&mut self) -> Result<u64>;
+    /// Whether programs of an older layout are attached, over tables of their own: ours must be filled
+    /// before a packet sees them.
+    fn succeeds_older(&self) -> bool;
     /// Removes what older versions left, when nothing uses it any more.
     fn forget_older(&mut self) -> Result<()>;
 

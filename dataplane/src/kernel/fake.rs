@@ -45,6 +45,8 @@ pub(crate) struct Fake {
     pub(crate) writes: u64,
     /// Operations that fail, by name, until taken out.
     pub(crate) faults: BTreeSet<&'static str>,
+    /// Whether an older layout's programs are attached.
+    pub(crate) succeeds: bool,
     next: u32,
 }
 
@@ -239,6 +241,10 @@ impl Kernel for Fake {
     fn attach_sockets(&mut self) -> Result<u64> {
         self.check("sockets")?;
         Ok(u64::from(!std::mem::replace(&mut self.sockets, true)))
+    }
+
+    fn succeeds_older(&self) -> bool {
+        self.succeeds
     }
 
     fn forget_older(&mut self) -> Result<()> {

@@ -17,6 +17,7 @@ use super::{
     netlink::{Link, LinkAddress, Neighbour, Netlink, Route},
     netns,
     prober::{Prober, Wake},
+    switches::{self, Switches},
     sysctl, wireguard,
 };
 use crate::{
@@ -38,6 +39,7 @@ pub(crate) struct Linux {
     netlink: Netlink,
     programs: Programs,
     pin_dir: PathBuf,
+    switches: Switches,
     cgroup: Option<PathBuf>,
     /// Called when a node stops or begins to answer.
     wake: Wake,
@@ -64,6 +66,7 @@ impl Linux {
         let kernel = Self {
             netlink: Netlink::open()?,
             programs: Programs::load(&config.pin_dir)?,
+            switches: Switches::open(&config.pin_dir)?,
             pin_dir: config.pin_dir.clone(),
             cgroup: config.cgroup.clone().or_else(bpf::find_cgroup),
             wake,
@@ -231,17 +234,17 @@ impl Kernel for Linux {
     /// With forwarding on, a link stops taking router advertisements unless told otherwise, and the
     /// host would lose its default route.
     fn enable_forwarding(&mut self, links: &BTreeMap<u32, Link>) -> Result<()> {
-        sysctl::set("ipv4/ip_forward", "1")?;
+        self.switches.set("ipv4/ip_forward", "1")?;
         if sysctl::get("ipv6/conf/all/forwarding").as_deref() != Some("0") {
             return Ok(());
         }
         for link in links.values() {
             let key = format!("ipv6/conf/{}/accept_ra", link.name);
             if sysctl::get(&key).as_deref() == Some("1") {
-                sysctl::set(&key, "2")?;
+                self.switches.set(&key, "2")?;
             }
         }
-        sysctl::set("ipv6/conf/all/forwarding", "1")?;
+        self.switches.set("ipv6/conf/all/forwarding", "1")?;
         Ok(())
     }
 
@@ -331,6 +334,10 @@ impl Kernel for Linux {
                 "no cgroup2 file system is mounted".to_owned(),
             )),
         }
+    }
+
+    fn succeeds_older(&self) -> bool {
+        self.programs.succeeds()
     }
 
     fn forget_older(&mut self) -> Result<()> {
@@ -469,8 +476,11 @@ impl Kernel for Linux {
     }
 
     fn uninstall(&mut self) -> Result<()> {
+        let tunnel = wireguard::remove(&mut self.tunnel, &mut self.netlink);
         let pins = bpf::remove_pins(&self.pin_dir);
         let firewall = firewall::remove();
-        pins.and(firewall)
+        let switches = self.switches.restore();
+        let memory = switches::forget(&self.pin_dir);
+        tunnel.and(pins).and(firewall).and(switches).and(memory)
     }
 }

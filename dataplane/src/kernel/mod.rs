@@ -8,11 +8,13 @@ pub(crate) mod events;
 #[cfg(test)]
 pub(crate) mod fake;
 pub(crate) mod firewall;
+mod layout;
 pub(crate) mod linux;
 pub(crate) mod map;
 pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod prober;
+mod switches;
 mod syscall;
 pub(crate) mod sysctl;
 pub(crate) mod wireguard;

@@ -86,6 +86,20 @@ pub(super) fn create_array(value_size: u32, entries: u32, flags: u32) -> io::Res
     unsafe { attr.call(MAP_CREATE) }.map(owned)
 }
 
+/// Makes a hash of up to `entries` values.
+pub(super) fn create_hash(key_size: u32, value_size: u32, entries: u32) -> io::Result<OwnedFd> {
+    const HASH: u32 = 1;
+    const NO_PREALLOC: u32 = 1;
+    let mut attr = Attr::new()
+        .u32(0, HASH)
+        .u32(4, key_size)
+        .u32(8, value_size)
+        .u32(12, entries)
+        .u32(16, NO_PREALLOC);
+    // SAFETY: the command takes no addresses.
+    unsafe { attr.call(MAP_CREATE) }.map(owned)
+}
+
 /// Reads the value of `key` into `value`; false when there is none.
 pub(super) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
     let mut attr = Attr::new()

@@ -211,8 +211,7 @@ impl Netlink {
             .map(drop)
     }
 
-    /// Sees to it that packets to this range go nowhere when no better route leads there.
-    fn close_range(&mut self, range: Ipv4Network) -> Result<(), DataplaneError> {
+    fn closed_range(range: Ipv4Network) -> RouteMessage {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.destination_prefix_length = range.prefix();
@@ -224,10 +223,28 @@ impl Netlink {
             RouteAttribute::Destination(RouteAddress::Inet(range.network())),
             RouteAttribute::Priority(u32::MAX - 1),
         ]);
-        let request = RouteNetlinkMessage::NewRoute(message);
+        message
+    }
+
+    /// Sees to it that packets to this range go nowhere when no better route leads there.
+    fn close_range(&mut self, range: Ipv4Network) -> Result<(), DataplaneError> {
+        let request = RouteNetlinkMessage::NewRoute(Self::closed_range(range));
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         self.ask(request, flags, "close range", &range.to_string())
             .map(drop)
+    }
+
+    /// Undoes [`Self::close_range`]; a range that is open is fine.
+    fn open_range(&mut self, range: Ipv4Network) -> Result<(), DataplaneError> {
+        let request = RouteNetlinkMessage::DelRoute(Self::closed_range(range));
+        match self.ask(request, NLM_F_ACK, "open range", &range.to_string()) {
+            Err(DataplaneError::Link { source, .. })
+                if source.raw_os_error() == Some(libc::ESRCH) =>
+            {
+                Ok(())
+            }
+            result => result.map(drop),
+        }
     }
 }
 
@@ -352,4 +369,14 @@ pub(crate) fn ensure(
     drop(held.take());
     *held = Some(Tunnel::start(netlink, plan)?);
     Ok(true)
+}
+
+/// Removes device and range for good.
+pub(crate) fn remove(
+    held: &mut Option<Tunnel>,
+    netlink: &mut Netlink,
+) -> Result<(), DataplaneError> {
+    drop(held.take());
+    netlink.remove_link(DEVICE)?;
+    netlink.open_range(RANGE)
 }

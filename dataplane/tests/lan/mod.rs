@@ -232,6 +232,7 @@ impl Lan {
                 ingress,
                 internal: false,
                 encrypted: false,
+                about: weft_types::netstate::NetworkAbout::default(),
             },
         );
     }
