@@ -16,7 +16,10 @@ use openraft::{
     entry::RaftEntry,
     storage::{IOFlushed, RaftLogStorage},
 };
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use weft_proto::codec;
 
@@ -65,7 +68,7 @@ impl LogStore {
         fs::create_dir_all(directory)?;
         let path = directory.join("log.redb");
         let deadline = Instant::now() + OPEN_PATIENCE;
-        let mut database = loop {
+        let database = loop {
             match Database::create(&path) {
                 Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(20));
@@ -73,6 +76,19 @@ impl LogStore {
                 opened => break opened.map_err(other)?,
             }
         };
+        Self::with(database, seal)
+    }
+
+    /// The log on a storage of the caller's: how its behaviour on bad disks is tested.
+    ///
+    /// # Errors
+    /// As [`LogStore::open`].
+    pub fn open_on(backend: impl StorageBackend, seal: Seal) -> io::Result<Self> {
+        let database = Database::builder().create_with_backend(backend);
+        Self::with(database.map_err(other)?, seal)
+    }
+
+    fn with(mut database: Database, seal: Seal) -> io::Result<Self> {
         database.compact().map_err(other)?;
         let write = database.begin_write().map_err(other)?;
         write.open_table(LOG).map_err(other)?;

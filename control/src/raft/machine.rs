@@ -19,7 +19,7 @@ use tokio::sync::{broadcast, watch};
 use weft_proto::{Event, Object, codec, identity::write_private};
 
 use super::{Seal, Types};
-use crate::store::{self, Store, View};
+use crate::store::{self, RestoreError, Store, View};
 
 /// Events kept for a slow follower of the feed before it must list again.
 const FEED: usize = 4096;
@@ -70,6 +70,27 @@ struct Header {
     /// Form of the file. History: 1 (2026-11), first.
     form: u32,
     meta: SnapshotMetaOf<Types>,
+}
+
+/// A snapshot on its way: its bytes, and what they say if somebody has looked already.
+#[derive(Debug, Clone)]
+pub struct Image {
+    pub(super) bytes: Bytes,
+    read: Option<Store>,
+}
+
+impl Image {
+    /// The snapshot that `bytes` spell.
+    ///
+    /// # Errors
+    /// When they are no snapshot, or contradict themselves.
+    pub(super) fn read(bytes: Bytes) -> Result<Self, RestoreError> {
+        let store = Store::restore(&bytes)?;
+        Ok(Self {
+            bytes,
+            read: Some(store),
+        })
+    }
 }
 
 /// The snapshot on disk: one file, replaced whole.
@@ -205,7 +226,7 @@ fn told(object: store::Object) -> Object {
 }
 
 impl RaftStateMachine<Types> for Machine {
-    type SnapshotData = Bytes;
+    type SnapshotData = Image;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(
@@ -277,12 +298,15 @@ impl RaftStateMachine<Types> for Machine {
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMetaOf<Types>,
-        snapshot: Bytes,
+        snapshot: Image,
     ) -> io::Result<()> {
         let (file, kept) = (Arc::clone(&self.file), meta.clone());
         let store = tokio::task::spawn_blocking(move || {
-            let store = Store::restore(&snapshot).map_err(io::Error::other)?;
-            file.save(&kept, &snapshot)?;
+            let store = match snapshot.read {
+                Some(store) => store,
+                None => Store::restore(&snapshot.bytes).map_err(io::Error::other)?,
+            };
+            file.save(&kept, &snapshot.bytes)?;
             io::Result::Ok(store)
         })
         .await
@@ -295,12 +319,15 @@ impl RaftStateMachine<Types> for Machine {
         Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, Bytes>>> {
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, Image>>> {
         let file = Arc::clone(&self.file);
         let loaded = tokio::task::spawn_blocking(move || file.load())
             .await
             .map_err(io::Error::other)??;
-        Ok(loaded.map(|(meta, snapshot)| SnapshotOf::<Types, Bytes> { meta, snapshot }))
+        Ok(loaded.map(|(meta, bytes)| SnapshotOf::<Types, Image> {
+            meta,
+            snapshot: Image { bytes, read: None },
+        }))
     }
 }
 
@@ -313,16 +340,19 @@ pub struct Builder {
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
-    type SnapshotData = Bytes;
+    type SnapshotData = Image;
 
-    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, Bytes>> {
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, Image>> {
         let (view, meta, file) = (self.view.clone(), self.meta.clone(), Arc::clone(&self.file));
         let snapshot = tokio::task::spawn_blocking(move || {
             let data = Bytes::from(view.snapshot().map_err(io::Error::other)?);
             file.save(&meta, &data)?;
-            io::Result::Ok(SnapshotOf::<Types, Bytes> {
+            io::Result::Ok(SnapshotOf::<Types, Image> {
                 meta,
-                snapshot: data,
+                snapshot: Image {
+                    bytes: data,
+                    read: None,
+                },
             })
         });
         snapshot.await.map_err(io::Error::other)?

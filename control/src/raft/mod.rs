@@ -28,7 +28,7 @@ use crate::store::{ApplyError, Transaction};
 
 pub use key::{KeyError, Seal};
 pub use log::LogStore;
-pub use machine::{Machine, Replica};
+pub use machine::{Image, Machine, Replica};
 pub use network::Peers;
 pub use revive::revive;
 pub use serve::{Inbox, ServeError};

@@ -2,15 +2,15 @@
 
 use std::{
     collections::HashMap,
+    error::Error,
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use bytes::Bytes;
 use openraft::{
-    RaftNetworkFactory, RaftNetworkV2,
+    EntryPayload, RaftNetworkFactory, RaftNetworkV2,
     alias::{SnapshotMetaOf, SnapshotOf, VoteOf},
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
     network::RPCOption,
@@ -27,7 +27,7 @@ use weft_proto::{
     raft::{RaftCall, RaftMessage},
 };
 
-use super::{Member, Types};
+use super::{Image, Member, Types};
 
 /// Bytes of a snapshot in one message.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -133,27 +133,52 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Sends a short letter and waits for the answer.
     async fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
         call: RaftCall,
         body: Q,
         limit: Duration,
     ) -> Result<A, RPCError<Types>> {
-        let unreachable = |cause: String| RPCError::Unreachable(Unreachable::from_string(cause));
-        let channel = self.channel.clone().map_err(unreachable)?;
         let letter = Letter {
             to: self.target,
             body,
         };
-        let body =
-            codec::encode(&letter).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
-        let mut client = dial::raft(channel);
+        let body = codec::encode(&letter).map_err(|error| lost(&error))?;
+        self.send(call, body, limit).await
+    }
+
+    /// As [`Peer::ask`], for letters that may be long.
+    async fn ask_much<Q: Serialize + Send + 'static, A: DeserializeOwned>(
+        &self,
+        call: RaftCall,
+        body: Q,
+        limit: Duration,
+    ) -> Result<A, RPCError<Types>> {
+        let letter = Letter {
+            to: self.target,
+            body,
+        };
+        let body = beside(move || codec::encode(&letter))
+            .await
+            .map_err(|error| lost(&error))?;
+        self.send(call, body, limit).await
+    }
+
+    async fn send<A: DeserializeOwned>(
+        &self,
+        call: RaftCall,
+        body: Vec<u8>,
+        limit: Duration,
+    ) -> Result<A, RPCError<Types>> {
+        let unreachable = |cause: String| RPCError::Unreachable(Unreachable::from_string(cause));
+        let mut client = dial::raft(self.channel.clone().map_err(unreachable)?);
         let answer = client.message(RaftMessage { call, body });
         let answer = match tokio::time::timeout(limit, answer).await {
             Ok(Ok(answer)) => answer.into_inner(),
             // Refusals of the other end will be the same at once: wait as if it were away.
             Ok(Err(status)) if status.code() == Code::DeadlineExceeded => {
-                return Err(RPCError::Network(NetworkError::new(&status)));
+                return Err(lost(&status));
             }
             Ok(Err(status)) => return Err(unreachable(status.to_string())),
             Err(_) => {
@@ -161,12 +186,16 @@ impl Peer {
                 return Err(RPCError::Network(NetworkError::from_string(cause)));
             }
         };
-        codec::decode(&answer.body).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+        codec::decode(&answer.body).map_err(|error| lost(&error))
     }
 }
 
+fn lost<E: Error + 'static>(error: &E) -> RPCError<Types> {
+    RPCError::Network(NetworkError::new(error))
+}
+
 impl RaftNetworkV2<Types> for Peer {
-    type SnapshotData = Bytes;
+    type SnapshotData = Image;
 
     async fn append_entries(
         &mut self,
@@ -175,12 +204,21 @@ impl RaftNetworkV2<Types> for Peer {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         // Only a heartbeat is about time; entries take what their size takes, and heartbeats go
         // their own way meanwhile.
-        let limit = if request.entries.is_empty() {
-            option.soft_ttl()
+        if request.entries.is_empty() {
+            let limit = option.soft_ttl();
+            return self.ask(RaftCall::AppendEntries, request, limit).await;
+        }
+        let changes = request.entries.iter().map(|entry| match &entry.payload {
+            EntryPayload::Normal(proposal) => proposal.0.changes.len(),
+            _ => 1,
+        });
+        if changes.sum::<usize>() < MANY {
+            self.ask(RaftCall::AppendEntries, request, ENTRIES_LIMIT)
+                .await
         } else {
-            ENTRIES_LIMIT
-        };
-        self.ask(RaftCall::AppendEntries, request, limit).await
+            self.ask_much(RaftCall::AppendEntries, request, ENTRIES_LIMIT)
+                .await
+        }
     }
 
     async fn vote(
@@ -203,12 +241,13 @@ impl RaftNetworkV2<Types> for Peer {
     async fn full_snapshot(
         &mut self,
         vote: VoteOf<Types>,
-        snapshot: SnapshotOf<Types, Bytes>,
+        snapshot: SnapshotOf<Types, Image>,
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let mut cancel = std::pin::pin!(cancel);
-        let SnapshotOf::<Types, Bytes> { meta, snapshot } = snapshot;
+        let SnapshotOf::<Types, Image> { meta, snapshot } = snapshot;
+        let snapshot = snapshot.bytes;
         let mut offset = 0;
         loop {
             let end = snapshot.len().min(offset + CHUNK_BYTES);
@@ -221,7 +260,7 @@ impl RaftNetworkV2<Types> for Peer {
             };
             let last = chunk.last;
             let answer: SnapshotResponse<Types> = tokio::select! {
-                answer = self.ask(RaftCall::Snapshot, chunk, CHUNK_LIMIT) => answer?,
+                answer = self.ask_much(RaftCall::Snapshot, chunk, CHUNK_LIMIT) => answer?,
                 closed = &mut cancel => return Err(StreamingError::Closed(closed)),
             };
             if last || answer.vote != vote {
@@ -241,7 +280,52 @@ impl RaftNetworkV2<Types> for Peer {
     }
 }
 
-/// A letter that could not be read.
-pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<Letter<T>> {
-    codec::decode(bytes).map_err(io::Error::other)
+/// Changes above which a letter is written beside the other work.
+const MANY: usize = 32;
+
+/// Bytes above which a letter is read beside the other work.
+const LARGE: usize = 64 << 10;
+
+/// Does `work` on a thread that serves nobody: heartbeats do not wait behind megabytes.
+async fn beside<T: Send + 'static, E: Into<Box<dyn Error + Send + Sync>>>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(move || work().map_err(io::Error::other))
+        .await
+        .map_err(io::Error::other)?
+}
+
+/// The letter that `bytes` spell.
+pub(super) async fn read<T: DeserializeOwned + Send + 'static>(
+    bytes: Vec<u8>,
+) -> io::Result<Letter<T>> {
+    if bytes.len() < LARGE {
+        return codec::decode(&bytes).map_err(io::Error::other);
+    }
+    beside(move || codec::decode(&bytes)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn letter(bytes: usize) -> Vec<u8> {
+        let body = vec![7u64; bytes];
+        codec::encode(&Letter { to: 1, body }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_large_letter_is_not_read_where_heartbeats_are_served() {
+        // What is done in place is done at the first look.
+        let short = read::<Vec<u64>>(letter(100)).now_or_never();
+        assert_eq!(short.expect("read in place").unwrap().body.len(), 100);
+        assert!(read::<Vec<u64>>(letter(LARGE)).now_or_never().is_none());
+        let long = read::<Vec<u64>>(letter(LARGE)).await.unwrap();
+        assert_eq!(long.body.len(), LARGE);
+        let mut cut = letter(LARGE);
+        cut.pop();
+        assert!(read::<Vec<u64>>(cut).await.is_err());
+    }
 }

@@ -18,7 +18,7 @@ use weft_proto::{
 };
 
 use super::{
-    Raft, Types,
+    Image, Raft, Types,
     network::{Chunk, Letter, read},
 };
 
@@ -97,25 +97,29 @@ impl Inbox {
         let stopped = |error: String| ServeError::Stopped(error);
         let body = match call {
             RaftCall::AppendEntries => {
+                let entries = self.open(message).await?;
                 self.hear();
-                let answer = self.raft.append_entries(self.open(&message)?).await;
+                let answer = self.raft.append_entries(entries).await;
                 encode(call, &answer.map_err(|error| stopped(error.to_string()))?)
             }
             RaftCall::Vote => {
-                let answer = self.raft.vote(self.open(&message)?).await;
+                let answer = self.raft.vote(self.open(message).await?).await;
                 encode(call, &answer.map_err(|error| stopped(error.to_string()))?)
             }
             RaftCall::PreVote => {
-                let answer = self.raft.pre_vote(self.open(&message)?).await;
+                let answer = self.raft.pre_vote(self.open(message).await?).await;
                 encode(call, &answer.map_err(|error| stopped(error.to_string()))?)
             }
             RaftCall::TransferLeader => {
-                let answer = self.raft.handle_transfer_leader(self.open(&message)?).await;
+                let answer = self
+                    .raft
+                    .handle_transfer_leader(self.open(message).await?)
+                    .await;
                 encode(call, &answer.map_err(|error| stopped(error.to_string()))?)
             }
             RaftCall::Snapshot => {
+                let chunk: Chunk = self.open(message).await?;
                 self.hear();
-                let chunk: Chunk = self.open(&message)?;
                 encode(call, &self.piece(chunk).await?)
             }
         }?;
@@ -134,11 +138,18 @@ impl Inbox {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    fn open<T: DeserializeOwned>(&self, message: &RaftMessage) -> Result<T, ServeError> {
-        let letter: Letter<T> = read(&message.body).map_err(|error| ServeError::Malformed {
-            call: message.call,
-            cause: error.to_string(),
-        })?;
+    async fn open<T: DeserializeOwned + Send + 'static>(
+        &self,
+        message: RaftMessage,
+    ) -> Result<T, ServeError> {
+        let call = message.call;
+        let letter: Letter<T> =
+            read(message.body)
+                .await
+                .map_err(|error| ServeError::Malformed {
+                    call,
+                    cause: error.to_string(),
+                })?;
         let here = *self.raft.node_id();
         if letter.to != here {
             return Err(ServeError::NotMine {
@@ -185,9 +196,17 @@ impl Inbox {
             return Ok(SnapshotResponse::new(chunk.vote));
         };
         drop(slot);
-        let snapshot = SnapshotOf::<Types, Bytes> {
+        // The engine would stop for good over a snapshot that cannot be installed.
+        let image = tokio::task::spawn_blocking(move || Image::read(Bytes::from(whole.data)))
+            .await
+            .map_err(|error| ServeError::Stopped(error.to_string()))?
+            .map_err(|error| ServeError::Malformed {
+                call: RaftCall::Snapshot,
+                cause: error.to_string(),
+            })?;
+        let snapshot = SnapshotOf::<Types, Image> {
             meta: whole.meta,
-            snapshot: Bytes::from(whole.data),
+            snapshot: image,
         };
         self.raft
             .install_full_snapshot(whole.vote, snapshot)

@@ -1,74 +1,32 @@
 //! Answering requests: here if this manager leads, else by asking the one that does.
 
 use std::{
-    error::Error,
-    net::SocketAddr,
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use openraft::ServerState;
 use tokio::{
     sync::{broadcast, mpsc},
-    time::{Instant, timeout},
+    time::timeout,
 };
-use tonic::{Code, Status};
+use tonic::Status;
 use weft_proto::{
     ControlApi, ControlError, ControlReply, ControlRequest, ControlResult, ErrorCode, Event,
     LogItem, LogSelector, ManagerStanding, dial,
 };
-use weft_types::{NodeId, TaskId};
+use weft_types::TaskId;
 
-use super::{Manager, clock, propose::ProposeError};
+use super::{
+    Forwarded, Leadership, Manager, NOT_LEADER, clock,
+    propose::ProposeError,
+    route::{NO_LEADER, forwarded, no_leader},
+    stopped,
+};
 use crate::api;
 
 /// How long a request may take.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
-
-/// How long a request waits for somebody to lead.
-const LEADER_PATIENCE: Duration = Duration::from_secs(5);
-
-/// A leader that was not heard of for longer than this leads no more.
-const LEADER_SILENCE: Duration = Duration::from_secs(2);
-
-/// Pause between two looks at who leads.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// Docker's words when nobody leads.
-const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers \
-                         are online. Make sure more than half of the managers are online.";
-
-/// The text by which a manager says that another one leads.
-pub(crate) const NOT_LEADER: &str = "this manager does not lead";
-
-/// Who leads, as far as this manager knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Leadership {
-    /// This manager, if it still has its majority.
-    Here,
-    /// Another one.
-    There {
-        /// Which node.
-        node: NodeId,
-        /// `ip:port`.
-        addr: String,
-    },
-    /// Nobody that is known.
-    Nowhere,
-}
-
-/// What came of asking another manager.
-pub(crate) enum Forwarded<T> {
-    /// An answer, or a refusal.
-    Done(Result<T, ControlError>),
-    /// It was not done there, for sure: ask again who leads.
-    Again,
-}
-
-fn no_leader() -> ControlError {
-    ControlError::unavailable(NO_LEADER)
-}
 
 /// Whether asking twice is as good as asking once.
 fn only_reads(request: &ControlRequest) -> bool {
@@ -92,98 +50,7 @@ fn only_reads(request: &ControlRequest) -> bool {
     )
 }
 
-/// Whether the request behind `status` never left this manager.
-fn never_sent(status: &Status) -> bool {
-    let mut cause: Option<&(dyn Error + 'static)> = status.source();
-    while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// Sorts out what came back from another manager.
-pub(crate) fn forwarded<T>(
-    answer: Result<tonic::Response<T>, Status>,
-    repeatable: bool,
-) -> Forwarded<T> {
-    match answer {
-        Ok(answer) => Forwarded::Done(Ok(answer.into_inner())),
-        Err(status)
-            if status.code() == Code::FailedPrecondition && status.message() == NOT_LEADER =>
-        {
-            Forwarded::Again
-        }
-        Err(status) if never_sent(&status) => Forwarded::Again,
-        Err(status) if repeatable && matches!(status.code(), Code::Unavailable | Code::Unknown) => {
-            Forwarded::Again
-        }
-        Err(status) => Forwarded::Done(Err(dial::from_status(&status))),
-    }
-}
-
 impl Manager {
-    /// Who leads.
-    pub(crate) fn leadership(&self) -> Leadership {
-        let metrics = self.metrics();
-        if metrics.running_state.is_err() {
-            return Leadership::Nowhere;
-        }
-        if metrics.state == ServerState::Leader {
-            return Leadership::Here;
-        }
-        let leader = metrics
-            .current_leader
-            .filter(|leader| *leader != metrics.id && self.inbox.silence() < LEADER_SILENCE);
-        match leader.and_then(|leader| metrics.membership_config.get_node(&leader)) {
-            Some(member) => Leadership::There {
-                node: member.node,
-                addr: member.addr.clone(),
-            },
-            None => Leadership::Nowhere,
-        }
-    }
-
-    /// Does `here` if this manager leads, `there` with the leader's address if another one does,
-    /// and goes on until one of them has an answer, for as long as a leader may be hoped for.
-    pub(crate) async fn route<T, H, F>(
-        &self,
-        here: impl Fn() -> H,
-        there: impl Fn(SocketAddr) -> F,
-    ) -> Result<T, ControlError>
-    where
-        H: Future<Output = Result<T, ProposeError>>,
-        F: Future<Output = Forwarded<T>>,
-    {
-        let begun = Instant::now();
-        loop {
-            match self.leadership() {
-                Leadership::Here => match here().await {
-                    Ok(answer) => return Ok(answer),
-                    Err(ProposeError::Refused(error)) => return Err(error),
-                    Err(ProposeError::NotLeader) => {}
-                },
-                Leadership::There { addr, .. } => {
-                    if let Ok(addr) = addr.parse()
-                        && let Forwarded::Done(answer) = there(addr).await
-                    {
-                        return answer;
-                    }
-                }
-                Leadership::Nowhere => {}
-            }
-            if begun.elapsed() >= LEADER_PATIENCE {
-                return Err(no_leader());
-            }
-            tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
-                () = self.stop.cancelled() => return Err(no_leader()),
-            }
-        }
-    }
-
     /// Serves a request as the leader.
     pub(crate) async fn serve(
         &self,
@@ -258,6 +125,7 @@ impl ControlApi for Manager {
     async fn call(&self, request: ControlRequest) -> ControlResult {
         let repeatable = only_reads(&request);
         let answer = self.route(
+            repeatable,
             || self.serve(&request),
             |addr| {
                 let request = request.clone();
@@ -289,6 +157,7 @@ impl ControlApi for Manager {
             return Err(no_leader());
         };
         let answer = self.route(
+            true,
             || me.gather(selector.clone()),
             |addr| {
                 let selector = selector.clone();
@@ -336,7 +205,7 @@ impl ControlApi for Manager {
             leads: leader == Some(self.node),
             leader,
             error: match (self.metrics().running_state, leader) {
-                (Err(fatal), _) => format!("the manager has stopped: {fatal}"),
+                (Err(fatal), _) => stopped(&fatal),
                 (Ok(()), Some(_)) => String::new(),
                 (Ok(()), None) => format!("rpc error: code = Unknown desc = {NO_LEADER}"),
             },

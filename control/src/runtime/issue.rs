@@ -16,7 +16,8 @@ use weft_types::{
 };
 
 use super::{
-    Forwarded, Manager, ProposeError, call::forwarded, clock, rotation, start::CERTIFICATE_VALIDITY,
+    Forwarded, Manager, ProposeError, clock, rotation, route::forwarded,
+    start::CERTIFICATE_VALIDITY,
 };
 use crate::{
     ca::{CaError, NodeTitle, Validity},
@@ -75,6 +76,7 @@ impl Manager {
     /// Certifies a node. Who asks has been checked.
     pub(crate) async fn issue(&self, request: IssueRequest) -> Result<IssueReply, ControlError> {
         self.route(
+            false,
             || self.issue_here(&request),
             |addr| {
                 let request = request.clone();

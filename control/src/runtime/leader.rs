@@ -10,11 +10,7 @@ use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 use weft_proto::{ControlError, dispatcher::ManagerMessage};
-use weft_types::{
-    NodeId, TaskId, Timestamp,
-    node::NodeState,
-    task::TaskStatus,
-};
+use weft_types::{NodeId, TaskId, Timestamp, node::NodeState, task::TaskStatus};
 
 use super::{
     Manager, clock,
@@ -51,13 +47,12 @@ impl Manager {
                 (metrics.state == ServerState::Leader).then_some(metrics.current_term)
             };
             if let Some(term) = term {
-                info!(node = %self.node, term, "leading");
                 tokio::select! {
                     () = self.reign(term) => {}
                     () = self.stop.cancelled() => {}
                 }
                 self.sessions.drop_all();
-                info!(node = %self.node, term, "not leading any more");
+                debug!(node = %self.node, term, "not leading");
                 if self.stop.is_cancelled() {
                     return;
                 }
@@ -67,6 +62,17 @@ impl Manager {
                 () = self.stop.cancelled() => return,
             }
         }
+    }
+
+    /// Whether the term goes on: a leader that was cut off holds it until it hears of the next
+    /// one, but without its majority it has nothing to say, and the nodes that still reach it are
+    /// to look for somebody else.
+    fn still_reigns(&self, term: u64) -> bool {
+        let reigns = self.still_leads(term) && self.has_majority();
+        if !reigns {
+            info!(node = %self.node, term, "not leading any more");
+        }
+        reigns
     }
 
     fn still_leads(&self, term: u64) -> bool {
@@ -82,6 +88,7 @@ impl Manager {
             }
             tokio::time::sleep(PAUSE).await;
         }
+        info!(node = %self.node, term, "leading");
         let begun = Instant::now();
         while let Err(error) = self
             .propose(|view, now, _| Ok((dispatcher::unknown(view, now), ())))
@@ -117,7 +124,7 @@ impl Manager {
                 self.tend_rotation().await;
                 members_due = Instant::now() + MEMBERS_TICK;
             }
-            if !self.still_leads(term) {
+            if !self.still_reigns(term) {
                 return;
             }
             let next = wake_at.map_or(TICK, |at| at.since(clock::now()).min(TICK));

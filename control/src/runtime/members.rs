@@ -18,6 +18,7 @@ use weft_types::{
 
 use super::{Manager, propose::ProposeError, rotation};
 use crate::{
+    api,
     raft::{Member, Types},
     store::{Change, View},
 };
@@ -114,7 +115,8 @@ impl Manager {
     /// they hold, and the revision that their kernels hold.
     pub(crate) fn fold_in(&self, nodes: &mut [Node]) {
         let acks = self.sessions.acks();
-        let cluster = self.replica.view().cluster().cloned();
+        let view = self.replica.view();
+        let cluster = view.cluster().cloned();
         let metrics = self.metrics();
         let reached = Self::reached(&metrics);
         let by_node: BTreeMap<NodeId, (u64, String)> = members(&metrics)
@@ -125,7 +127,8 @@ impl Manager {
             if let Some(cluster) = &cluster {
                 node.description.tls_info = rotation::shown(cluster, node);
             }
-            node.applied_revision = acks.applied.get(&node.id).copied().unwrap_or(0);
+            let applied = acks.applied.get(&node.id).copied();
+            api::show_revision(node, applied.unwrap_or(0), view.index());
             node.manager_status = by_node.get(&node.id).map(|(number, addr)| ManagerStatus {
                 leader: *number == metrics.id,
                 reachability: if reached.contains(number) {

@@ -9,6 +9,7 @@ mod bootstrap;
 mod call;
 mod clock;
 mod disk;
+mod enter;
 mod issue;
 mod leader;
 mod logs;
@@ -16,6 +17,7 @@ mod members;
 mod news;
 mod propose;
 mod rotation;
+mod route;
 mod session;
 mod start;
 
@@ -26,7 +28,7 @@ use std::{
 };
 
 use ipnetwork::IpNetwork;
-use openraft::{RaftMetrics, async_runtime::watch::WatchReceiver};
+use openraft::{RaftMetrics, async_runtime::watch::WatchReceiver, errors::Fatal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weft_proto::{ControlError, ErrorCode, identity::Credentials, raft::RaftMessage};
@@ -42,9 +44,9 @@ use crate::{
     store::{IdSource, View},
 };
 
-pub(crate) use call::{Forwarded, Leadership, NOT_LEADER};
 pub(crate) use logs::LogHub;
 pub(crate) use propose::ProposeError;
+pub(crate) use route::{Forwarded, Leadership, NOT_LEADER};
 pub(crate) use session::Sessions;
 pub(crate) use session::outbox;
 pub use start::StartError;
@@ -165,6 +167,26 @@ impl Manager {
         }
     }
 
+    /// Waits until consensus has stopped by itself, and says why: most likely its disk takes no
+    /// more writes. What was acknowledged is on the disks of a majority; what was under way is
+    /// here as a whole or not at all. The manager serves nothing any more: shut it down, and start
+    /// it again when the cause is mended.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            match &metrics.borrow_and_update().running_state {
+                Ok(()) => {}
+                Err(Fatal::Stopped) => break,
+                Err(fatal) => return stopped(fatal),
+            }
+            if metrics.changed().await.is_err() {
+                break;
+            }
+        }
+        // Shut down in order.
+        std::future::pending().await
+    }
+
     /// Stops everything and waits until the files are closed. Membership is kept.
     pub async fn shutdown(&self) {
         self.stop.cancel();
@@ -172,6 +194,14 @@ impl Manager {
         let _ = self.raft.shutdown().await;
         self.ended.cancelled().await;
     }
+}
+
+/// Why consensus stopped, in words that say what to look at.
+fn stopped(fatal: &Fatal<Types>) -> String {
+    format!(
+        "the manager has stopped, because its log cannot be kept: {fatal}; it starts again by \
+         itself once the disk under its state directory takes writes"
+    )
 }
 
 impl From<KeyError> for ControlError {

@@ -6,10 +6,11 @@ use std::{
 };
 
 use openraft::{LinearizerOption, errors::ClientWriteError};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use weft_proto::ControlError;
 use weft_types::Timestamp;
 
-use super::{Manager, clock};
+use super::{Manager, clock, route::in_doubt};
 use crate::{
     raft::Proposal,
     store::{ApplyError, Change, IdSource, Transaction, View},
@@ -20,6 +21,9 @@ const TRIES: usize = 5;
 
 /// How long a leader looks for its majority before it says that it has none.
 const MAJORITY_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Pause between two looks at whether the majority is still there.
+const MAJORITY_LOOK: Duration = Duration::from_millis(100);
 
 /// Why something was not done here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +43,14 @@ fn refusal(error: &ApplyError) -> ControlError {
         ApplyError::NameTaken { .. } => ControlError::exists(error.to_string()),
         ApplyError::Taken { .. } => ControlError::aborted(error.to_string()),
         ApplyError::Twice(_) => ControlError::unknown(error.to_string()),
+    }
+}
+
+/// Does `work`, which may take a while, so that other tasks of this thread do not wait for it.
+fn beside<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 
@@ -64,6 +76,17 @@ impl Manager {
         Ok(self.replica.view())
     }
 
+    /// Waits until this manager has led without its majority for so long that nobody should wait
+    /// for it any more; says so.
+    async fn majority_lost(&self) -> &'static str {
+        loop {
+            tokio::time::sleep(MAJORITY_LOOK).await;
+            if !self.has_majority() {
+                return "this manager does not reach a majority of the managers";
+            }
+        }
+    }
+
     /// Decides on the newest state and commits what was decided. `decide` is asked again if
     /// somebody else wrote first; an empty answer commits nothing.
     pub(crate) async fn propose<T>(
@@ -81,13 +104,17 @@ impl Manager {
             let now = clock::now();
             let (changes, answer) = {
                 let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-                decide(&view, now, &mut ids)?
+                beside(|| decide(&view, now, &mut ids))?
             };
             if changes.is_empty() {
                 return Ok(answer);
             }
             let transaction = Arc::new(Transaction { now, changes });
-            match self.raft.client_write(Proposal(transaction)).await {
+            let written = tokio::select! {
+                written = self.raft.client_write(Proposal(transaction)) => written,
+                why = self.majority_lost() => return Err(in_doubt(why).into()),
+            };
+            match written {
                 Ok(written) => match written.data {
                     Ok(()) => return Ok(answer),
                     Err(error) if error.is_race() => last = Some(error),
@@ -97,13 +124,7 @@ impl Manager {
                     Some(ClientWriteError::ForwardToLeader(_)) => {
                         return Err(ProposeError::NotLeader);
                     }
-                    _ => {
-                        return Err(ControlError::unavailable(format!(
-                            "the leader changed while the write was under way; it may or may not \
-                             have been done: {error}"
-                        ))
-                        .into());
-                    }
+                    _ => return Err(in_doubt(error).into()),
                 },
             }
         }

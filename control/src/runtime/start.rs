@@ -4,28 +4,25 @@ use std::{
     collections::BTreeMap,
     fs, io,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use openraft::async_runtime::watch::WatchReceiver;
 use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc},
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use weft_proto::{
-    ControlError,
-    dial::{self, DialError},
+    ControlError, dial,
     identity::{Credentials, CredentialsError, Identity},
-    raft::{JoinRequest, LeaveRequest, MembersReply},
 };
 use weft_types::{ClusterId, NodeId, node::Role};
 
-use super::{Forwarded, InitOptions, LogHub, Manager, ManagerConfig, Sessions, bootstrap, clock};
+use super::{InitOptions, LogHub, Manager, ManagerConfig, Sessions, bootstrap, clock};
 use crate::{
     ca::{Authority, CaError, NodeTitle, Validity},
     raft::{self, Inbox, KeyError, LogStore, Machine, Member, Peers, Proposal, Raft, Seal, revive},
@@ -33,14 +30,8 @@ use crate::{
     store::{IdSource, Transaction},
 };
 
-/// How long a manager may take to become a full member.
-const JOIN_LIMIT: Duration = Duration::from_secs(20);
-
 /// How long the first leader of a cluster may take.
 const FIRST_LIMIT: Duration = Duration::from_secs(10);
-
-/// Pause between two tries to join.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Reports of nodes waiting to be written.
 const REPORTS: usize = 1024;
@@ -108,14 +99,21 @@ impl From<StartError> for ControlError {
 }
 
 /// What is open before consensus starts.
-struct Opened {
+pub(super) struct Opened {
     seal: Seal,
     listener: TcpListener,
-    log: LogStore,
+    pub(super) log: LogStore,
     machine: Machine,
+    /// The number of this member, if it is one.
+    number: Option<u64>,
 }
 
-fn state_error(directory: &Path) -> impl Fn(io::Error) -> StartError + '_ {
+/// Where a manager keeps its files.
+pub(super) fn directory(config: &ManagerConfig) -> PathBuf {
+    config.state_dir.join("raft")
+}
+
+pub(super) fn state_error(directory: &Path) -> impl Fn(io::Error) -> StartError + '_ {
     move |source| StartError::State {
         directory: directory.display().to_string(),
         source,
@@ -123,12 +121,15 @@ fn state_error(directory: &Path) -> impl Fn(io::Error) -> StartError + '_ {
 }
 
 /// Opens address, log and state machine; with the unlock key if it is given.
-async fn open(config: &ManagerConfig, unlock_key: Option<&str>) -> Result<Opened, StartError> {
+pub(super) async fn open(
+    config: &ManagerConfig,
+    unlock_key: Option<&str>,
+) -> Result<Opened, StartError> {
     let listener = rpc::bind(config.listen).map_err(|source| StartError::Listen {
         addr: config.listen,
         source,
     })?;
-    let directory = config.state_dir.join("raft");
+    let directory = directory(config);
     let opened = tokio::task::spawn_blocking({
         let (directory, unlock_key) = (directory.clone(), unlock_key.map(str::to_owned));
         move || {
@@ -137,22 +138,22 @@ async fn open(config: &ManagerConfig, unlock_key: Option<&str>) -> Result<Opened
                 Some(key) => Seal::unlock(&directory, &key)?,
                 None => Seal::open(&directory)?,
             };
-            let log = LogStore::open(&directory, seal.clone()).map_err(state_error(&directory))?;
-            let machine =
-                Machine::open(&directory, seal.clone()).map_err(state_error(&directory))?;
-            Ok((seal, log, machine))
+            let kept = state_error(&directory);
+            let log = LogStore::open(&directory, seal.clone()).map_err(&kept)?;
+            let machine = Machine::open(&directory, seal.clone()).map_err(&kept)?;
+            let number = log.member_number().map_err(&kept)?;
+            Ok(Opened {
+                seal,
+                listener,
+                log,
+                machine,
+                number,
+            })
         }
     });
-    let (seal, log, machine) = opened
+    opened
         .await
-        .map_err(|error| state_error(&directory)(io::Error::other(error)))
-        .and_then(|result: Result<_, StartError>| result)?;
-    Ok(Opened {
-        seal,
-        listener,
-        log,
-        machine,
-    })
+        .map_err(|error| state_error(&directory)(io::Error::other(error)))?
 }
 
 impl Manager {
@@ -165,7 +166,7 @@ impl Manager {
         config: ManagerConfig,
         init: InitOptions,
     ) -> Result<Arc<Self>, StartError> {
-        let directory = config.state_dir.join("raft");
+        let directory = directory(&config);
         // Without an identity, what may lie there is of an attempt that was not finished.
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -257,12 +258,7 @@ impl Manager {
         managers: Vec<SocketAddr>,
     ) -> Result<Arc<Self>, StartError> {
         let opened = open(&config, None).await?;
-        let directory = config.state_dir.join("raft");
-        match opened
-            .log
-            .member_number()
-            .map_err(state_error(&directory))?
-        {
+        match opened.number {
             Some(number) => Self::run(config, credentials, opened, number).await,
             None => Self::enter(config, credentials, opened, managers).await,
         }
@@ -279,17 +275,7 @@ impl Manager {
         unlock_key: &str,
     ) -> Result<Arc<Self>, StartError> {
         let opened = open(&config, Some(unlock_key)).await?;
-        let directory = config.state_dir.join("raft");
-        match opened
-            .log
-            .member_number()
-            .map_err(state_error(&directory))?
-        {
-            Some(number) => Self::run(config, credentials, opened, number).await,
-            None => Err(StartError::NoMember {
-                directory: directory.display().to_string(),
-            }),
-        }
+        Self::again(config, credentials, opened).await
     }
 
     /// Starts a manager again from its state directory.
@@ -301,81 +287,20 @@ impl Manager {
         credentials: Credentials,
     ) -> Result<Arc<Self>, StartError> {
         let opened = open(&config, None).await?;
-        let directory = config.state_dir.join("raft");
-        match opened
-            .log
-            .member_number()
-            .map_err(state_error(&directory))?
-        {
-            Some(number) => Self::run(config, credentials, opened, number).await,
-            None => Err(StartError::NoMember {
-                directory: directory.display().to_string(),
-            }),
-        }
+        Self::again(config, credentials, opened).await
     }
 
-    /// Joins the group of `managers` with the node's manager certificate. Returns when this
-    /// manager is a full member that has the cluster's state.
-    ///
-    /// # Errors
-    /// When no manager takes it in within 20 s; nothing is left of the attempt then.
-    pub async fn join(
-        config: ManagerConfig,
-        credentials: Credentials,
-        managers: Vec<SocketAddr>,
-    ) -> Result<Arc<Self>, StartError> {
-        let opened = open(&config, None).await?;
-        Self::enter(config, credentials, opened, managers).await
-    }
-
-    async fn enter(
+    async fn again(
         config: ManagerConfig,
         credentials: Credentials,
         opened: Opened,
-        managers: Vec<SocketAddr>,
     ) -> Result<Arc<Self>, StartError> {
-        let deadline = Instant::now() + JOIN_LIMIT;
-        let directory = config.state_dir.join("raft");
-        let request = JoinRequest {
-            node: credentials.identity().node,
-            addr: config.advertise.to_string(),
+        let Some(number) = opened.number else {
+            return Err(StartError::NoMember {
+                directory: directory(&config).display().to_string(),
+            });
         };
-        let reply = ask_in(&credentials, &managers, request, deadline).await?;
-        opened
-            .log
-            .set_member_number(reply.raft_id)
-            .map_err(state_error(&directory))?;
-        let manager = Self::run(config, credentials, opened, reply.raft_id).await?;
-        match tokio::time::timeout_at(deadline, manager.full_member()).await {
-            Ok(()) => Ok(manager),
-            Err(_) => {
-                manager.shutdown().await;
-                // The next attempt starts from nothing, as somebody new.
-                let _ = fs::remove_dir_all(&directory);
-                Err(StartError::Join(
-                    "The managers took this one in, but it did not get their state.".to_owned(),
-                ))
-            }
-        }
-    }
-
-    /// Waits until this manager has the cluster's state and a vote that is committed: before that,
-    /// the death of another manager could still cost the majority.
-    async fn full_member(&self) {
-        let mut metrics = self.raft.metrics();
-        loop {
-            let votes = {
-                let metrics = metrics.borrow_and_update();
-                let configs = metrics.committed_membership_config.get_joint_config();
-                configs.len() == 1 && configs[0].contains(&metrics.id)
-            };
-            if votes && self.replica.view().node(self.node).is_some() {
-                return;
-            }
-            if metrics.changed().await.is_err() {
-                return;
-            }
-        }
+        Self::run(config, credentials, opened, number).await
     }
 
     /// Starts again as the only manager, with all that this one knows: for when the majority is
@@ -387,7 +312,7 @@ impl Manager {
         config: ManagerConfig,
         credentials: Credentials,
     ) -> Result<Arc<Self>, StartError> {
-        let directory = config.state_dir.join("raft");
+        let directory = directory(&config);
         let member = Member {
             node: credentials.identity().node,
             addr: config.advertise.to_string(),
@@ -407,7 +332,7 @@ impl Manager {
     }
 
     /// Starts everything that runs in a manager.
-    async fn run(
+    pub(super) async fn run(
         config: ManagerConfig,
         credentials: Credentials,
         opened: Opened,
@@ -472,73 +397,4 @@ impl Manager {
         });
         Ok(manager)
     }
-
-    /// Has the leader take `node` out of the group.
-    pub(crate) async fn part(&self, node: NodeId) -> Result<MembersReply, ControlError> {
-        self.route(
-            || self.dismiss(node),
-            |addr| async move {
-                let mut client = dial::raft(self.peers.control(addr));
-                super::call::forwarded(client.leave(LeaveRequest { node }).await, true)
-            },
-        )
-        .await
-    }
-
-    /// Has the leader take a manager into the group.
-    pub(crate) async fn bring_in(
-        &self,
-        request: JoinRequest,
-    ) -> Result<MembersReply, ControlError> {
-        self.route(
-            || {
-                self.admit(Member {
-                    node: request.node,
-                    addr: request.addr.clone(),
-                })
-            },
-            |addr| {
-                let request = request.clone();
-                async move {
-                    let mut client = dial::raft(self.peers.control(addr));
-                    match client.join(request).await {
-                        Err(status) => super::call::forwarded(Err(status), false),
-                        Ok(reply) => Forwarded::Done(Ok(reply.into_inner())),
-                    }
-                }
-            },
-        )
-        .await
-    }
-}
-
-/// Asks managers to be taken in until one does.
-async fn ask_in(
-    credentials: &Credentials,
-    managers: &[SocketAddr],
-    request: JoinRequest,
-    deadline: Instant,
-) -> Result<MembersReply, StartError> {
-    let mut last = "No manager is known.".to_owned();
-    while Instant::now() < deadline {
-        for addr in managers {
-            let asked = async {
-                let channel = dial::connect(*addr, credentials).await?;
-                let reply = dial::raft(channel).join(request.clone()).await;
-                reply
-                    .map(tonic::Response::into_inner)
-                    .map_err(|status| DialError::Refused(dial::from_status(&status)))
-            };
-            match tokio::time::timeout_at(deadline, asked).await {
-                Ok(Ok(reply)) => return Ok(reply),
-                Ok(Err(error)) => {
-                    debug!(%addr, %error, "not taken in");
-                    last = error.to_string();
-                }
-                Err(_) => break,
-            }
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    Err(StartError::Join(last))
 }
