@@ -137,9 +137,7 @@ impl Bed {
                 host.name()
             );
         }
-        let ready = first
-            .docker("node ls --format {{.Status}}/{{.Availability}}")?
-            .ok()?;
+        let ready = first.say("node ls --format {{.Status}}/{{.Availability}}")?;
         ensure!(
             ready
                 .lines()
@@ -155,9 +153,7 @@ impl Bed {
         ] {
             let ids = first.docker(list)?;
             if ids.status == 0 && !ids.out.is_empty() {
-                first
-                    .docker(&format!("{kind} rm {}", ids.out.replace('\n', " ")))?
-                    .ok()?;
+                first.say(&format!("{kind} rm {}", ids.out.replace('\n', " ")))?;
             }
         }
         eventually(
@@ -165,9 +161,7 @@ impl Bed {
             "containers of the last story to end",
             || {
                 for host in self.hosts() {
-                    let left = host
-                        .docker("ps -aq --filter label=com.docker.swarm.task.id")?
-                        .ok()?;
+                    let left = host.say("ps -aq --filter label=com.docker.swarm.task.id")?;
                     ensure!(
                         left.is_empty(),
                         "{} still has {}",
@@ -178,11 +172,9 @@ impl Bed {
                 Ok(())
             },
         )?;
-        let networks = first
-            .docker("network ls --filter driver=overlay --format {{.Name}}")?
-            .ok()?;
+        let networks = first.say("network ls --filter driver=overlay --format {{.Name}}")?;
         for network in networks.lines().filter(|name| *name != "ingress") {
-            first.docker(&format!("network rm {network}"))?.ok()?;
+            first.say(&format!("network rm {network}"))?;
         }
         Ok(())
     }

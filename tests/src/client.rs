@@ -1,9 +1,18 @@
 //! The client host: outside the swarm, known to nobody.
 
-use anyhow::{Context, Result};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::command::{Answer, command};
+use crate::{Bed, Host, eventually};
+
+/// How long a port may take to open on a host once its tasks run.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How it is seen over IPv4.
 pub const V4: &str = "192.0.2.100";
@@ -84,6 +93,84 @@ pub fn ask_by_datagram(address: &str, port: u16) -> Result<Whoami> {
     )?
     .ok()?;
     read(&body)
+}
+
+/// The host answers on both families within some seconds, and in every answer the client's own address stands; answers who served.
+///
+/// # Errors
+/// When an address stays silent, or the task saw somebody else.
+pub fn ask_host(
+    host: Host,
+    port: u16,
+    ask: impl Fn(&str, u16) -> Result<Whoami>,
+) -> Result<BTreeSet<String>> {
+    let mut served = BTreeSet::new();
+    for (address, expected) in host.faces() {
+        let answer = eventually(PATIENCE, &format!("{address}:{port} to answer"), || {
+            ask(&address, port)
+        })?;
+        ensure!(
+            answer.client == expected,
+            "{address}:{port}: the task saw {} where the client is {expected}",
+            answer.client
+        );
+        served.insert(answer.hostname);
+    }
+    Ok(served)
+}
+
+/// As [`ask_host`], of every host of the bed.
+///
+/// # Errors
+/// When an address stays silent, or the task saw somebody else.
+pub fn ask_every_host(
+    bed: &Bed,
+    port: u16,
+    ask: impl Fn(&str, u16) -> Result<Whoami>,
+) -> Result<BTreeSet<String>> {
+    let mut served = BTreeSet::new();
+    for host in bed.hosts() {
+        served.append(&mut ask_host(host, port, &ask)?);
+    }
+    Ok(served)
+}
+
+/// Asks through one address again and again while `work` runs: not one question may fail.
+///
+/// # Errors
+/// When the work fails, or a question did.
+pub fn no_request_fails(address: &str, port: u16, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    eventually(PATIENCE, &format!("{address}:{port} to answer"), || {
+        ask(address, port)
+    })?;
+    let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let failed = Mutex::new(Vec::new());
+    let heard = || {
+        failed
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                asked.fetch_add(1, Ordering::Relaxed);
+                if let Err(error) = ask(address, port) {
+                    heard().push(format!("{error:#}"));
+                }
+            }
+        });
+        let outcome = work();
+        done.store(true, Ordering::Relaxed);
+        outcome
+    })?;
+    let failed = heard();
+    ensure!(
+        failed.is_empty(),
+        "{} of {} requests failed: {failed:#?}",
+        failed.len(),
+        asked.load(Ordering::Relaxed)
+    );
+    Ok(())
 }
 
 /// Reads an answer of `weft/whoami`.

@@ -108,3 +108,48 @@ pub fn command<S: AsRef<OsStr>>(
         said,
     })
 }
+
+/// A command line's words: separated by blanks, except within `'…'`, which quotes, and `{{…}}`, which stays as it is.
+pub fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word) = (Vec::new(), None::<String>);
+    let (mut quoted, mut braces) = (false, 0_usize);
+    for letter in line.chars() {
+        match letter {
+            '\'' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+                continue;
+            }
+            '{' => braces += 1,
+            '}' => braces = braces.saturating_sub(1),
+            ' ' if !quoted && braces < 2 => {
+                words.extend(word.take());
+                continue;
+            }
+            _ => {}
+        }
+        word.get_or_insert_default().push(letter);
+    }
+    words.extend(word);
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn blanks_within_quotes_and_templates_separate_nothing() {
+        assert_eq!(
+            words("ps  --format {{json .Spec}}/{{.ID}} 'two words' '' end"),
+            [
+                "ps",
+                "--format",
+                "{{json .Spec}}/{{.ID}}",
+                "two words",
+                "",
+                "end"
+            ]
+        );
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::command::{Answer, command};
+use crate::command::{Answer, command, words};
 use crate::{bed, eventually};
 
 /// Which docker CLI speaks. Users have both.
@@ -74,16 +74,35 @@ impl Host {
         self.dir().join("engine.sock")
     }
 
-    /// The docker CLI at the front door; arguments are separated by blanks.
+    /// The docker CLI at the front door; arguments as [`words`] reads them.
     ///
     /// # Errors
     /// When the CLI cannot be started.
     pub fn docker(self, line: &str) -> Result<Answer> {
-        self.docker_words(
-            Cli::Default,
-            &line.split_whitespace().collect::<Vec<_>>(),
-            b"",
-        )
+        let words = words(line);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        self.docker_words(Cli::Default, &words, b"")
+    }
+
+    /// What the docker CLI says to a line that it should be content with.
+    ///
+    /// # Errors
+    /// When its status is not 0; the message holds its words.
+    pub fn say(self, line: &str) -> Result<String> {
+        self.docker(line)?.ok()
+    }
+
+    /// A line that shows progress until all is as wished, watched to its end as a user would.
+    ///
+    /// # Errors
+    /// When it fails, or ends without the word that the service has converged.
+    pub fn watch(self, line: &str) -> Result<String> {
+        let shown = self.say(line)?;
+        ensure!(
+            shown.contains("verify: Service") && shown.contains("converged"),
+            "`docker {line}` ended without the service converging: {shown}"
+        );
+        Ok(shown)
     }
 
     /// The docker CLI of choice at the front door, arguments as they are, with something to read.
@@ -135,8 +154,7 @@ impl Host {
     /// # Errors
     /// When it is refused or does not converge.
     pub fn create(self, name: &str, line: &str) -> Result<()> {
-        self.docker(&format!("service create --detach --name {name} {line}"))?
-            .ok()?;
+        self.say(&format!("service create --detach --name {name} {line}"))?;
         self.converged(name)
     }
 
@@ -149,9 +167,7 @@ impl Host {
             Duration::from_secs(60),
             &format!("{name} to converge"),
             || {
-                let list = self
-                    .docker("service ls --format {{.Name}}={{.Replicas}}")?
-                    .ok()?;
+                let list = self.say("service ls --format {{.Name}}={{.Replicas}}")?;
                 let counts = list
                     .lines()
                     .find_map(|line| line.strip_prefix(&format!("{name}=")))
@@ -161,7 +177,7 @@ impl Host {
                     .split_once('/')
                     .with_context(|| format!("replicas are `{counts}`"))?;
                 // Not the first number: as in Swarm it counts tasks of a lost node, which nobody saw end.
-                let states = self.docker(&format!("service ps --filter desired-state=running --format {{{{.CurrentState}}}} {name}"))?.ok()?;
+                let states = self.say(&format!("service ps --filter desired-state=running --format {{{{.CurrentState}}}} {name}"))?;
                 let running = states
                     .lines()
                     .filter(|state| state.starts_with("Running"))
@@ -170,7 +186,7 @@ impl Host {
                     running.to_string() == wished && running == states.lines().count(),
                     "of {wished} wished the states are: {states}"
                 );
-                let update = self.docker(&format!("service inspect --format {{{{if.UpdateStatus}}}}{{{{.UpdateStatus.State}}}}{{{{end}}}} {name}"))?.ok()?;
+                let update = self.say(&format!("service inspect --format {{{{if.UpdateStatus}}}}{{{{.UpdateStatus.State}}}}{{{{end}}}} {name}"))?;
                 ensure!(
                     !matches!(update.as_str(), "updating" | "rollback_started"),
                     "its update is {update}"
@@ -189,7 +205,7 @@ impl Host {
     /// # Errors
     /// When `service ps` fails.
     pub fn tasks(self, service: &str) -> Result<Vec<(String, String)>> {
-        let list = self.docker(&format!("service ps --filter desired-state=running --format {{{{.Name}}}}={{{{.Node}}}} {service}"))?.ok()?;
+        let list = self.say(&format!("service ps --filter desired-state=running --format {{{{.Name}}}}={{{{.Node}}}} {service}"))?;
         Ok(list
             .lines()
             .filter_map(|line| line.split_once('='))
@@ -197,16 +213,22 @@ impl Host {
             .collect())
     }
 
+    /// Process id of the host's agent: the same as long as nothing has killed it.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn agent(self) -> Result<String> {
+        self.run(&["busybox", "pidof", "weft"])?.ok()
+    }
+
     /// Ids of this host's own containers of a service, newest first.
     ///
     /// # Errors
     /// When the engine does not answer.
     pub fn containers(self, service: &str) -> Result<Vec<String>> {
-        let list = self
-            .docker(&format!(
-                "ps -q --filter label=com.docker.swarm.service.name={service}"
-            ))?
-            .ok()?;
+        let list = self.say(&format!(
+            "ps -q --filter label=com.docker.swarm.service.name={service}"
+        ))?;
         Ok(list.lines().map(str::to_owned).collect())
     }
 

@@ -12,6 +12,7 @@ pub mod command;
 pub mod host;
 pub mod story;
 pub mod wait;
+pub mod world;
 
 pub use bed::{Bed, Shape};
 pub use command::{Answer, command};

@@ -89,16 +89,51 @@ fn a_terminal_goes_through_to_the_engine() {
         each_cli(|cli| {
             let program = cli.program().context("no CLI")?;
             // socat gives the CLI the terminal that a person would.
-            let words = format!(
-                "EXEC:{program} run --rm -it busybox sh -c 'tty; stty size',pty,setsid,ctty,stderr"
-            );
             let env = [(
                 "DOCKER_HOST",
                 format!("unix://{}", n1.front_door().display()),
             )];
-            let seen =
-                weft_tests::command("timeout", ["20", "socat", "-t5", "-", &words], &env, b"")?;
-            ensure!(seen.out.contains("/dev/pts/0"), "no terminal: {seen}");
+            let at_terminal = |words: &str| {
+                let run = format!("EXEC:{program} {words},pty,setsid,ctty,stderr");
+                weft_tests::command("timeout", ["20", "socat", "-t5", "-", &run], &env, b"")
+            };
+            let seen = at_terminal("run --rm -it busybox sh -c 'tty; stty size'")?;
+            ensure!(
+                seen.out.contains("/dev/pts/0"),
+                "no terminal in run: {seen}"
+            );
+            say(
+                n1,
+                cli,
+                &[
+                    "run",
+                    "-d",
+                    "--name",
+                    "companion",
+                    "busybox",
+                    "sh",
+                    "-c",
+                    "while :; do echo tick; sleep 1; done",
+                ],
+            )?;
+            let seen = at_terminal("exec -it companion tty")?;
+            ensure!(
+                seen.out.contains("/dev/pts/"),
+                "no terminal in exec: {seen}"
+            );
+            // Followed until told to end: what is said meanwhile comes by itself.
+            let followed = weft_tests::command(
+                "timeout",
+                ["5", program, "logs", "-f", "--tail", "0", "companion"],
+                &env,
+                b"",
+            )?;
+            ensure!(
+                followed.status == 124
+                    && followed.out.lines().filter(|line| *line == "tick").count() > 1,
+                "logs -f: {followed}"
+            );
+            say(n1, cli, &["rm", "-f", "companion"])?;
             Ok(())
         })
     });

@@ -6,6 +6,8 @@ mod manager;
 mod mesh;
 mod names;
 mod refuse;
+mod registry;
+mod service;
 mod swarm;
 mod task;
 mod update;

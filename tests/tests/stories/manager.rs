@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use weft_tests::{Shape, client, eventually, story};
+use weft_tests::{Cli, Shape, client, eventually, story};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -11,10 +11,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn one_manager_killed_and_started_again_remembers_everything() {
     story(Shape::Swarm(3, 1), |bed| {
         let n1 = bed.hosts()[0];
-        n1.docker("network create --driver overlay front")?.ok()?;
+        n1.say("network create --driver overlay front")?;
+        for kind in ["secret", "config"] {
+            n1.docker_words(Cli::Default, &[kind, "create", "word", "-"], b"weft")?
+                .ok()?;
+        }
         n1.create(
             "web",
-            "--network front --replicas 3 --publish 8080:80 weft/whoami",
+            "--network front --replicas 3 --secret word --config word --publish 8080:80 weft/whoami",
         )?;
         let facts = || -> anyhow::Result<String> {
             let mut text = String::new();
@@ -22,26 +26,20 @@ fn one_manager_killed_and_started_again_remembers_everything() {
                 "node ls --format {{.ID}}",
                 "network ls --filter driver=overlay --format {{.ID}}",
                 "service inspect web",
+                "secret inspect word",
+                "config inspect word",
+                "network inspect front",
                 "swarm join-token -q worker",
             ] {
-                text.push_str(&n1.docker(line)?.ok()?);
+                text.push_str(&n1.say(line)?);
             }
             Ok(text)
         };
-        let tasks = || {
-            n1.docker("service ps -q --no-trunc web")
-                .and_then(weft_tests::Answer::ok)
-        };
+        let tasks = || n1.say("service ps -q --no-trunc web");
         let (before, tasks_before) = (facts()?, tasks()?);
         n1.verb("kill")?;
         // Nobody manages, the network goes on.
-        for host in bed.hosts() {
-            for (address, expected) in host.faces() {
-                let answer = client::ask(&address, 8080)
-                    .with_context(|| format!("{address} while the manager is dead"))?;
-                ensure!(answer.client == expected, "the task saw {}", answer.client);
-            }
-        }
+        client::ask_every_host(bed, 8080, client::ask).context("while the manager is dead")?;
         n1.verb("start")?;
         eventually(PATIENCE, "everything as it was", || {
             let now = facts()?;
@@ -58,7 +56,7 @@ now: {now}"
             "tasks were replaced by a restart: before {tasks_before}, now {}",
             tasks()?
         );
-        n1.docker("service scale --detach web=4")?.ok()?;
+        n1.say("service scale --detach web=4")?;
         n1.converged("web")
     });
 }
@@ -69,9 +67,7 @@ fn three_managers_go_on_without_their_leader() {
         let hosts = bed.hosts();
         let n1 = hosts[0];
         n1.create("web", "--replicas 2 --publish 8080:80 weft/whoami")?;
-        let list = n1
-            .docker("node ls --format {{.Hostname}}={{.ManagerStatus}}")?
-            .ok()?;
+        let list = n1.say("node ls --format {{.Hostname}}={{.ManagerStatus}}")?;
         ensure!(
             list.lines()
                 .filter(|line| line.ends_with("=Reachable"))
@@ -95,9 +91,7 @@ fn three_managers_go_on_without_their_leader() {
             .collect();
         leader.verb("kill")?;
         eventually(PATIENCE, "another leader", || {
-            let list = others[0]
-                .docker("node ls --format {{.Hostname}}={{.ManagerStatus}}")?
-                .ok()?;
+            let list = others[0].say("node ls --format {{.Hostname}}={{.ManagerStatus}}")?;
             ensure!(
                 list.lines()
                     .any(|line| line.ends_with("=Leader") && !line.starts_with(&leader.name())),
@@ -105,13 +99,12 @@ fn three_managers_go_on_without_their_leader() {
             );
             Ok(())
         })?;
-        others[1].docker("service scale --detach web=3")?.ok()?;
+        others[1].say("service scale --detach web=3")?;
         others[0].converged("web")?;
         leader.verb("start")?;
         eventually(PATIENCE, "the old leader to follow", || {
-            let replicas = leader
-                .docker("service inspect --format {{.Spec.Mode.Replicated.Replicas}} web")?
-                .ok()?;
+            let replicas =
+                leader.say("service inspect --format {{.Spec.Mode.Replicated.Replicas}} web")?;
             ensure!(replicas == "3", "it believes in {replicas} replicas");
             Ok(())
         })

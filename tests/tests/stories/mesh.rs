@@ -3,46 +3,23 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use weft_tests::{Bed, Shape, client, eventually, story};
+use anyhow::ensure;
+use weft_tests::{Shape, client, eventually, story};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Every host answers on both families, and in every answer the client's own address stands.
-fn every_host_answers(
-    bed: &Bed,
-    port: u16,
-    ask: impl Fn(&str, u16) -> Result<client::Whoami>,
-) -> Result<BTreeSet<String>> {
-    let mut served = BTreeSet::new();
-    for host in bed.hosts() {
-        for (address, expected) in host.faces() {
-            let answer = eventually(PATIENCE, &format!("{address}:{port} to answer"), || {
-                ask(&address, port)
-            })?;
-            ensure!(
-                answer.client == expected,
-                "{address}:{port}: the task saw {} where the client is {expected}",
-                answer.client
-            );
-            served.insert(answer.hostname);
-        }
-    }
-    Ok(served)
-}
 
 #[test]
 fn a_published_port_answers_on_every_host_with_the_clients_own_address() {
     story(Shape::Swarm(3, 1), |bed| {
         let n1 = bed.hosts()[0];
         n1.create("web", "--replicas 1 --publish 8080:80 weft/whoami")?;
-        let served = every_host_answers(bed, 8080, client::ask)?;
+        let served = client::ask_every_host(bed, 8080, client::ask)?;
         ensure!(
             served.len() == 1,
             "one task was wished, these answered: {served:?}"
         );
         // The task's own log tells the same.
-        let log = n1.docker("service logs --raw web")?.ok()?;
+        let log = n1.say("service logs --raw web")?;
         for family in [client::V4, client::V6] {
             ensure!(
                 log.contains(&format!("from {family}:"))
@@ -81,7 +58,7 @@ fn all_tasks_of_a_service_take_turns_wherever_they_run() {
 fn datagrams_are_answered_from_the_address_they_were_sent_to() {
     story(Shape::Swarm(3, 1), |bed| {
         bed.hosts()[0].create("web", "--replicas 1 --publish 8080:80/udp weft/whoami")?;
-        every_host_answers(bed, 8080, client::ask_by_datagram)?;
+        client::ask_every_host(bed, 8080, client::ask_by_datagram)?;
         Ok(())
     });
 }
@@ -111,12 +88,10 @@ fn a_port_comes_and_goes_with_publish_add_and_publish_rm() {
         n1.create("web", "--replicas 2 weft/whoami")?;
         let refused = |port| client::ask(&n1.v4(), port).is_err();
         ensure!(refused(8000), "8000 answers although nothing is published");
-        n1.docker("service update --detach --publish-add 8000:80 web")?
-            .ok()?;
+        n1.say("service update --detach --publish-add 8000:80 web")?;
         n1.converged("web")?;
-        every_host_answers(bed, 8000, client::ask)?;
-        n1.docker("service update --detach --publish-rm 80 web")?
-            .ok()?;
+        client::ask_every_host(bed, 8000, client::ask)?;
+        n1.say("service update --detach --publish-rm 80 web")?;
         n1.converged("web")?;
         eventually(PATIENCE, "port 8000 to be closed again", || {
             ensure!(refused(8000), "it still answers");
@@ -131,12 +106,7 @@ fn host_mode_answers_only_where_a_task_runs() {
         let n1 = bed.hosts()[0];
         n1.create("web", "--constraint node.hostname==n2 --publish mode=host,published=8081,target=80 weft/whoami")?;
         let second = bed.hosts()[1];
-        for (address, expected) in second.faces() {
-            let answer = eventually(PATIENCE, "n2 to answer on 8081", || {
-                client::ask(&address, 8081)
-            })?;
-            ensure!(answer.client == expected, "the task saw {}", answer.client);
-        }
+        client::ask_host(second, 8081, client::ask)?;
         ensure!(
             client::ask(&n1.v4(), 8081).is_err(),
             "n1 answers although no task runs there"

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use weft_tests::world::Resolver;
 use weft_tests::{Bed, Host, Shape, eventually, story};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -11,8 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A network with two services: `web` (three tasks) and `probe` (a task on each host, to ask from).
 fn furnish(bed: &Bed) -> Result<Host> {
     let n1 = bed.hosts()[0];
-    n1.docker("network create --driver overlay --attachable front")?
-        .ok()?;
+    n1.say("network create --driver overlay --attachable front")?;
     n1.create("web", "--network front --replicas 3 weft/whoami")?;
     n1.create(
         "probe",
@@ -113,6 +113,69 @@ fn an_address_has_a_name_and_strange_names_are_refused() {
 }
 
 #[test]
+fn aliases_and_containers_have_names_too() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let n1 = furnish(bed)?;
+        n1.create(
+            "store",
+            "--network name=front,alias=db --constraint node.hostname==n2 weft/whoami",
+        )?;
+        let id = bed.hosts()[1]
+            .containers("store")?
+            .into_iter()
+            .next()
+            .context("no container of store on n2")?;
+        let container = bed.hosts()[1].say(&format!("inspect --format {{{{.Name}}}} {id}"))?;
+        let task = eventually(PATIENCE, "tasks.store", || {
+            addresses(n1, "probe", "tasks.store")
+        })?;
+        for (name, means) in [
+            ("db", addresses(n1, "probe", "store")?),
+            ("tasks.db", task.clone()),
+            (container.trim_start_matches('/'), task.clone()),
+            (id.as_str(), task.clone()),
+        ] {
+            for host in bed.hosts() {
+                eventually(PATIENCE, &format!("`{name}` on {}", host.name()), || {
+                    let found = addresses(host, "probe", name)?;
+                    ensure!(
+                        found == means && !found.is_empty(),
+                        "{found:?} where {means:?} is due"
+                    );
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_name_of_the_world_is_asked_of_the_hosts_resolver() {
+    story(Shape::Swarm(3, 1), |bed| {
+        furnish(bed)?;
+        let _world = Resolver::start([198, 51, 100, 1].into())?;
+        for host in bed.hosts() {
+            eventually(
+                PATIENCE,
+                &format!("the world's answer on {}", host.name()),
+                || {
+                    let found = addresses(host, "probe", "www.example.org")?;
+                    ensure!(found == ["198.51.100.1".to_owned()].into(), "{found:?}");
+                    Ok(())
+                },
+            )?;
+            let own = addresses(host, "probe", "web")?;
+            ensure!(
+                own.iter().all(|address| address.starts_with("10.")) && own.len() == 1,
+                "the world was asked for a name of our own: {own:?}"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_dnsrr_service_has_its_tasks_addresses_and_no_other() {
     story(Shape::Swarm(3, 1), |bed| {
         let n1 = furnish(bed)?;
@@ -136,7 +199,7 @@ fn a_dnsrr_service_has_its_tasks_addresses_and_no_other() {
 fn tasks_that_share_no_network_do_not_reach_each_other() {
     story(Shape::Swarm(3, 1), |bed| {
         let n1 = furnish(bed)?;
-        n1.docker("network create --driver overlay back")?.ok()?;
+        n1.say("network create --driver overlay back")?;
         n1.create(
             "spy",
             "--network back --mode global --stop-signal SIGKILL weft/tools sleep 100000",
@@ -181,7 +244,7 @@ fn tasks_that_share_no_network_do_not_reach_each_other() {
 fn a_subnet_of_the_users_choice_is_honoured() {
     story(Shape::Swarm(3, 1), |bed| {
         let n1 = bed.hosts()[0];
-        n1.docker("network create --driver overlay --subnet 10.77.5.0/24 --ipv6 --subnet fd77:5::/64 chosen")?.ok()?;
+        n1.say("network create --driver overlay --subnet 10.77.5.0/24 --ipv6 --subnet fd77:5::/64 chosen")?;
         n1.create(
             "probe",
             "--network chosen --mode global --stop-signal SIGKILL weft/tools sleep 100000",
@@ -226,8 +289,7 @@ fn a_task_reaches_the_world_outside() {
 fn an_encrypted_network_shows_nothing_but_wireguard_on_the_wire() {
     story(Shape::Swarm(3, 1), |bed| {
         let n1 = bed.hosts()[0];
-        n1.docker("network create --driver overlay --opt encrypted hush")?
-            .ok()?;
+        n1.say("network create --driver overlay --opt encrypted hush")?;
         n1.create("web", "--network hush --replicas 3 weft/whoami")?;
         n1.create(
             "probe",

@@ -5,15 +5,30 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use weft_tests::{Shape, client, eventually, story};
+use anyhow::{Context, Result, ensure};
+use weft_tests::{Host, Shape, client, eventually, story};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A story of bad input to a swarm of three: whatever is said, every agent is the process that it was, and answers.
+fn harmless(tell: impl FnOnce(Host) -> Result<()>) {
+    story(Shape::Swarm(3, 1), |bed| {
+        let agents =
+            || -> Result<Vec<String>> { bed.hosts().into_iter().map(Host::agent).collect() };
+        let before = agents()?;
+        tell(bed.hosts()[0])?;
+        let after = agents()?;
+        ensure!(before == after, "agents were {before:?} and are {after:?}");
+        for host in bed.hosts() {
+            host.say("info").context("after the bad input")?;
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn a_service_that_cannot_be_is_refused_with_the_reason() {
-    story(Shape::Swarm(3, 1), |bed| {
-        let n1 = bed.hosts()[0];
+    harmless(|n1| {
         n1.create("web", "--publish 8080:80 weft/whoami")?;
         for (line, words) in [
             (
@@ -56,7 +71,7 @@ fn a_service_that_cannot_be_is_refused_with_the_reason() {
                 .with_context(|| format!("`docker {line}`"))?;
         }
         ensure!(
-            n1.docker("service ls --format {{.Name}}")?.ok()? == "web",
+            n1.say("service ls --format {{.Name}}")? == "web",
             "a refused service is there"
         );
         Ok(())
@@ -65,10 +80,8 @@ fn a_service_that_cannot_be_is_refused_with_the_reason() {
 
 #[test]
 fn subnets_that_overlap_are_refused() {
-    story(Shape::Swarm(3, 1), |bed| {
-        let n1 = bed.hosts()[0];
-        n1.docker("network create --driver overlay --subnet 10.88.0.0/16 wide")?
-            .ok()?;
+    harmless(|n1| {
+        n1.say("network create --driver overlay --subnet 10.88.0.0/16 wide")?;
         n1.docker("network create --driver overlay --subnet 10.88.7.0/24 narrow")?
             .refused("overlap")?;
         n1.create("user", "--network wide weft/whoami")?;
@@ -79,16 +92,11 @@ fn subnets_that_overlap_are_refused() {
 
 #[test]
 fn a_full_subnet_is_a_reason_in_service_ps() {
-    story(Shape::Swarm(3, 1), |bed| {
-        let n1 = bed.hosts()[0];
-        n1.docker("network create --driver overlay --subnet 10.99.0.0/29 tiny")?
-            .ok()?;
-        n1.docker("service create --detach --name crowd --replicas 8 --network tiny weft/whoami")?
-            .ok()?;
+    harmless(|n1| {
+        n1.say("network create --driver overlay --subnet 10.99.0.0/29 tiny")?;
+        n1.say("service create --detach --name crowd --replicas 8 --network tiny weft/whoami")?;
         eventually(PATIENCE, "a task to say why it has no address", || {
-            let errors = n1
-                .docker("service ps --no-trunc --format {{.Error}} crowd")?
-                .ok()?;
+            let errors = n1.say("service ps --no-trunc --format {{.Error}} crowd")?;
             ensure!(
                 errors.contains("available")
                     || errors.contains("exhausted")
@@ -102,16 +110,13 @@ fn a_full_subnet_is_a_reason_in_service_ps() {
 
 #[test]
 fn an_unknown_image_is_a_reason_in_service_ps() {
-    story(Shape::Swarm(3, 1), |bed| {
-        let n1 = bed.hosts()[0];
-        n1.docker(
+    harmless(|n1| {
+        n1.say(
             "service create --detach --name ghost --restart-delay 1s 127.0.0.1:9/no/such:image",
-        )?
-        .ok()?;
+        )?;
         eventually(PATIENCE, "tasks to be rejected", || {
-            let list = n1
-                .docker("service ps --no-trunc --format {{.CurrentState}}|{{.Error}} ghost")?
-                .ok()?;
+            let list =
+                n1.say("service ps --no-trunc --format {{.CurrentState}}|{{.Error}} ghost")?;
             ensure!(
                 list.contains("Rejected") && list.contains("|\"")
                     || list.contains("|No such image")
@@ -121,14 +126,12 @@ fn an_unknown_image_is_a_reason_in_service_ps() {
             Ok(())
         })?;
         // A program that is not in the image is said in Docker's words.
-        n1.docker(
+        n1.say(
             "service create --detach --name empty --restart-condition none busybox no-such-program",
-        )?
-        .ok()?;
+        )?;
         eventually(PATIENCE, "the task to fail", || {
-            let list = n1
-                .docker("service ps --no-trunc --format {{.CurrentState}}|{{.Error}} empty")?
-                .ok()?;
+            let list =
+                n1.say("service ps --no-trunc --format {{.CurrentState}}|{{.Error}} empty")?;
             ensure!(
                 list.contains("Failed") || list.contains("Rejected"),
                 "{list}"
@@ -140,10 +143,9 @@ fn an_unknown_image_is_a_reason_in_service_ps() {
 
 #[test]
 fn an_update_of_a_stale_version_is_refused() {
-    story(Shape::Swarm(3, 1), |bed| {
-        let n1 = bed.hosts()[0];
+    harmless(|n1| {
         n1.create("web", "weft/whoami")?;
-        let id = n1.docker("service inspect --format {{.ID}} web")?.ok()?;
+        let id = n1.say("service inspect --format {{.ID}} web")?;
         let words = ["service", "inspect", "--format", "{{json .Spec}}", "web"];
         let spec = n1
             .docker_words(weft_tests::Cli::Default, &words, b"")?
@@ -177,8 +179,7 @@ fn an_update_of_a_stale_version_is_refused() {
 
 #[test]
 fn garbage_on_the_api_socket_harms_nobody() {
-    story(Shape::Swarm(3, 1), |bed| {
-        let n1 = bed.hosts()[0];
+    harmless(|n1| {
         let noise: Vec<u8> = (0..4096_u32)
             .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
             .collect();
@@ -205,7 +206,7 @@ fn garbage_on_the_api_socket_harms_nobody() {
             );
         }
         ensure!(
-            n1.docker("service ls -q")?.ok()?.is_empty(),
+            n1.say("service ls -q")?.is_empty(),
             "garbage made a service"
         );
         Ok(())
@@ -214,9 +215,8 @@ fn garbage_on_the_api_socket_harms_nobody() {
 
 #[test]
 fn random_bytes_to_the_resolver_harm_nobody() {
-    story(Shape::Swarm(3, 1), |bed| {
-        let n1 = bed.hosts()[0];
-        n1.docker("network create --driver overlay front")?.ok()?;
+    harmless(|n1| {
+        n1.say("network create --driver overlay front")?;
         n1.create(
             "probe",
             "--network front --mode global --stop-signal SIGKILL weft/tools sleep 100000",
@@ -234,8 +234,7 @@ fn random_bytes_to_the_resolver_harm_nobody() {
 
 #[test]
 fn an_overlay_packet_from_a_stranger_is_dropped() {
-    story(Shape::Swarm(3, 1), |bed| {
-        let n1 = bed.hosts()[0];
+    harmless(|n1| {
         n1.create(
             "web",
             "--constraint node.hostname==n1 --publish 8080:80 weft/whoami",
@@ -264,12 +263,7 @@ fn an_overlay_packet_from_a_stranger_is_dropped() {
             ensure!(drops.contains(reason), "{drops}");
             Ok(())
         })?;
-        for (address, expected) in n1.faces() {
-            let answer = eventually(PATIENCE, "the mesh to answer as before", || {
-                client::ask(&address, 8080)
-            })?;
-            ensure!(answer.client == expected, "the task saw {}", answer.client);
-        }
+        client::ask_host(n1, 8080, client::ask).context("the mesh as before")?;
         Ok(())
     });
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use weft_tests::{Shape, eventually, story};
 
 #[test]
@@ -11,11 +11,9 @@ fn nodes_join_by_token_and_are_listed_with_their_roles() {
         let [n1, n2, _] = bed.hosts()[..] else {
             anyhow::bail!("three hosts were asked for")
         };
-        let list = n1
-            .docker(
-                "node ls --format {{.Hostname}}/{{.Status}}/{{.Availability}}/{{.ManagerStatus}}",
-            )?
-            .ok()?;
+        let list = n1.say(
+            "node ls --format {{.Hostname}}/{{.Status}}/{{.Availability}}/{{.ManagerStatus}}",
+        )?;
         for line in [
             "n1/Ready/Active/Leader",
             "n2/Ready/Active/",
@@ -26,14 +24,11 @@ fn nodes_join_by_token_and_are_listed_with_their_roles() {
                 "`{line}` is not among:\n{list}"
             );
         }
-        let address = n1
-            .docker("node inspect --format {{.Status.Addr}} n2")?
-            .ok()?;
+        let address = n1.say("node inspect --format {{.Status.Addr}} n2")?;
         ensure!(address == n2.v4(), "n2's address is {address}");
-        ensure!(n1.docker("info --format {{.Swarm.LocalNodeState}}/{{.Swarm.Nodes}}/{{.Swarm.ControlAvailable}}")?.ok()? == "active/3/true", "info of n1");
+        ensure!(n1.say("info --format {{.Swarm.LocalNodeState}}/{{.Swarm.Nodes}}/{{.Swarm.ControlAvailable}}")? == "active/3/true", "info of n1");
         ensure!(
-            n2.docker("info --format {{.Swarm.LocalNodeState}}/{{.Swarm.ControlAvailable}}")?
-                .ok()?
+            n2.say("info --format {{.Swarm.LocalNodeState}}/{{.Swarm.ControlAvailable}}")?
                 == "active/false",
             "info of n2"
         );
@@ -49,9 +44,8 @@ fn a_wrong_token_is_refused_and_changes_nothing() {
         let [n1, n2] = bed.hosts()[..] else {
             anyhow::bail!("two hosts were asked for")
         };
-        n1.docker(&format!("swarm init --advertise-addr {}", n1.v4()))?
-            .ok()?;
-        let token = n1.docker("swarm join-token -q worker")?.ok()?;
+        n1.say(&format!("swarm init --advertise-addr {}", n1.v4()))?;
+        let token = n1.say("swarm join-token -q worker")?;
         ensure!(
             token.starts_with("SWMTKN-1-") && token.len() == 85,
             "the token is `{token}`"
@@ -69,19 +63,16 @@ fn a_wrong_token_is_refused_and_changes_nothing() {
         n2.docker(&format!("swarm join --token SWMTKN-1-nonsense {door}"))?
             .refused("invalid join token")?;
         ensure!(
-            n2.docker("info --format {{.Swarm.LocalNodeState}}")?.ok()? == "inactive",
+            n2.say("info --format {{.Swarm.LocalNodeState}}")? == "inactive",
             "n2 is no longer inactive"
         );
         ensure!(
-            n1.docker("node ls -q")?.ok()?.lines().count() == 1,
+            n1.say("node ls -q")?.lines().count() == 1,
             "n1 lists a node that never joined"
         );
-        n2.docker(&format!("swarm join --token {token} {door}"))?
-            .ok()?;
+        n2.say(&format!("swarm join --token {token} {door}"))?;
         eventually(Duration::from_secs(20), "n2 to be ready", || {
-            let list = n1
-                .docker("node ls --format {{.Hostname}}/{{.Status}}")?
-                .ok()?;
+            let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
             ensure!(list.contains("n2/Ready"), "{list}");
             Ok(())
         })?;
@@ -97,15 +88,13 @@ fn a_node_that_leaves_takes_its_tasks_along() {
         let [n1, n2] = bed.hosts()[..] else {
             anyhow::bail!("two hosts were asked for")
         };
-        n1.docker(&format!("swarm init --advertise-addr {}", n1.v4()))?
-            .ok()?;
-        let token = n1.docker("swarm join-token -q worker")?.ok()?;
-        n2.docker(&format!("swarm join --token {token} {}:2377", n1.v4()))?
-            .ok()?;
+        n1.say(&format!("swarm init --advertise-addr {}", n1.v4()))?;
+        let token = n1.say("swarm join-token -q worker")?;
+        n2.say(&format!("swarm join --token {token} {}:2377", n1.v4()))?;
         n1.create("web", "--replicas 2 --publish 8080:80 weft/whoami")?;
-        n2.docker("swarm leave")?.ok()?;
+        n2.say("swarm leave")?;
         ensure!(
-            n2.docker("info --format {{.Swarm.LocalNodeState}}")?.ok()? == "inactive",
+            n2.say("info --format {{.Swarm.LocalNodeState}}")? == "inactive",
             "n2 is still in the swarm"
         );
         eventually(Duration::from_secs(60), "both tasks to run on n1", || {
@@ -117,13 +106,115 @@ fn a_node_that_leaves_takes_its_tasks_along() {
             Ok(())
         })?;
         n1.converged("web")?;
-        n1.docker("node rm --force n2")?.ok()?;
+        n1.say("node rm --force n2")?;
         n1.docker("swarm leave")?.refused("--force")?;
-        n1.docker("swarm leave --force")?.ok()?;
+        n1.say("swarm leave --force")?;
         ensure!(
-            n1.docker("info --format {{.Swarm.LocalNodeState}}")?.ok()? == "inactive",
+            n1.say("info --format {{.Swarm.LocalNodeState}}")? == "inactive",
             "n1 is still in the swarm"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn join_tokens_are_shown_and_rotated() {
+    story(Shape::Hosts(2), |bed| {
+        let [n1, n2] = bed.hosts()[..] else {
+            anyhow::bail!("two hosts were asked for")
+        };
+        let hello = n1.say(&format!("swarm init --advertise-addr {}", n1.v4()))?;
+        ensure!(
+            hello.starts_with("Swarm initialized: current node ("),
+            "{hello}"
+        );
+        let token = |words: &str| n1.say(&format!("swarm join-token -q {words}"));
+        let (worker, manager) = (token("worker")?, token("manager")?);
+        ensure!(worker != manager, "both roles join by {worker}");
+        let shown = n1.say("swarm join-token worker")?;
+        let line = format!("docker swarm join --token {worker} {}:2377", n1.v4());
+        ensure!(
+            shown.starts_with("To add a worker to this swarm, run the following command:")
+                && shown.contains(&line)
+                && hello.contains(&line),
+            "the line to type is not shown: {shown}"
+        );
+        let rotated = token("--rotate worker")?;
+        ensure!(
+            rotated != worker && rotated == token("worker")? && manager == token("manager")?,
+            "worker: {worker}, then {rotated}; manager: {manager}"
+        );
+        n2.docker(&format!("swarm join --token {worker} {}:2377", n1.v4()))?
+            .refused("token")?;
+        // The very line that is shown, typed on the other host.
+        let shown = n1.say("swarm join-token worker")?;
+        let line = shown
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("docker "))
+            .context("no line to type")?;
+        let joined = n2.say(line)?;
+        ensure!(
+            joined == "This node joined a swarm as a worker.",
+            "{joined}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_node_runs_is_listed_by_its_name() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let n1 = bed.hosts()[0];
+        n1.create("web", "--replicas 3 weft/whoami")?;
+        n1.create("one", "--constraint node.hostname==n2 weft/whoami")?;
+        let ps = |node: &str| {
+            n1.say(&format!("node ps --filter desired-state=running --format {{{{.Name}}}}/{{{{.Node}}}}/{{{{.DesiredState}}}} {node}"))
+        };
+        let second = ps("n2")?;
+        ensure!(
+            second.lines().count() == 2
+                && second.contains("one.1/n2/Running")
+                && second.lines().all(|line| line.contains("/n2/")),
+            "node ps n2: {second}"
+        );
+        let own = ps("self")?;
+        ensure!(
+            own.lines().count() == 1 && own.contains("/n1/"),
+            "node ps self: {own}"
+        );
+        let default = n1.say("node ps")?;
+        ensure!(
+            default.contains("weft/whoami") && default.contains("Running"),
+            "node ps: {default}"
+        );
+        n1.docker("node ps n9")?.refused("n9")?;
+
+        // A label on the node is a place for tasks.
+        ensure!(
+            n1.say("node update --label-add disk=fast n3")? == "n3",
+            "node update"
+        );
+        n1.watch("service update --constraint-add node.labels.disk==fast one")?;
+        ensure!(
+            ps("n3")?.contains("one.1/n3/Running"),
+            "node ps n3: {}",
+            ps("n3")?
+        );
+        n1.say("node update --label-rm disk n3")?;
+        let shown = n1.say("node inspect --pretty n3")?;
+        for fact in [
+            "Hostname:",
+            "n3",
+            "Availability:",
+            "Active",
+            "Engine Version:",
+            "192.0.2.13",
+        ] {
+            ensure!(
+                shown.contains(fact),
+                "`{fact}` is not in node inspect --pretty: {shown}"
+            );
+        }
         Ok(())
     });
 }

@@ -30,15 +30,13 @@ fn a_task_that_ends_is_replaced() {
             .into_iter()
             .next()
             .context("no container of web on n2")?;
-        n2.docker(&format!("kill {first}"))?.ok()?;
+        n2.say(&format!("kill {first}"))?;
         eventually(PATIENCE, "another container in its place", || {
             let now = n2.containers("web")?;
             ensure!(now.len() == 1 && now[0] != first, "containers are {now:?}");
             Ok(())
         })?;
-        let states = n1
-            .docker("service ps --format {{.CurrentState}} web")?
-            .ok()?;
+        let states = n1.say("service ps --format {{.CurrentState}} web")?;
         ensure!(
             states.lines().any(|state| state.starts_with("Failed")),
             "history does not show the task that was killed:\n{states}"
@@ -51,12 +49,9 @@ fn a_task_that_ends_is_replaced() {
 fn a_task_that_ends_well_shows_its_exit_and_is_left_alone() {
     story(Shape::Swarm(3, 1), |bed| {
         let n1 = bed.hosts()[0];
-        n1.docker("service create --detach --name once --restart-condition none busybox true")?
-            .ok()?;
+        n1.say("service create --detach --name once --restart-condition none busybox true")?;
         eventually(PATIENCE, "the task to be complete", || {
-            let states = n1
-                .docker("service ps --format {{.CurrentState}} once")?
-                .ok()?;
+            let states = n1.say("service ps --format {{.CurrentState}} once")?;
             ensure!(
                 states.starts_with("Complete") && states.lines().count() == 1,
                 "states are {states}"
@@ -75,7 +70,7 @@ fn a_drained_nodes_tasks_move_and_do_not_come_back_by_themselves() {
             nodes_of(n1, "web")?.len() == 3,
             "six tasks are not spread over three nodes"
         );
-        n1.docker("node update --availability drain n2")?.ok()?;
+        n1.say("node update --availability drain n2")?;
         eventually(PATIENCE, "n2 to be empty", || {
             ensure!(!nodes_of(n1, "web")?.contains("n2"), "n2 still has tasks");
             ensure!(
@@ -89,7 +84,7 @@ fn a_drained_nodes_tasks_move_and_do_not_come_back_by_themselves() {
         eventually(PATIENCE, "n2 to answer", || {
             client::ask(&bed.hosts()[1].v4(), 8080)
         })?;
-        n1.docker("node update --availability active n2")?.ok()?;
+        n1.say("node update --availability active n2")?;
         ensure!(
             !nodes_of(n1, "web")?.contains("n2"),
             "running tasks were moved for nothing"
@@ -108,9 +103,7 @@ fn a_host_that_vanishes_loses_its_tasks_to_the_others() {
         ensure!(nodes_of(n1, "web")?.contains("n3"), "n3 runs no task");
         n3.verb("cut")?;
         eventually(PATIENCE, "n3 to be down, its task elsewhere", || {
-            let list = n1
-                .docker("node ls --format {{.Hostname}}/{{.Status}}")?
-                .ok()?;
+            let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
             ensure!(list.contains("n3/Down"), "{list}");
             let nodes = nodes_of(n1, "web")?;
             ensure!(!nodes.contains("n3"), "tasks are on {nodes:?}");
@@ -126,9 +119,7 @@ fn a_host_that_vanishes_loses_its_tasks_to_the_others() {
             PATIENCE,
             "n3 to be ready again, without a stale task",
             || {
-                let list = n1
-                    .docker("node ls --format {{.Hostname}}/{{.Status}}")?
-                    .ok()?;
+                let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
                 ensure!(list.contains("n3/Ready"), "{list}");
                 let meant = n1
                     .tasks("web")?
@@ -174,9 +165,7 @@ fn a_task_has_the_hostname_environment_and_labels_it_was_given() {
             n1.exec("told", &["sh", "-c", "echo $GREETING"])?.ok()? == "hello",
             "environment"
         );
-        let labels = n1
-            .docker("ps --filter label=team=blue --format {{.Names}}")?
-            .ok()?;
+        let labels = n1.say("ps --filter label=team=blue --format {{.Names}}")?;
         ensure!(
             labels.starts_with("told.1."),
             "the container is called `{labels}`"

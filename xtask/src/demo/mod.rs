@@ -66,7 +66,6 @@ fn run_through(how: &Demo, clock: &Clock) -> Result<()> {
     setup::setup()?;
     clock.says("building (the first time takes minutes)");
     build::all()?;
-    let registry = image::archive(&image::REGISTRY)?;
 
     clock.says(&format!(
         "starting {} hosts, each with its own engine and agent",
@@ -79,7 +78,6 @@ fn run_through(how: &Demo, clock: &Clock) -> Result<()> {
     let first = hosts[0];
 
     clock.says("publishing a registry on port 5000");
-    up::on_all(&hosts, |host| up::load(host, &registry))?;
     create(
         first,
         &[

@@ -28,7 +28,8 @@ pub(crate) struct Recipe {
 }
 
 /// Images that every engine of a bed has from the start.
-pub(crate) const BASE: [Recipe; 3] = [
+pub(crate) const BASE: [Recipe; 4] = [
+    REGISTRY,
     Recipe {
         name: "busybox:latest",
         programs: &[],
@@ -52,7 +53,7 @@ pub(crate) const BASE: [Recipe; 3] = [
     },
 ];
 
-/// The registry that the demo publishes on port 5000.
+/// The registry that users of a bed publish on port 5000, the demo among them.
 pub(crate) const REGISTRY: Recipe = Recipe {
     name: "weft/registry:latest",
     programs: &["docker-registry"],

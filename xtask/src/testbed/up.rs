@@ -90,7 +90,7 @@ pub(crate) fn up(count: u8, depth: Depth) -> Result<()> {
 }
 
 /// Loads an archive into the host's engine.
-pub(crate) fn load(host: Host, archive: &std::path::Path) -> Result<()> {
+fn load(host: Host, archive: &std::path::Path) -> Result<()> {
     run("docker load -q -i")
         .arg(archive)
         .env(

@@ -1,0 +1,63 @@
+//! A registry run as a service: every host's engine reaches it at its own loopback, wherever its task runs.
+
+use anyhow::{Context, Result, ensure};
+use weft_tests::{Bed, Cli, Host, Shape, story};
+
+/// Both CLIs, each with the host that it pushes from and the host that it pulls on.
+fn pairs(bed: &Bed) -> Vec<(Cli, Host, Host)> {
+    let [n1, n2, _] = bed.hosts()[..] else {
+        return Vec::new();
+    };
+    [(Cli::Old, n1, n2), (Cli::New, n2, n1)]
+        .into_iter()
+        .filter(|(cli, ..)| cli.program().is_some())
+        .collect()
+}
+
+fn image_of(host: Host) -> String {
+    format!("127.0.0.1:5000/who-{}:latest", host.name())
+}
+
+#[test]
+fn an_image_pushed_on_one_host_is_pulled_and_run_on_another() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let [n1, _, n3] = bed.hosts()[..] else {
+            anyhow::bail!("three hosts were asked for")
+        };
+        // On n3, so that neither pusher has it at hand.
+        n1.create(
+            "registry",
+            "--constraint node.hostname==n3 --publish 5000:5000 weft/registry",
+        )?;
+        let told: Result<()> = pairs(bed).into_iter().try_for_each(|(cli, from, to)| {
+            let image = image_of(from);
+            let say = |host: Host, words: &[&str]| host.docker_words(cli, words, b"")?.ok();
+            say(from, &["tag", "weft/whoami", &image])?;
+            let pushed =
+                say(from, &["push", &image]).with_context(|| format!("from {}", from.name()))?;
+            ensure!(pushed.contains("digest: sha256:"), "push said {pushed}");
+            let pulled = say(to, &["pull", &image]).with_context(|| format!("on {}", to.name()))?;
+            ensure!(
+                pulled.contains("Status: Downloaded newer image"),
+                "pull said {pulled}"
+            );
+            Ok(())
+        });
+        told?;
+        // A task is enough to bring the image to a host that never asked for it.
+        let image = image_of(n1);
+        n1.create("web", &format!("--replicas 3 --publish 8080:80 {image}"))?;
+        ensure!(
+            n3.containers("web")?.len() == 1,
+            "n3 runs {:?}",
+            n3.containers("web")?
+        );
+        let pinned =
+            n1.say("service inspect --format {{.Spec.TaskTemplate.ContainerSpec.Image}} web")?;
+        ensure!(
+            pinned.starts_with(&format!("{image}@sha256:")),
+            "the service is not pinned to a digest: {pinned}"
+        );
+        weft_tests::client::ask_every_host(bed, 8080, weft_tests::client::ask).map(drop)
+    });
+}

@@ -1,0 +1,265 @@
+//! Services, line by line as users type them, watched until the CLI calls them converged.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use weft_tests::command::words;
+use weft_tests::{Host, Shape, client, eventually, story};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn nodes_of(n1: Host, service: &str) -> Result<BTreeSet<String>> {
+    let tasks = n1.tasks(service)?;
+    Ok(tasks.into_iter().map(|(_, node)| node).collect())
+}
+
+#[test]
+fn each_line_of_an_update_converges_and_changes_what_runs() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let [n1, n2, n3] = bed.hosts()[..] else {
+            anyhow::bail!("three hosts were asked for")
+        };
+        let shown = n1.watch("service create --name web --replicas 2 --env COLOUR=red --stop-signal SIGKILL --constraint node.hostname!=n1 weft/tools sleep 100000")?;
+        ensure!(
+            shown.contains("overall progress: 2 out of 2 tasks"),
+            "no progress was shown: {shown}"
+        );
+        // The CLI watches for five seconds more than anything takes, so not every line is watched by it.
+        let change = |line: &str| {
+            n1.say(&line.replacen("update", "update --detach", 1))?;
+            n1.converged("web")
+        };
+        let environment = |host: Host| host.exec("web", &["sh", "-c", "echo $COLOUR $SHAPE"])?.ok();
+        ensure!(environment(n2)? == "red", "{}", environment(n2)?);
+
+        n1.watch("service update --env-add COLOUR=blue --env-add SHAPE=round web")?;
+        for host in [n2, n3] {
+            ensure!(environment(host)? == "blue round", "{}", environment(host)?);
+        }
+        change("service update --env-rm SHAPE web")?;
+        ensure!(environment(n2)? == "blue", "{}", environment(n2)?);
+
+        n1.watch("service update --constraint-add node.hostname==n3 web")?;
+        ensure!(
+            nodes_of(n1, "web")? == ["n3".to_owned()].into(),
+            "{:?}",
+            nodes_of(n1, "web")?
+        );
+        change(
+            "service update --constraint-rm node.hostname==n3 --constraint-rm node.hostname!=n1 --replicas 3 web",
+        )?;
+        ensure!(n1.tasks("web")?.len() == 3, "{:?}", n1.tasks("web")?);
+
+        n1.watch("service scale web=4")?;
+        ensure!(n1.tasks("web")?.len() == 4, "{:?}", n1.tasks("web")?);
+
+        n1.say("network create --driver overlay front")?;
+        change(
+            "service update --network-add front --replicas 1 --constraint-add node.hostname==n2 web",
+        )?;
+        let links = n2.exec("web", &["ip", "-o", "link"])?.ok()?;
+        ensure!(links.contains("eth0"), "no link of `front`: {links}");
+        ensure!(
+            n2.exec("web", &["dig", "+short", "web"])?
+                .ok()?
+                .starts_with("10."),
+            "the service has no name on `front`"
+        );
+        change("service update --network-rm front web")?;
+        n1.say("network rm front")?;
+
+        change("service update --image weft/whoami --args whoami web")?;
+        change("service update --publish-add 8080:80 web")?;
+        client::ask_host(n1, 8080, client::ask)?;
+        n1.watch("service update --rollback web")?;
+        let ports = n1.say("service inspect --format {{json .Endpoint.Ports}} web")?;
+        ensure!(
+            ports == "null" || ports == "[]",
+            "ports after the rollback: {ports}"
+        );
+        ensure!(
+            n1.say("service rm web")? == "web",
+            "rm does not say the name"
+        );
+        ensure!(
+            n1.say("service ls -q")?.is_empty(),
+            "the service is still listed"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_global_service_converges_and_follows_its_constraint() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let n1 = bed.hosts()[0];
+        let shown = n1.watch("service create --name each --mode global weft/whoami")?;
+        ensure!(
+            shown.contains("overall progress: 3 out of 3 tasks"),
+            "{shown}"
+        );
+        ensure!(
+            n1.say("service ls --format {{.Name}}/{{.Mode}}/{{.Replicas}}")? == "each/global/3/3",
+            "service ls"
+        );
+        n1.watch("service update --constraint-add node.role==worker each")?;
+        ensure!(
+            nodes_of(n1, "each")? == ["n2".to_owned(), "n3".to_owned()].into(),
+            "{:?}",
+            nodes_of(n1, "each")?
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn the_endpoint_mode_is_honoured_or_refused() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let n1 = bed.hosts()[0];
+        n1.say("network create --driver overlay front")?;
+        n1.watch("service create --name ring --network front --replicas 2 --endpoint-mode dnsrr weft/whoami")?;
+        let endpoint =
+            |field: &str| n1.say(&format!("service inspect --format {{{{{field}}}}} ring"));
+        ensure!(
+            endpoint(".Endpoint.Spec.Mode")? == "dnsrr",
+            "{}",
+            endpoint(".Endpoint.Spec.Mode")?
+        );
+        ensure!(
+            endpoint("len .Endpoint.VirtualIPs")? == "0",
+            "a dnsrr service has a virtual address"
+        );
+        n1.docker("service update -d --publish-add 8080:80 ring")?
+            .refused("dnsrr")?;
+        n1.watch("service update --endpoint-mode vip ring")?;
+        ensure!(
+            endpoint("len .Endpoint.VirtualIPs")? == "1",
+            "no virtual address"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn the_log_of_a_service_comes_from_every_node() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let n1 = bed.hosts()[0];
+        n1.create("say", "--mode global --stop-signal SIGKILL busybox sh -c 'echo out $HOSTNAME; echo err >&2; sleep 100000'")?;
+        eventually(
+            PATIENCE,
+            "a line of each task, marked with its node",
+            || {
+                let log = n1.docker("service logs say")?;
+                for node in ["n1", "n2", "n3"] {
+                    let of_node: Vec<&str> = log
+                        .out
+                        .lines()
+                        .filter(|line| line.contains(&format!("@{node} ")))
+                        .collect();
+                    ensure!(
+                        of_node.len() == 1
+                            && of_node[0].starts_with("say.0.")
+                            && of_node[0].contains("| out "),
+                        "{node} says {of_node:?}"
+                    );
+                }
+                ensure!(
+                    log.err
+                        .lines()
+                        .filter(|line| line.ends_with("| err"))
+                        .count()
+                        == 3,
+                    "standard error: {}",
+                    log.err
+                );
+                Ok(())
+            },
+        )?;
+        let task = n1.say("service ps -q --filter node=n2 say")?;
+        let of_task = n1.docker(&format!("service logs --raw --tail 1 {task}"))?;
+        ensure!(
+            of_task.out.starts_with("out ") && of_task.out.lines().count() == 1
+                || of_task.err == "err",
+            "the task's own log: {of_task}"
+        );
+        // Followed: what is said later comes by itself, until the watch is told to end.
+        n1.create(
+            "tick",
+            "--stop-signal SIGKILL busybox sh -c 'while :; do echo tick; sleep 1; done'",
+        )?;
+        let door = format!("unix://{}", n1.front_door().display());
+        let follow = words("6 docker service logs --raw --follow --tail 0 tick");
+        let followed = weft_tests::command("timeout", follow, &[("DOCKER_HOST", door)], b"")?;
+        ensure!(
+            followed.status == 124
+                && followed.out.lines().filter(|line| *line == "tick").count() > 1,
+            "the followed log: {followed}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_network_is_made_looked_at_and_removed() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let n1 = bed.hosts()[0];
+        let id = n1.say("network create --driver overlay --label team=blue front")?;
+        n1.say("network create --driver overlay back")?;
+        let listed = n1.say("network ls --filter driver=overlay --format {{.Name}}/{{.Scope}}")?;
+        for name in ["front", "back", "ingress"] {
+            ensure!(
+                listed.lines().any(|line| line == format!("{name}/swarm")),
+                "{name} is not listed: {listed}"
+            );
+        }
+        let subnet = |name: &str| {
+            n1.say(&format!(
+                "network inspect --format {{{{(index .IPAM.Config 0).Subnet}}}} {name}"
+            ))
+        };
+        ensure!(
+            subnet("ingress")? == "10.0.0.0/24",
+            "ingress is {}",
+            subnet("ingress")?
+        );
+        let (front, back) = (subnet("front")?, subnet("back")?);
+        for cut in [&front, &back] {
+            ensure!(
+                cut.starts_with("10.0.") && cut.ends_with(".0/24"),
+                "a network got {cut}"
+            );
+        }
+        ensure!(front != back, "both are {front}");
+        let shown =
+            n1.say("network inspect --format {{.ID}}/{{.Driver}}/{{.Labels.team}} front")?;
+        ensure!(
+            shown == format!("{id}/overlay/blue"),
+            "inspect shows {shown}"
+        );
+        n1.create("web", "--network front --constraint node.hostname==n1 --stop-signal SIGKILL weft/tools sleep 100000")?;
+        let links = n1
+            .exec("web", &["ip", "-o", "link", "show", "eth0"])?
+            .ok()?;
+        ensure!(
+            links.contains("mtu 1450"),
+            "1,500 bytes of the wire less 50 of the tunnel are due: {links}"
+        );
+        n1.docker("network rm front")?
+            .refused("in use")
+            .context("a network with a task")?;
+        n1.say("service rm web")?;
+        eventually(PATIENCE, "`front` to be removable", || {
+            n1.say("network rm front")
+        })?;
+        ensure!(
+            n1.say("network rm back")? == "back",
+            "rm does not say the name"
+        );
+        ensure!(
+            !n1.say("network ls --format {{.Name}}")?.contains("front"),
+            "it is still listed"
+        );
+        Ok(())
+    });
+}
