@@ -32,6 +32,15 @@ fn main() {
                 .server_streaming()
                 .build(),
             )
+            .method(
+                method(
+                    "ask",
+                    "Ask",
+                    "crate::ControlRequest",
+                    "crate::ControlResult",
+                )
+                .build(),
+            )
             .build(),
         service("Control")
             .method(

@@ -105,6 +105,64 @@ async fn a_worker_joins_and_is_told_the_network() {
     manager.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_gets_addresses_for_its_own_containers_and_nothing_else() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    let tokens = cluster_of(&manager).await.join_tokens;
+    let mut spec = NetworkSpec {
+        name: "front".to_owned(),
+        scope: "swarm".to_owned(),
+        attachable: true,
+        ..NetworkSpec::default()
+    };
+    spec.driver_configuration.name = "overlay".to_owned();
+    let made = manager.call(ControlRequest::CreateNetwork(Box::new(spec)));
+    made.await.expect("a network");
+    let worker = Host::new();
+    let credentials = worker.join(host.addr, &tokens.worker).await;
+    let channel = dial::connect(host.addr, &credentials).await;
+    let mut client = dial::dispatcher(channel.expect("a connection"));
+    let attach = |node, network: &str| ControlRequest::AttachNetwork {
+        node,
+        container_id: "ab".repeat(32),
+        container_name: "mine".to_owned(),
+        network: network.to_owned(),
+        aliases: vec!["other".to_owned()],
+        addresses: vec!["10.0.1.77".parse().expect("an address")],
+    };
+    let own = credentials.identity().node;
+    let reply = client.ask(attach(own, "front")).await;
+    let Ok(ControlReply::Tasks(tasks)) = reply.expect("an answer").into_inner() else {
+        panic!("no address was given");
+    };
+    assert_eq!(
+        tasks[0].networks_attachments[0].addresses[0].to_string(),
+        "10.0.1.77/24"
+    );
+    let twice = client.ask(attach(own, "front")).await;
+    let twice = twice.expect("an answer").into_inner();
+    assert_eq!(
+        twice.map_err(|error| error.code).expect_err("a refusal"),
+        ErrorCode::AlreadyExists
+    );
+    let manager_node = manager.credentials().identity().node;
+    for request in [
+        attach(manager_node, "front"),
+        ControlRequest::ListSecrets,
+        ControlRequest::GetUnlockKey,
+        ControlRequest::DetachNetwork(weft_types::TaskId::numbered(9)),
+    ] {
+        let refusal = client.ask(request).await.expect_err("a refusal");
+        assert_eq!(refusal.code(), tonic::Code::PermissionDenied, "{refusal}");
+    }
+    let detach = ControlRequest::DetachNetwork(tasks[0].id);
+    let reply = client.ask(detach).await.expect("an answer").into_inner();
+    assert_eq!(reply, Ok(ControlReply::Done));
+    manager.shutdown().await;
+}
+
 async fn refused(host: &Host, token: &str) -> DialError {
     let wish = JoinWish {
         token: token.to_owned(),

@@ -1,4 +1,7 @@
-//! A node's session with a manager: one bidirectional stream.
+//! A node's session with a manager: one bidirectional stream; and what a node may ask for itself.
+//!
+//! The service's other method, `Ask`, takes a [`crate::ControlRequest`] of a node that is no manager,
+//! about its own users' containers: see [`is_own`].
 
 use serde::{Deserialize, Serialize};
 use weft_types::{
@@ -9,7 +12,22 @@ use weft_types::{
     task::{Task, TaskStatus},
 };
 
-use crate::control::{LogItem, LogSelector};
+use crate::control::{ControlRequest, LogItem, LogSelector};
+
+/// Whether `node` may ask this for itself: addresses for its own users' containers. `owner` says whose
+/// attachment a task is.
+#[must_use]
+pub fn is_own(
+    request: &ControlRequest,
+    node: NodeId,
+    owner: impl Fn(TaskId) -> Option<NodeId>,
+) -> bool {
+    match request {
+        ControlRequest::AttachNetwork { node: named, .. } => *named == node,
+        ControlRequest::DetachNetwork(task) => owner(*task) == Some(node),
+        _ => false,
+    }
+}
 
 /// From the node. The first message is [`NodeMessage::Hello`], and only the first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

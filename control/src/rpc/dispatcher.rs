@@ -1,11 +1,12 @@
-//! Sessions of nodes: any node with a certificate of this cluster.
+//! Sessions of nodes, and what they ask for themselves: any node with a certificate of this cluster.
 
 use std::sync::Arc;
 
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use weft_proto::{
-    dispatcher::{ManagerMessage, NodeMessage},
+    ControlApi, ControlRequest, ControlResult,
+    dispatcher::{ManagerMessage, NodeMessage, is_own},
     service::dispatcher_server,
 };
 
@@ -56,5 +57,27 @@ impl dispatcher_server::Dispatcher for Dispatcher {
             },
         }
         Ok(Response::new(ReceiverStream::new(messages)))
+    }
+
+    async fn ask(
+        &self,
+        request: Request<ControlRequest>,
+    ) -> Result<Response<ControlResult>, Status> {
+        let manager = &self.0;
+        let view = manager.view();
+        let peer = guard::peer(&request)?;
+        let caller = guard::member(&peer, manager.cluster_id(), &view)?;
+        let request = request.into_inner();
+        let owner = |task| {
+            let task = view.task(task).filter(|task| task.service_id.is_none());
+            task.and_then(|task| task.node_id)
+        };
+        if !is_own(&request, caller.node, owner) {
+            return Err(Status::permission_denied(format!(
+                "node {} may ask this only for itself, and only about attachments of its own",
+                caller.node
+            )));
+        }
+        Ok(Response::new(manager.call(request).await))
     }
 }
