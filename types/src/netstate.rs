@@ -13,7 +13,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackendId, NetworkId, NodeId, ServiceId, TaskId,
+    BackendId, Labels, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
     service::{EndpointMode, PortConfig},
 };
 
@@ -87,6 +87,21 @@ pub struct NetNetwork {
     pub internal: bool,
     /// Packets must be encrypted.
     pub encrypted: bool,
+    /// What its users are shown.
+    #[serde(default)]
+    pub about: NetworkAbout,
+}
+
+/// Of a network, what `docker network inspect` shows on a node that is no manager; no packet depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkAbout {
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Users' own containers may be on it.
+    pub attachable: bool,
+    /// Its labels.
+    pub labels: Labels,
 }
 
 /// One task's attachment to one network.

@@ -5,6 +5,8 @@
 
 mod run;
 
+pub(crate) use run::LABEL as WISHES;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderValue, Request, StatusCode, header};
@@ -252,6 +254,7 @@ mod tests {
                 ingress: false,
                 internal: false,
                 encrypted: false,
+                about: weft_types::netstate::NetworkAbout::default(),
             },
         );
         state.endpoints.insert(

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header, request::Parts};
-use hyper::body::Incoming;
-use tokio::sync::watch;
+use hyper::body::Body as HttpBody;
+use tokio::sync::{mpsc, watch};
 use weft_proto::{ControlApi, ControlReply, ControlRequest};
 
 use crate::{
@@ -14,8 +14,11 @@ use crate::{
     history::History,
     node::NodeControl,
     query::Query,
-    reply::{ApiError, Body, Reply},
-    route::{ContainerRoute, NetworkRoute, ObjectRoute, Route, SwarmRoute, route, split_version},
+    reply::{ApiError, Body, BodyError, Reply},
+    route::{
+        ContainerRoute, NetworkRoute, ObjectRoute, Route, SwarmRoute, is_raw, route, split_version,
+    },
+    server::Takeover,
     version::ApiVersion,
 };
 
@@ -72,10 +75,19 @@ impl Door {
         self.stop.clone()
     }
 
-    /// Answers a request; refusals are answers.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    /// Answers a request; refusals are answers. `taken` is told when the connection that it came on
+    /// is to be a raw one.
+    pub(crate) async fn answer<B>(
+        &self,
+        request: Request<B>,
+        taken: Option<&mpsc::Sender<Takeover>>,
+    ) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
         let target = (request.method().clone(), request.uri().path().to_owned());
-        match self.reply(request).await {
+        match self.reply(request, taken).await {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::debug!(method = %target.0, path = target.1, status = %refusal.status, message = refusal.message, "refused");
@@ -84,13 +96,24 @@ impl Door {
         }
     }
 
-    async fn reply(&self, request: Request<Incoming>) -> Reply {
+    async fn reply<B>(&self, request: Request<B>, taken: Option<&mpsc::Sender<Takeover>>) -> Reply
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
         let (version, path) = split_version(request.uri().path());
         if let Some(version) = version {
             self.engine.span().await.check(version)?;
         }
         let route = route(request.method(), path);
         match route {
+            Route::Engine
+                if let Some(taken) = taken
+                    && is_raw(request.method(), path)
+                    && !request.headers().contains_key(header::UPGRADE) =>
+            {
+                return self.engine.take_over(request, taken).await;
+            }
             Route::Engine => return self.engine.pass(request, self.stop()).await,
             Route::Nowhere => return Err(ApiError::no_page()),
             Route::Ping => return self.ping(request).await,

@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     sync::{Mutex, PoisonError},
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -21,19 +22,35 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::{net::UnixStream, sync::watch, task::JoinHandle};
+use tokio::{
+    net::UnixStream,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 use crate::{
     body::collect,
     reply::{ApiError, Body, BodyError, Reply, whole},
+    server::Takeover,
     version::{ApiVersion, OLDEST, Span, UNKNOWN_ENGINE},
 };
+
+/// How long the engine may take to answer a question of ours. Clients' own requests have no limit.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long it may take to say which version it is: all else waits for that.
+const VERSION_PATIENCE: Duration = Duration::from_secs(3);
+
+/// An engine that did not say its version in time is left alone for so long.
+const REST: Duration = Duration::from_secs(10);
 
 /// The container engine below.
 #[derive(Debug)]
 pub struct Engine {
     socket: PathBuf,
     facts: Mutex<Option<Facts>>,
+    /// When it last did not say its version in time.
+    silent: Mutex<Option<Instant>>,
 }
 
 /// What is remembered of the engine.
@@ -52,6 +69,7 @@ impl Engine {
         Self {
             socket: socket.into(),
             facts: Mutex::new(None),
+            silent: Mutex::new(None),
         }
     }
 
@@ -107,11 +125,15 @@ impl Engine {
 
     /// Passes a client's request down and the answer up: bodies streamed both ways, upgrades
     /// spliced until both sides have ended, or `stop` is closed.
-    pub(crate) async fn pass(
+    pub(crate) async fn pass<B>(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<B>,
         mut stop: watch::Receiver<()>,
-    ) -> Reply {
+    ) -> Reply
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
         let upgrade = hyper::upgrade::on(&mut request);
         let (mut response, mut connection) = self.send(request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -134,6 +156,39 @@ impl Engine {
             }
         });
         Ok(response.map(|_| whole(Bytes::new())))
+    }
+
+    /// Passes down a request that the engine will answer with a stream both ways, of a client that
+    /// did not ask for an upgrade: then its connection is `taken` over. Such a client is told 200,
+    /// as engines do.
+    pub(crate) async fn take_over<B>(
+        &self,
+        mut request: Request<B>,
+        taken: &mpsc::Sender<Takeover>,
+    ) -> Reply
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
+        let headers = request.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+        let (mut response, mut connection) = self.send(request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response.map(|body| connection.tie(body)));
+        }
+        connection.release();
+        let upgraded = hyper::upgrade::on(&mut response).await;
+        let engine = upgraded.map_err(|error| self.away(&describe(&error)))?;
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok());
+        let kind = kind.unwrap_or("application/vnd.docker.raw-stream");
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n").into();
+        if taken.send(Takeover { head, engine }).await.is_ok() {
+            // The connection is not HTTP's any more: nothing is to be answered on it.
+            std::future::pending::<()>().await;
+        }
+        Err(ApiError::internal("the connection ended"))
     }
 
     /// Sends a request whose body was read already, and streams the answer.
@@ -161,8 +216,17 @@ impl Engine {
     /// The JSON that the engine answers to `GET path`, with its status.
     ///
     /// # Errors
-    /// When the engine cannot be reached or its answer is no JSON.
+    /// When the engine cannot be reached, takes longer than [`PATIENCE`], or its answer is no JSON.
     pub(crate) async fn get(&self, path: &str) -> Result<(StatusCode, Value), ApiError> {
+        let late = || {
+            let seconds = PATIENCE.as_secs();
+            self.away(&format!("{path} is not answered within {seconds} s"))
+        };
+        let answer = tokio::time::timeout(PATIENCE, self.ask(path)).await;
+        answer.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn ask(&self, path: &str) -> Result<(StatusCode, Value), ApiError> {
         let request = Request::get(path)
             .body(whole(Bytes::new()))
             .map_err(|error| ApiError::bad(error.to_string()))?;
@@ -178,12 +242,21 @@ impl Engine {
 
     /// What is known of the engine; asked anew when nothing is, or with `fresh`.
     pub(crate) async fn facts(&self, fresh: bool) -> Option<Facts> {
-        let known = self.lock().clone();
+        let known = lock(&self.facts).clone();
         if known.is_some() && !fresh {
             return known;
         }
-        let Ok((_, version)) = self.get("/version").await else {
+        let silent = *lock(&self.silent);
+        if silent.is_some_and(|since| since.elapsed() < REST) {
             return known;
+        }
+        let version = match tokio::time::timeout(VERSION_PATIENCE, self.ask("/version")).await {
+            Ok(Ok((_, version))) => version,
+            Ok(Err(_)) => return known,
+            Err(_) => {
+                *lock(&self.silent) = Some(Instant::now());
+                return known;
+            }
         };
         let number = |key: &str| version[key].as_str().and_then(|text| text.parse().ok());
         let newest = number("ApiVersion").unwrap_or(UNKNOWN_ENGINE);
@@ -192,7 +265,7 @@ impl Engine {
             newest,
             release: version["Version"].as_str().unwrap_or_default().to_owned(),
         };
-        *self.lock() = Some(facts.clone());
+        *lock(&self.facts) = Some(facts.clone());
         Some(facts)
     }
 
@@ -203,10 +276,10 @@ impl Engine {
             facts.span
         })
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Facts>> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// hyper's reason with the system's beneath it.

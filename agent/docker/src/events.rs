@@ -1,6 +1,10 @@
 //! `/events`: the engine's, and the swarm's among them.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    convert::Infallible,
+    sync::Arc,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream;
@@ -18,9 +22,10 @@ use weft_types::{
 
 use crate::{
     door::{Asked, Door},
-    engine::{Connection, next_bytes},
+    engine::{Connection, Engine, next_bytes},
     filter::Filters,
     logs::moment,
+    node::NodeControl,
     reply::{Body, Reply, whole},
 };
 
@@ -60,8 +65,77 @@ impl Door {
         if response.status() != StatusCode::OK {
             return Ok(response.map(|body| connection.tie(body)));
         }
-        Ok(response.map(|engine| merged(engine, connection, past, swarm, filters)))
+        let sieve = Sieve {
+            engine: Engine::at(self.engine.socket()),
+            node: Arc::clone(&self.node),
+            ours: HashSet::new(),
+        };
+        Ok(response.map(|engine| merged(engine, connection, past, swarm, filters, sieve)))
     }
+}
+
+/// Takes out of the engine's events what clients of Docker would not see: that containers which are
+/// on swarm networks are "connected" to the engine's network `none`.
+struct Sieve {
+    engine: Engine,
+    node: Arc<dyn NodeControl>,
+    /// Containers known to be on swarm networks.
+    ours: HashSet<String>,
+}
+
+impl Sieve {
+    /// The lines that remain.
+    async fn pass(&mut self, lines: Bytes) -> Bytes {
+        let mut kept = BytesMut::with_capacity(lines.len());
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            if !self.is_hidden(line).await {
+                kept.extend_from_slice(line);
+            }
+        }
+        kept.freeze()
+    }
+
+    async fn is_hidden(&mut self, line: &[u8]) -> bool {
+        let Ok(event) = serde_json::from_slice::<serde_json::Value>(line) else {
+            return false;
+        };
+        let attributes = &event["Actor"]["Attributes"];
+        if event["Type"] == "container" {
+            if is_on_swarm_networks(attributes)
+                && let Some(id) = event["Actor"]["ID"].as_str()
+            {
+                self.ours.insert(id.to_owned());
+            }
+            return false;
+        }
+        let of_none = event["Type"] == "network" && attributes["name"] == "none";
+        match attributes["container"].as_str() {
+            Some(id) if of_none => self.is_ours(id).await,
+            _ => false,
+        }
+    }
+
+    async fn is_ours(&mut self, id: &str) -> bool {
+        if self.ours.contains(id) {
+            return true;
+        }
+        let known = self.node.local_containers().await;
+        let ours = known.values().any(|known| known == id)
+            || match self.engine.get(&format!("/containers/{id}/json")).await {
+                Ok((_, container)) => is_on_swarm_networks(&container["Config"]["Labels"]),
+                Err(_) => false,
+            };
+        if ours {
+            self.ours.insert(id.to_owned());
+        }
+        ours
+    }
+}
+
+fn is_on_swarm_networks(labels: &serde_json::Value) -> bool {
+    ["com.docker.swarm.task.id", crate::containers::WISHES]
+        .into_iter()
+        .any(|label| labels[label].is_string())
 }
 
 /// Events of both, whole objects after each other; ends with the engine's.
@@ -71,6 +145,7 @@ fn merged(
     past: VecDeque<Arc<Event>>,
     swarm: Receiver<Arc<Event>>,
     filters: Filters,
+    sieve: Sieve,
 ) -> Body {
     struct State {
         engine: Incoming,
@@ -80,6 +155,7 @@ fn merged(
         past: VecDeque<Arc<Event>>,
         swarm: Option<Receiver<Arc<Event>>>,
         filters: Filters,
+        sieve: Sieve,
     }
     let state = State {
         engine,
@@ -88,6 +164,7 @@ fn merged(
         past,
         swarm: Some(swarm),
         filters,
+        sieve,
     };
     let frames = stream::unfold(state, |mut state| async move {
         while let Some(event) = state.past.pop_front() {
@@ -111,7 +188,10 @@ fn merged(
                     state.rest.extend_from_slice(&bytes);
                     if let Some(end) = state.rest.iter().rposition(|byte| *byte == b'\n') {
                         let objects = state.rest.split_to(end + 1).freeze();
-                        return Some((objects, state));
+                        let objects = state.sieve.pass(objects).await;
+                        if !objects.is_empty() {
+                            return Some((objects, state));
+                        }
                     }
                 }
                 event = next_swarm => match event {

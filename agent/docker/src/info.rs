@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use hyper::body::Body as HttpBody;
 use serde::Serialize;
 use serde_json::{Value, json};
 use weft_proto::{ControlReply, ControlRequest};
@@ -10,7 +10,7 @@ use weft_proto::{ControlReply, ControlRequest};
 use crate::{
     door::{Asked, Door},
     node::{LocalState, LocalStatus},
-    reply::{Body, Reply, ok, whole},
+    reply::{ApiError, Body, BodyError, Reply, ok, whole},
     view::ClusterView,
 };
 
@@ -47,6 +47,9 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
+/// How long the engine may take to answer a ping before it is answered without it.
+const PING_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 const TWO_MANAGERS: &str =
     "WARNING: Running Swarm in a two-manager configuration. This configuration provides
          no fault tolerance, and poses a high risk to lose control over the cluster.
@@ -56,10 +59,18 @@ const TWO_MANAGERS: &str =
 impl Door {
     /// The engine's answer with our headers; ours alone while the engine is away, so that the
     /// swarm can still be asked.
-    pub(crate) async fn ping(&self, request: Request<Incoming>) -> Reply {
+    pub(crate) async fn ping<B>(&self, request: Request<B>) -> Reply
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
         let head = request.method() == Method::HEAD;
         let status = self.node.status().await;
-        let passed = self.engine.pass(request, self.stop()).await;
+        let pass = self.engine.pass(request, self.stop());
+        let passed = match tokio::time::timeout(PING_PATIENCE, pass).await {
+            Ok(passed) => passed,
+            Err(_) => Err(ApiError::internal("the engine does not answer a ping")),
+        };
         let newest = passed.as_ref().ok().and_then(|response| {
             let header = response.headers().get("Api-Version")?;
             header.to_str().ok()?.parse().ok()

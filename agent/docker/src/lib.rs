@@ -47,4 +47,4 @@ pub use node::{
     AttachRequest, DetachRequest, InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl,
     NotManager,
 };
-pub use server::{DoorConfig, DoorError, serve};
+pub use server::{DoorConfig, DoorError, TcpDoor, serve};

@@ -187,6 +187,18 @@ impl Door {
         Ok(json_reply(StatusCode::CREATED, &created))
     }
 
+    /// Whether the engine has a network of this name or id, or cannot be asked.
+    pub(crate) async fn engine_may_have_network(&self, reference: &str) -> bool {
+        let Ok((_, list)) = self.engine.get("/networks").await else {
+            return true;
+        };
+        let mut known = list.as_array().into_iter().flatten();
+        known.any(|network| {
+            let id = network["Id"].as_str().unwrap_or_default();
+            network["Name"] == reference || (!reference.is_empty() && id.starts_with(reference))
+        })
+    }
+
     async fn engine_has_network(&self, name: &str) -> bool {
         // A slow or absent engine must not stop the swarm's own networks from being made.
         let Ok((_, list)) = self.engine.get("/networks").await else {

@@ -119,6 +119,17 @@ pub(crate) fn route(method: &Method, path: &str) -> Route {
     }
 }
 
+/// Whether the engine's answer is a stream both ways.
+pub(crate) fn is_raw(method: &Method, path: &str) -> bool {
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    let segments = [segments.next(), segments.next(), segments.next()];
+    method == Method::POST
+        && matches!(
+            segments,
+            [Some("containers"), Some(_), Some("attach")] | [Some("exec"), Some(_), Some("start")]
+        )
+}
+
 fn swarm(method: &Method, rest: &[&str]) -> Option<SwarmRoute> {
     let get = method == Method::GET || method == Method::HEAD;
     let post = method == Method::POST;

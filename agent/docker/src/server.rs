@@ -1,19 +1,17 @@
-//! The listening socket.
+//! The listening sockets.
 
-use std::{
-    fs, io,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+mod tls;
+mod unix;
 
-use hyper::{server::conn::http1, service::service_fn};
+use std::{fs, io, net::SocketAddr, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use hyper::{server::conn::http1, service::service_fn, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
-use nix::unistd::{Gid, Group, chown};
 use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::watch,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::UnixListener,
+    sync::{mpsc, watch},
 };
 
 use crate::{door::Door, engine::Engine, node::NodeControl};
@@ -28,6 +26,21 @@ pub struct DoorConfig {
     pub group: Option<String>,
     /// Path of the container engine's socket.
     pub engine_socket: PathBuf,
+    /// Further doors over TCP; none as a rule.
+    pub tcp: Vec<TcpDoor>,
+}
+
+/// A door over TCP: only for clients with a certificate of the authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpDoor {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// PEM file of the authority that clients' certificates are of.
+    pub authority: PathBuf,
+    /// PEM file of this host's own certificate, with those between it and its authority.
+    pub certificate: PathBuf,
+    /// PEM file of its key.
+    pub key: PathBuf,
 }
 
 /// Why the front door cannot open.
@@ -52,26 +65,48 @@ pub enum DoorError {
         /// Which.
         group: String,
     },
+    /// A door over TCP cannot be made.
+    #[error("cannot listen on tcp://{address}: {cause}")]
+    Tcp {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// A connection that is no HTTP any more: what is said to the client first, and the engine's end.
+pub(crate) struct Takeover {
+    pub(crate) head: Bytes,
+    pub(crate) engine: Upgraded,
 }
 
 /// Opens the front door and serves until `shutdown`; connections are broken off then and the
 /// socket is removed.
 ///
 /// # Errors
-/// When the socket cannot be made.
+/// When a socket cannot be made; none is open then.
 pub async fn serve(
     config: DoorConfig,
     node: Arc<dyn NodeControl>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), DoorError> {
-    let listener = listen(&config).await?;
+    let mut far = Vec::new();
+    for door in &config.tcp {
+        far.push(tls::Listener::open(door).await?);
+    }
+    let listener = unix::listen(&config).await?;
     let ours = fs::metadata(&config.socket).ok().map(|file| file.ino());
     let (running, stop) = watch::channel(());
     let engine = Engine::at(&config.engine_socket);
     let door = Arc::new(Door::new(engine, node, stop));
     tracing::info!(socket = %config.socket.display(), "front door open");
+    let far = far
+        .into_iter()
+        .map(|listener| listener.accept(Arc::clone(&door)));
     tokio::select! {
         () = accept(&listener, &door) => {}
+        () = async { futures::future::join_all(far).await; std::future::pending().await } => {}
         () = shutdown => {}
     }
     drop(running);
@@ -92,85 +127,64 @@ async fn accept(listener: &UnixListener, door: &Arc<Door>) {
             Ok((stream, _)) => {
                 tokio::spawn(converse(stream, Arc::clone(door)));
             }
-            Err(error) => {
-                // Out of descriptors: others must end first.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            Err(error) => pause(&error).await,
         }
     }
 }
 
+/// Out of descriptors: others must end first.
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "cannot accept a connection");
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+}
+
 /// One client's connection. A client that goes away ends what was done for it.
-async fn converse(stream: UnixStream, door: Arc<Door>) {
+async fn converse<S>(stream: S, door: Arc<Door>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut stop = door.stop();
+    let (taken, mut takes) = mpsc::channel::<Takeover>(1);
     let service = service_fn(move |request| {
-        let door = Arc::clone(&door);
-        async move { Ok::<_, std::convert::Infallible>(door.answer(request).await) }
+        let (door, taken) = (Arc::clone(&door), taken.clone());
+        async move { Ok::<_, std::convert::Infallible>(door.answer(request, Some(&taken)).await) }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .preserve_header_case(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    tokio::select! {
-        end = connection => if let Err(error) = end {
-            tracing::debug!(%error, "client connection ended");
-        },
-        _ = stop.changed() => {}
-    }
-}
-
-/// The listener, visible under its name only once its mode and group are right.
-async fn listen(config: &DoorConfig) -> Result<UnixListener, DoorError> {
-    let socket = &config.socket;
-    let failed = |cause: io::Error| DoorError::Listen {
-        socket: socket.clone(),
-        cause,
+    let takeover = tokio::select! {
+        biased;
+        takeover = takes.recv() => takeover,
+        end = &mut connection => {
+            if let Err(error) = end {
+                tracing::debug!(%error, "client connection ended");
+            }
+            None
+        }
+        _ = stop.changed() => None,
     };
-    let old = fs::symlink_metadata(socket);
-    if old.is_ok_and(|old| old.file_type().is_socket()) && UnixStream::connect(socket).await.is_ok()
-    {
-        return Err(DoorError::Taken(socket.clone()));
+    if let (Some(takeover), Some(parts)) = (takeover, connection.into_parts()) {
+        tokio::select! {
+            end = splice(parts.io.into_inner(), &parts.read_buf, takeover) => {
+                if let Err(error) = end {
+                    tracing::debug!(%error, "raw connection broke");
+                }
+            }
+            _ = stop.changed() => {}
+        }
     }
-    let group = find_group(config)?;
-    if let Some(folder) = socket.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let hidden = hidden_name(socket);
-    match fs::remove_file(&hidden) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&hidden).map_err(failed)?;
-    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    if let Some(group) = group {
-        chown(&hidden, None, Some(group)).map_err(|errno| failed(errno.into()))?;
-    }
-    fs::rename(&hidden, socket).map_err(failed)?;
-    Ok(listener)
 }
 
-fn hidden_name(socket: &Path) -> PathBuf {
-    let mut name = socket.as_os_str().to_owned();
-    name.push(".new");
-    name.into()
-}
-
-fn find_group(config: &DoorConfig) -> Result<Option<Gid>, DoorError> {
-    let Some(name) = &config.group else {
-        return Ok(Group::from_name("docker")
-            .ok()
-            .flatten()
-            .map(|group| group.gid));
-    };
-    if let Ok(number) = name.parse() {
-        return Ok(Some(Gid::from_raw(number)));
-    }
-    match Group::from_name(name) {
-        Ok(Some(group)) => Ok(Some(group.gid)),
-        _ => Err(DoorError::NoGroup {
-            socket: config.socket.clone(),
-            group: name.clone(),
-        }),
-    }
+/// Both ways until both ends are closed; `early` is what the client has said already.
+async fn splice<S>(mut client: S, early: &[u8], takeover: Takeover) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut engine = TokioIo::new(takeover.engine);
+    client.write_all(&takeover.head).await?;
+    client.flush().await?;
+    engine.write_all(early).await?;
+    tokio::io::copy_bidirectional(&mut client, &mut engine).await?;
+    Ok(())
 }

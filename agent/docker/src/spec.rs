@@ -320,10 +320,9 @@ mod tests {
     fn a_spec_comes_back_as_it_was_sent() {
         let sent = with(json!({
             "Labels": {"a": "b"},
-            "Unheard": {"of": [1, 2.5, null]},
             "TaskTemplate": {
                 "ContainerSpec": {"Image": "a", "Init": false, "DNSConfig": {}, "Isolation": "default",
-                    "Privileges": {"NoNewPrivileges": true}, "Strange": 1},
+                    "Privileges": {"NoNewPrivileges": true}},
                 "Resources": {"Limits": {"MemoryBytes": 67108864}, "Reservations": {}},
                 "Placement": {"Constraints": ["node.role==worker"], "MaxReplicas": 2},
                 "Networks": [{"Target": "n", "Aliases": ["x"]}],
@@ -337,6 +336,8 @@ mod tests {
         }));
         let back = serde_json::to_value(shown(service(sent.clone()).unwrap())).unwrap();
         assert_eq!(back, sent);
+        let unheard = refusal(with(json!({"Unheard": {"of": [1, 2.5, null]}})));
+        assert_eq!(unheard.0, 501, "{}", unheard.1);
     }
 
     #[test]

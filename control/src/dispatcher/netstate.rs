@@ -7,11 +7,14 @@ use std::{
 
 use weft_types::{
     BackendId, NetworkId, NodeId, TaskState,
-    netstate::{EndpointPhase, NetEndpoint, NetNetwork, NetNode, NetService, NetState},
+    netstate::{
+        EndpointPhase, NetEndpoint, NetNetwork, NetNode, NetService, NetState, NetworkAbout,
+    },
     network::Network,
     node::{Node, NodeState},
     service::{EndpointMode, PublishMode, Service},
     task::Task,
+    template::{self, Place},
 };
 
 use super::assignment;
@@ -118,6 +121,11 @@ fn net_network(network: &Network, encrypts_all: bool) -> Option<NetNetwork> {
         ingress: network.spec.ingress,
         internal: network.spec.internal,
         encrypted: encrypts_all || option("encrypted").is_some(),
+        about: NetworkAbout {
+            created_at: network.meta.created_at,
+            attachable: network.spec.attachable,
+            labels: network.spec.labels.clone(),
+        },
     })
 }
 
@@ -196,40 +204,12 @@ fn names(view: &View, task: &Task, aliases: &[String]) -> Vec<String> {
     names.into_iter().collect()
 }
 
-/// A host name with the template fields that Swarm allows in it. An unknown field leaves no name:
-/// the agent refuses such a task.
+/// A host name with its placeholders filled in. One that means nothing leaves no name: the agent
+/// refuses such a task.
 fn expand(view: &View, task: &Task, text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("{{") {
-        let Some((field, after)) = after.split_once("}}") else {
-            return String::new();
-        };
-        let node = task.node_id.and_then(|id| view.node(id));
-        let slot = match (task.slot, task.node_id) {
-            (0, Some(node)) => node.to_string(),
-            (slot, _) => slot.to_string(),
-        };
-        let value = match field.trim() {
-            ".Service.ID" => task
-                .service_id
-                .map_or_else(String::new, |id| id.to_string()),
-            ".Service.Name" => task.service_name.clone(),
-            ".Node.ID" => task.node_id.map_or_else(String::new, |id| id.to_string()),
-            ".Node.Hostname" => {
-                node.map_or_else(String::new, |node| node.description.hostname.clone())
-            }
-            ".Task.ID" => task.id.to_string(),
-            ".Task.Name" => task.name.clone(),
-            ".Task.Slot" => slot,
-            _ => return String::new(),
-        };
-        out.push_str(before);
-        out.push_str(&value);
-        rest = after;
-    }
-    out.push_str(rest);
-    out
+    let node = task.node_id.and_then(|id| view.node(id));
+    let place = node.map_or_else(Place::default, |node| Place::of(node.id, &node.description));
+    template::expand(text, task, &place).unwrap_or_default()
 }
 
 fn host_ports(task: &Task) -> Vec<weft_types::service::PortConfig> {

@@ -53,6 +53,7 @@ pub(crate) fn network(name: &str, subnets: &[&str]) -> NetNetwork {
         ingress: name == "ingress",
         internal: false,
         encrypted: false,
+        about: weft_types::netstate::NetworkAbout::default(),
     }
 }
 

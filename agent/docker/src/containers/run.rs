@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Label of containers that wish to be on swarm networks: a list of [`Wish`].
-pub(super) const LABEL: &str = "io.weft.networks";
+pub(crate) const LABEL: &str = "io.weft.networks";
 
 /// Networks that are the engine's own whatever else there is.
 const BUILT_IN: [&str; 6] = ["", "default", "bridge", "host", "none", "nat"];
@@ -63,6 +63,7 @@ impl Door {
         }
         // Without a leader the engine's own networks must still serve.
         let known = self.swarm_networks(false).await.unwrap_or_default();
+        let manages = self.node.control().await.is_ok();
         let mut wishes = Vec::new();
         for name in &names {
             let find = |view: &&crate::networks::NetworkView| {
@@ -70,6 +71,9 @@ impl Door {
             };
             if let Some(view) = known.iter().find(find) {
                 wishes.push(wish(view.id(), view.name(), &body, name)?);
+            } else if !manages && !self.engine_may_have_network(name).await {
+                // A worker knows only the networks in use here: a manager will say when it starts.
+                wishes.push(wish(name, name, &body, name)?);
             }
         }
         let Some(first) = wishes.first() else {

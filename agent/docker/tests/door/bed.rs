@@ -53,6 +53,7 @@ impl Bed {
             socket: socket.clone(),
             group: Some("0".into()),
             engine_socket: engine_socket.clone(),
+            tcp: vec![],
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let shared = Arc::clone(&node);

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     path::Path,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
 };
 
@@ -22,7 +22,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixListener,
     sync::Notify,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -34,6 +34,7 @@ pub(crate) struct FakeEngine {
     /// Told when a request came that is never answered.
     pub(crate) hangs: Arc<Notify>,
     task: JoinHandle<()>,
+    connections: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl Drop for FakeEngine {
@@ -48,10 +49,12 @@ impl FakeEngine {
         let cancelled = Arc::new(Notify::new());
         let hangs = Arc::new(Notify::new());
         let told = (Arc::clone(&cancelled), Arc::clone(&hangs));
+        let connections = Arc::new(Mutex::new(JoinSet::new()));
+        let open = Arc::clone(&connections);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let told = told.clone();
-                tokio::spawn(async move {
+                open.lock().unwrap().spawn(async move {
                     let service = service_fn(move |request| answer(request, told.clone()));
                     let connection = http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
@@ -65,7 +68,14 @@ impl FakeEngine {
             cancelled,
             hangs,
             task,
+            connections,
         }
+    }
+
+    /// Ends as a killed process does: with all its connections.
+    pub(crate) async fn die(self) {
+        let mut connections = std::mem::take(&mut *self.connections.lock().unwrap());
+        connections.shutdown().await;
     }
 }
 
@@ -114,6 +124,15 @@ fn whole(status: u16, text: String) -> Answer {
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     response
 }
+
+/// Of a task's container, of a user's own, and of one that was there before.
+const EVENTS: &str = r#"{"Type":"container","Action":"start"}
+{"Type":"container","Action":"create","Actor":{"ID":"t1","Attributes":{"com.docker.swarm.task.id":"x"}}}
+{"Type":"network","Action":"connect","Actor":{"ID":"n","Attributes":{"container":"t1","name":"none","type":"null"}}}
+{"Type":"network","Action":"connect","Actor":{"ID":"n","Attributes":{"container":"u1","name":"none","type":"null"}}}
+{"Type":"network","Action":"disconnect","Actor":{"ID":"n","Attributes":{"container":"wishing","name":"none","type":"null"}}}
+{"Type":"network","Action":"connect","Actor":{"ID":"b","Attributes":{"container":"t1","name":"bridge","type":"bridge"}}}
+"#;
 
 fn networks() -> serde_json::Value {
     json!([
@@ -196,8 +215,10 @@ async fn answer(
             whole(204, String::new())
         }
         (&Method::GET, "/events") => {
-            let event = "{\"Type\":\"container\",\"Action\":\"start\"}\n";
-            stream(event.as_bytes(), 0, Some(Told(cancelled)))
+            let all = request.uri().query() == Some("all");
+            let first = EVENTS.split_inclusive('\n').next().unwrap_or_default();
+            let events = if all { EVENTS } else { first };
+            stream(events.as_bytes(), 0, Some(Told(cancelled)))
         }
         (&Method::GET, "/download") => {
             let size = request.uri().query().and_then(|query| query.parse().ok());

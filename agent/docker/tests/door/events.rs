@@ -145,3 +145,16 @@ async fn the_past_is_told_to_who_asks_for_it() {
     let mut none = Stream::raw(&bed, "since=4000000000").await;
     assert_eq!(none.next().await["Type"], "container");
 }
+
+#[tokio::test]
+async fn the_engine_s_none_is_not_told_of_containers_on_swarm_networks() {
+    let bed = Bed::new(FakeNode::manager()).await;
+    let mut stream = Stream::open(&bed, "all").await;
+    let task = stream.next().await;
+    assert_eq!(task["Action"], "create");
+    let own = stream.next().await;
+    assert_eq!(own["Actor"]["Attributes"]["container"], "u1");
+    // Of `wishing` and the task only what is not about `none` is told.
+    let bridge = stream.next().await;
+    assert_eq!(bridge["Actor"]["Attributes"]["name"], "bridge");
+}

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where its world is broken")]
 
+mod away;
 mod bed;
 mod cli;
 mod cluster;
@@ -11,6 +12,7 @@ mod crowd;
 mod engine;
 mod errors;
 mod events;
+mod far;
 mod fuzz;
 mod objects;
 mod passthrough;

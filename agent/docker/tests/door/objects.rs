@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use weft_proto::{ControlRequest, LogItem, LogLine, LogStream};
 use weft_types::{
     BackendId, Id,
-    netstate::{EndpointPhase, NetEndpoint, NetNetwork, NetNode, NetState},
+    netstate::{EndpointPhase, NetEndpoint, NetNetwork, NetNode, NetState, NetworkAbout},
 };
 
 use crate::{
@@ -317,6 +317,11 @@ async fn a_worker_shows_the_networks_it_uses() {
         ingress: false,
         internal: false,
         encrypted: false,
+        about: NetworkAbout {
+            created_at: NOW,
+            attachable: true,
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+        },
     };
     state.networks.insert(network, facts);
     *bed.node.net_state.lock().unwrap() = std::sync::Arc::new(state);
@@ -339,6 +344,9 @@ async fn a_worker_shows_the_networks_it_uses() {
         view["Options"]["com.docker.network.driver.overlay.vxlanid_list"],
         "4099"
     );
+    assert_eq!(view["Attachable"], true);
+    assert_eq!(view["Created"], NOW.to_string());
+    assert_eq!(view["Labels"]["a"], "b");
     let removed = bed.refusal("DELETE", "/v1.41/networks/on2", "").await;
     assert_eq!(removed.0, 503);
 }

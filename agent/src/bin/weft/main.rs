@@ -171,6 +171,7 @@ async fn run(flags: AgentFlags) -> Result<()> {
         socket: flags.socket.clone(),
         group: flags.socket_group,
         engine_socket: flags.engine,
+        tcp: vec![],
     };
     let served = weft_docker::serve(
         door,
