@@ -16,6 +16,7 @@ pub mod secret;
 pub mod service;
 pub mod task;
 pub mod task_state;
+pub mod template;
 pub mod timestamp;
 pub mod validate;
 

@@ -5,11 +5,13 @@
 mod constraint;
 mod container;
 mod endpoint;
+mod fields;
 mod image;
 mod network;
 mod template;
 
 pub use constraint::constraints;
+pub use fields::{asks, unread};
 pub use image::image_reference;
 pub use network::network_spec;
 
@@ -84,6 +86,15 @@ pub fn service_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
     name(&spec.name)?;
     task_spec(&spec.task_template)?;
     let mode = &spec.mode;
+    let modes = [
+        mode.replicated.is_some(),
+        mode.global.is_some(),
+        mode.replicated_job.is_some(),
+        mode.global_job.is_some(),
+    ];
+    if modes.into_iter().filter(|given| *given).count() > 1 {
+        return Err(Refusal::invalid("must specify only one service mode"));
+    }
     let job = mode.replicated_job.is_some() || mode.global_job.is_some();
     if job && spec.update_config.is_some() {
         return Err(Refusal::invalid(
@@ -103,7 +114,8 @@ pub fn service_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
     {
         update_config(config)?;
     }
-    endpoint::endpoint_spec(spec)
+    endpoint::endpoint_spec(spec)?;
+    fields::service(spec)
 }
 
 /// Whether a name can name a service or network: a DNS label of at most 63 characters.
@@ -147,6 +159,12 @@ fn task_spec(spec: &TaskSpec) -> Result<(), Refusal> {
             ))),
             _ => Ok(()),
         };
+        if !["", "none", "on-failure", "any"].contains(&policy.condition.as_str()) {
+            return Err(Refusal::invalid(format!(
+                "invalid RestartCondition: {:?}",
+                policy.condition
+            )));
+        }
         not_negative("delay", policy.delay)?;
         not_negative("window", policy.window)?;
     }
@@ -192,6 +210,18 @@ fn update_config(config: &UpdateConfig) -> Result<(), Refusal> {
             "TaskSpec: update-monitor cannot be negative",
         ));
     }
+    if !["", "pause", "continue", "rollback"].contains(&config.failure_action.as_str()) {
+        return Err(Refusal::invalid(format!(
+            "unrecognized update failure action {}",
+            config.failure_action
+        )));
+    }
+    if !["", "stop-first", "start-first"].contains(&config.order.as_str()) {
+        return Err(Refusal::invalid(format!(
+            "unrecognized update order {}",
+            config.order
+        )));
+    }
     if !(0.0..=1.0).contains(&config.max_failure_ratio) {
         return Err(Refusal::invalid(
             "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1",
@@ -220,7 +250,8 @@ pub fn secret_spec(spec: &SecretSpec) -> Result<(), Refusal> {
             "external secret drivers are not supported",
         ));
     }
-    size("secret", spec.data.0.len(), MAX_SECRET_BYTES)
+    size("secret", spec.data.0.len(), MAX_SECRET_BYTES)?;
+    template::file("secret", spec)
 }
 
 /// Whether a config spec can be right.
@@ -229,7 +260,8 @@ pub fn secret_spec(spec: &SecretSpec) -> Result<(), Refusal> {
 /// Docker's refusal when it cannot.
 pub fn config_spec(spec: &ConfigSpec) -> Result<(), Refusal> {
     object_name(&spec.name)?;
-    size("config", spec.data.0.len(), MAX_CONFIG_BYTES)
+    size("config", spec.data.0.len(), MAX_CONFIG_BYTES)?;
+    template::file("config", spec)
 }
 
 fn size(kind: &str, bytes: usize, limit: usize) -> Result<(), Refusal> {

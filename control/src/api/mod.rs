@@ -13,10 +13,12 @@ mod secret;
 mod service;
 
 pub use attachment::attached;
+pub use node::show_revision;
 
 use weft_proto::{ControlError, ControlReply, ControlRequest, ErrorCode};
 use weft_types::{
     Timestamp,
+    secret::{Config, Secret},
     task::Task,
     validate::{Refusal, RefusalKind},
 };
@@ -115,24 +117,24 @@ pub fn handle(view: &View, now: Timestamp, ids: &mut IdSource, request: &Control
         Ask::GetNetwork(network) => networks([find::network(view, network)?]),
         Ask::CreateNetwork(spec) => network::create(view, now, ids, spec),
         Ask::RemoveNetwork(network) => network::remove(view, now, network),
-        Ask::ListSecrets => secret::list_secrets(view),
-        Ask::GetSecret(secret) => secret::get_secret(view, secret),
-        Ask::CreateSecret(spec) => secret::create_secret(view, now, ids, spec),
+        Ask::ListSecrets => secret::list::<Secret>(view),
+        Ask::GetSecret(secret) => secret::get::<Secret>(view, secret),
+        Ask::CreateSecret(spec) => secret::create::<Secret>(view, now, ids, spec),
         Ask::UpdateSecret {
             secret,
             version,
             spec,
-        } => secret::update_secret(view, now, secret, *version, spec),
-        Ask::RemoveSecret(secret) => secret::remove_secret(view, now, secret),
-        Ask::ListConfigs => secret::list_configs(view),
-        Ask::GetConfig(config) => secret::get_config(view, config),
-        Ask::CreateConfig(spec) => secret::create_config(view, now, ids, spec),
+        } => secret::update::<Secret>(view, now, secret, *version, spec),
+        Ask::RemoveSecret(secret) => secret::remove::<Secret>(view, now, secret),
+        Ask::ListConfigs => secret::list::<Config>(view),
+        Ask::GetConfig(config) => secret::get::<Config>(view, config),
+        Ask::CreateConfig(spec) => secret::create::<Config>(view, now, ids, spec),
         Ask::UpdateConfig {
             config,
             version,
             spec,
-        } => secret::update_config(view, now, config, *version, spec),
-        Ask::RemoveConfig(config) => secret::remove_config(view, now, config),
+        } => secret::update::<Config>(view, now, config, *version, spec),
+        Ask::RemoveConfig(config) => secret::remove::<Config>(view, now, config),
         Ask::AttachNetwork {
             node,
             container_id,

@@ -3,7 +3,7 @@
 use weft_proto::{ControlError, ControlReply};
 use weft_types::{
     TaskState, Timestamp,
-    node::{NodeSpec, NodeState, Reachability, Role},
+    node::{Node, NodeSpec, NodeState, Reachability, Role},
 };
 
 use super::{Answer, find, in_sequence};
@@ -84,4 +84,33 @@ pub(super) fn remove(view: &View, now: Timestamp, reference: &str, force: bool) 
     });
     draft.delete(Key::Node(id));
     Ok((draft.changes(), ControlReply::Done))
+}
+
+/// Shows on a node which revision of the network its kernel holds, of how many there are: as a
+/// number for programs, and in its status for people, unless that has something graver to say.
+pub fn show_revision(node: &mut Node, applied: u64, latest: u64) {
+    node.applied_revision = applied;
+    if node.status.state == NodeState::Ready && node.status.message.is_empty() {
+        node.status.message = format!("network revision {applied} of {latest}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn a_ready_node_shows_its_revision_and_a_lost_one_why_it_is_lost() {
+        let mut node = fixture::node(1);
+        node.status.state = NodeState::Ready;
+        node.status.message.clear();
+        show_revision(&mut node, 41, 42);
+        assert_eq!(node.status.message, "network revision 41 of 42");
+        assert_eq!(node.applied_revision, 41);
+        node.status.state = NodeState::Down;
+        "heartbeat failure".clone_into(&mut node.status.message);
+        show_revision(&mut node, 0, 43);
+        assert_eq!(node.status.message, "heartbeat failure");
+    }
 }

@@ -204,10 +204,11 @@ proptest! {
         let _ = image_reference(&image);
         let _ = constraints(&[constraint]);
         let hostname = Some(format!("{{{{{name}{{{{{image}}}}}"));
-        let _ = template::placeholders(&crate::container::ContainerSpec {
+        let spec = crate::container::ContainerSpec {
             hostname,
             ..Default::default()
-        });
+        };
+        let _ = template::placeholders(&spec);
     }
 
     #[test]

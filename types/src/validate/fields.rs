@@ -1,0 +1,261 @@
+//! What weft does not do, field by field: refused when a spec asks for it, so that nothing which is
+//! accepted goes without effect.
+//!
+//! The table of the tests walks all fields of a service spec: a new one must be told there.
+
+use serde_json::{Map, Value, json};
+
+use super::Refusal;
+use crate::{
+    container::{ContainerSpec, Mount},
+    service::{NetworkAttachmentConfig, Protocol, ServiceSpec},
+    task::{GenericResource, PlacementPreference, Resources, TaskSpec},
+};
+
+/// Options of mounts that go to the engine as they are.
+const MOUNT_OPTIONS: [&str; 5] = [
+    "Consistency",
+    "BindOptions",
+    "VolumeOptions",
+    "TmpfsOptions",
+    "ImageOptions",
+];
+
+/// Options of a network attachment that are followed.
+const ATTACHMENT_OPTIONS: [&str; 0] = [];
+
+pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
+    rest("", &spec.rest)?;
+    for port in spec.ports() {
+        if port.protocol == Protocol::Sctp {
+            return Err(Refusal::unimplemented(
+                "published ports of protocol sctp are not supported by weft: publish tcp or udp",
+            ));
+        }
+    }
+    for attachment in spec.networks.iter().flatten() {
+        network(attachment)?;
+    }
+    task(&spec.task_template)
+}
+
+fn task(spec: &TaskSpec) -> Result<(), Refusal> {
+    rest("TaskTemplate.", &spec.rest)?;
+    if spec.network_attachment_spec.is_some() {
+        return Err(Refusal::invalid("mismatched Runtime and *Spec fields"));
+    }
+    match spec.runtime.as_deref() {
+        None | Some("" | "container") => {}
+        Some("plugin") => {
+            return Err(Refusal::unimplemented("plugin services are not supported"));
+        }
+        Some(_) => return Err(Refusal::invalid("unsupported runtime")),
+    }
+    if let Some(resources) = &spec.resources {
+        rest("TaskTemplate.Resources.", &resources.rest)?;
+        if let Some(limits) = &resources.limits {
+            limited(limits)?;
+        }
+        if let Some(reserved) = &resources.reservations {
+            reserved_amount(reserved)?;
+        }
+    }
+    if let Some(placement) = &spec.placement {
+        rest("TaskTemplate.Placement.", &placement.rest)?;
+        for preference in placement.preferences.iter().flatten() {
+            spread(preference)?;
+        }
+    }
+    for attachment in spec.networks.iter().flatten() {
+        network(attachment)?;
+    }
+    spec.container_spec.as_ref().map_or(Ok(()), container)
+}
+
+fn container(spec: &ContainerSpec) -> Result<(), Refusal> {
+    rest("ContainerSpec.", &spec.rest)?;
+    if let Some(isolation) = spec.isolation.as_deref()
+        && !matches!(isolation, "" | "default")
+    {
+        return Err(unsupported("ContainerSpec.Isolation", &json!(isolation)));
+    }
+    let privileges = spec.privileges.as_ref().and_then(Value::as_object);
+    for (name, wish) in privileges.into_iter().flatten() {
+        let known = ["SELinuxContext", "Seccomp", "AppArmor", "NoNewPrivileges"];
+        if !known.contains(&name.as_str()) && asks(wish) {
+            return Err(unsupported(format!("Privileges.{name}"), wish));
+        }
+    }
+    if let Some(probe) = &spec.healthcheck {
+        rest("Healthcheck.", &probe.rest)?;
+    }
+    for mount in spec.mounts.iter().flatten() {
+        mounted(mount)?;
+    }
+    for config in spec.configs.iter().flatten() {
+        if let Some(runtime) = &config.runtime {
+            return Err(unsupported(
+                format!("Runtime of config {}", config.config_name),
+                runtime,
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn mounted(mount: &Mount) -> Result<(), Refusal> {
+    match mount.kind.as_str() {
+        "" | "bind" | "volume" | "tmpfs" | "image" => {}
+        "cluster" => {
+            return Err(Refusal::unimplemented(format!(
+                "mount {}: cluster volumes (CSI) are not supported by weft: use a volume driver of the nodes' engines",
+                mount.target
+            )));
+        }
+        "npipe" => {
+            return Err(Refusal::unimplemented(format!(
+                "mount {}: named pipes are Windows's, and weft runs on Linux",
+                mount.target
+            )));
+        }
+        other => {
+            return Err(Refusal::invalid(format!(
+                "mount {}: invalid mount type {other:?}",
+                mount.target
+            )));
+        }
+    }
+    let unknown = mount
+        .rest
+        .iter()
+        .find(|(name, value)| !MOUNT_OPTIONS.contains(&name.as_str()) && asks(value));
+    unknown.map_or(Ok(()), |(name, value)| {
+        Err(unsupported(format!("mount {}: {name}", mount.target), value))
+    })
+}
+
+fn network(attachment: &NetworkAttachmentConfig) -> Result<(), Refusal> {
+    let options = attachment.driver_opts.iter().flatten();
+    let mut unknown = options.filter(|(name, _)| !ATTACHMENT_OPTIONS.contains(&name.as_str()));
+    unknown.next().map_or(Ok(()), |(name, value)| {
+        Err(unsupported(
+            format!("driver option {name} of network {}", attachment.target),
+            &json!(value),
+        ))
+    })
+}
+
+fn limited(limits: &Resources) -> Result<(), Refusal> {
+    if limits.generic_resources.iter().flatten().next().is_some() {
+        return Err(Refusal::invalid(
+            "generic resources can be reserved, not limited",
+        ));
+    }
+    Ok(())
+}
+
+fn reserved_amount(reserved: &Resources) -> Result<(), Refusal> {
+    if reserved.pids != 0 {
+        return Err(Refusal::invalid("Pids can be limited, not reserved"));
+    }
+    for resource in reserved.generic_resources.iter().flatten() {
+        let GenericResource {
+            named_resource_spec,
+            discrete_resource_spec,
+        } = resource;
+        if let Some(named) = named_resource_spec {
+            return Err(Refusal::invalid(format!(
+                "invalid argument for resource {}: ask for a number of them, not for one by name",
+                named.kind
+            )));
+        }
+        let value = discrete_resource_spec.as_ref().map_or(0, |spec| spec.value);
+        if value < 1 {
+            let kind = discrete_resource_spec.as_ref().map_or("", |spec| &spec.kind);
+            return Err(Refusal::invalid(format!(
+                "invalid argument for resource {kind}: {value} of it cannot be reserved"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Swarm passes over other preferences in silence.
+fn spread(preference: &PlacementPreference) -> Result<(), Refusal> {
+    let Some(spread) = &preference.spread else {
+        return Err(Refusal::invalid(
+            "a placement preference needs a Spread: weft knows no other strategy",
+        ));
+    };
+    let descriptor = spread.spread_descriptor.as_str();
+    let label = descriptor.split_at_checked("node.labels.".len());
+    let engine = descriptor.split_at_checked("engine.labels.".len());
+    let is = |split: Option<(&str, &str)>, prefix: &str| {
+        split.is_some_and(|(head, key)| head.eq_ignore_ascii_case(prefix) && !key.is_empty())
+    };
+    if is(label, "node.labels.") || is(engine, "engine.labels.") {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!(
+        "cannot spread over {descriptor:?}: spread over node.labels.NAME or engine.labels.NAME"
+    )))
+}
+
+/// Refuses fields that no part of weft knows, when they say anything.
+fn rest(prefix: &str, rest: &Map<String, Value>) -> Result<(), Refusal> {
+    let asked = rest.iter().find(|(_, value)| asks(value));
+    asked.map_or(Ok(()), |(name, value)| {
+        Err(unsupported(format!("{prefix}{name}"), value))
+    })
+}
+
+fn unsupported(field: impl Into<String>, value: &Value) -> Refusal {
+    let field = field.into();
+    Refusal::unimplemented(format!("{field} {value} is not supported by weft"))
+}
+
+/// Whether a value says more than its absence would.
+#[must_use]
+pub fn asks(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Bool(true) => true,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => fields.values().any(asks),
+    }
+}
+
+/// The first field of `sent` that says something and that `read`, what was understood of it, has
+/// not: its path, and what it says.
+#[must_use]
+pub fn unread(sent: &Value, read: &Value) -> Option<(String, Value)> {
+    match (sent, read) {
+        (Value::Object(sent), Value::Object(read)) => sent.iter().find_map(|(name, value)| {
+            let below = match read.get(name) {
+                Some(known) => unread(value, known),
+                None => asks(value).then(|| (String::new(), value.clone())),
+            };
+            below.map(|(path, value)| (joined(name, &path), value))
+        }),
+        (Value::Array(sent), Value::Array(read)) => {
+            sent.iter().zip(read).enumerate().find_map(|(at, (sent, read))| {
+                let (path, value) = unread(sent, read)?;
+                Some((joined(&at.to_string(), &path), value))
+            })
+        }
+        _ => None,
+    }
+}
+
+fn joined(name: &str, path: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name}.{path}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,562 @@
+//! Every field of a service spec, and what becomes of it.
+
+use std::{collections::BTreeSet, path::Path};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    Labels,
+    container::{
+        ConfigReference, DnsConfig, FileTarget, Healthcheck, SecretReference, Ulimit,
+    },
+    service::{
+        Empty, EndpointMode, EndpointSpec, PortConfig, PublishMode, Replicated, ReplicatedJob,
+        ServiceMode, UpdateConfig,
+    },
+    task::{
+        DiscreteResource, LogDriver, NamedResource, NetworkAttachmentSpec, Placement, Platform,
+        ResourceRequirements, RestartPolicy, Spread,
+    },
+    validate::service_spec,
+};
+
+/// What becomes of a field.
+enum Told {
+    /// This file follows it.
+    By(&'static str),
+    /// A spec that asks for it is refused so.
+    Refused(&'static str),
+}
+use Told::{By, Refused};
+
+const UPDATE: &str = "control/src/orchestrator/update.rs";
+const BODY: &str = "agent/src/executor/engine/body.rs";
+const FILES: &str = "agent/src/executor/engine/files.rs";
+const DELIVER: &str = "agent/src/deliver.rs";
+const RESTART: &str = "control/src/orchestrator/restart.rs";
+const FILTER: &str = "control/src/scheduler/filter.rs";
+const ENDPOINT: &str = "control/src/allocator/endpoint.rs";
+const TASK: &str = "control/src/orchestrator/task.rs";
+
+/// Path, a value of it, and what becomes of it. Elements of lists are `0`.
+fn rows() -> Vec<(&'static str, Value, Told)> {
+    let c = |name: &'static str| -> &'static str {
+        Box::leak(format!("TaskTemplate.ContainerSpec.{name}").into_boxed_str())
+    };
+    let t = |name: &'static str| -> &'static str {
+        Box::leak(format!("TaskTemplate.{name}").into_boxed_str())
+    };
+    let mut rows = vec![
+        ("Name", json!("web"), By("control/src/api/service.rs")),
+        ("Labels", json!({"a": "b"}), By(TASK)),
+        ("Mode.Replicated.Replicas", json!(3), By("control/src/orchestrator/replicated.rs")),
+        ("Mode.Global", json!({}), By("control/src/orchestrator/global.rs")),
+        ("Mode.ReplicatedJob.MaxConcurrent", json!(2), By("control/src/orchestrator/job.rs")),
+        ("Mode.ReplicatedJob.TotalCompletions", json!(4), By("control/src/orchestrator/job.rs")),
+        ("Mode.GlobalJob", json!({}), By("control/src/orchestrator/job.rs")),
+        ("Networks.0.Target", json!("n"), By("control/src/api/service.rs")),
+        ("Networks.0.Aliases", json!(["a"]), By("control/src/dispatcher/netstate.rs")),
+        (
+            "Networks.0.DriverOpts",
+            json!({"x": "y"}),
+            Refused("driver option x of network n \"y\" is not supported by weft"),
+        ),
+        ("EndpointSpec.Mode", json!("dnsrr"), By(ENDPOINT)),
+        ("EndpointSpec.Ports.0.Name", json!("http"), By(ENDPOINT)),
+        ("EndpointSpec.Ports.0.Protocol", json!("udp"), By(ENDPOINT)),
+        ("EndpointSpec.Ports.0.TargetPort", json!(80), By(ENDPOINT)),
+        ("EndpointSpec.Ports.0.PublishedPort", json!(80), By(ENDPOINT)),
+        ("EndpointSpec.Ports.0.PublishMode", json!("host"), By(ENDPOINT)),
+        ("Unheard", json!(1), Refused("Unheard 1 is not supported by weft")),
+        (t("Unheard"), json!(1), Refused("TaskTemplate.Unheard 1 is not supported by weft")),
+        (
+            t("NetworkAttachmentSpec.ContainerID"),
+            json!("x"),
+            Refused("mismatched Runtime and *Spec fields"),
+        ),
+        (t("ForceUpdate"), json!(1), By(TASK)),
+        (t("Runtime"), json!("plugin"), Refused("plugin services are not supported")),
+        (t("LogDriver.Name"), json!("json-file"), By(BODY)),
+        (t("LogDriver.Options"), json!({"max-size": "1m"}), By(BODY)),
+        (t("Networks.0.Target"), json!("n"), By("control/src/allocator/task.rs")),
+        (t("Networks.0.Aliases"), json!(["a"]), By("control/src/dispatcher/netstate.rs")),
+        (
+            t("Networks.0.DriverOpts"),
+            json!({"x": "y"}),
+            Refused("driver option x of network n \"y\" is not supported by weft"),
+        ),
+        (t("RestartPolicy.Condition"), json!("on-failure"), By(RESTART)),
+        (t("RestartPolicy.Delay"), json!(1), By(RESTART)),
+        (t("RestartPolicy.MaxAttempts"), json!(1), By(RESTART)),
+        (t("RestartPolicy.Window"), json!(1), By(RESTART)),
+        (
+            t("Placement.Constraints"),
+            json!(["node.role==worker"]),
+            By("control/src/orchestrator/constraint.rs"),
+        ),
+        (
+            t("Placement.Preferences.0.Spread.SpreadDescriptor"),
+            json!("node.labels.zone"),
+            By("control/src/scheduler/spread.rs"),
+        ),
+        (t("Placement.MaxReplicas"), json!(2), By(FILTER)),
+        (t("Placement.Platforms.0.Architecture"), json!("x86_64"), By(FILTER)),
+        (t("Placement.Platforms.0.OS"), json!("linux"), By(FILTER)),
+        (
+            t("Placement.Unheard"),
+            json!(true),
+            Refused("TaskTemplate.Placement.Unheard true is not supported by weft"),
+        ),
+        (t("Resources.Limits.NanoCPUs"), json!(1_000_000), By(BODY)),
+        (t("Resources.Limits.MemoryBytes"), json!(4_194_304), By(BODY)),
+        (t("Resources.Limits.Pids"), json!(9), By(BODY)),
+        (
+            t("Resources.Limits.GenericResources"),
+            json!([{"DiscreteResourceSpec": {"Kind": "gpu", "Value": 1}}]),
+            Refused("generic resources can be reserved, not limited"),
+        ),
+        (t("Resources.Reservations.NanoCPUs"), json!(1_000_000), By(FILTER)),
+        (t("Resources.Reservations.MemoryBytes"), json!(4_194_304), By(FILTER)),
+        (
+            t("Resources.Reservations.Pids"),
+            json!(9),
+            Refused("Pids can be limited, not reserved"),
+        ),
+        (
+            t("Resources.Reservations.GenericResources.0.DiscreteResourceSpec"),
+            json!({"Kind": "gpu", "Value": 2}),
+            By("control/src/scheduler/node_table.rs"),
+        ),
+        (
+            t("Resources.Reservations.GenericResources.0.NamedResourceSpec"),
+            json!({"Kind": "gpu", "Value": "g1"}),
+            Refused(
+                "invalid argument for resource gpu: ask for a number of them, not for one by name",
+            ),
+        ),
+        (
+            t("Resources.Unheard"),
+            json!(5),
+            Refused("TaskTemplate.Resources.Unheard 5 is not supported by weft"),
+        ),
+        (c("Unheard"), json!(1), Refused("ContainerSpec.Unheard 1 is not supported by weft")),
+        (
+            c("Isolation"),
+            json!("hyperv"),
+            Refused("ContainerSpec.Isolation \"hyperv\" is not supported by weft"),
+        ),
+        (
+            c("Healthcheck.Unheard"),
+            json!(1),
+            Refused("Healthcheck.Unheard 1 is not supported by weft"),
+        ),
+        (
+            c("Privileges.CredentialSpec"),
+            json!({"File": "x"}),
+            Refused("Privileges.CredentialSpec {\"File\":\"x\"} is not supported by weft"),
+        ),
+        (
+            c("Privileges.Unheard"),
+            json!({"a": 1}),
+            Refused("Privileges.Unheard {\"a\":1} is not supported by weft"),
+        ),
+        (c("Privileges.NoNewPrivileges"), json!(true), By(BODY)),
+        (c("Privileges.Seccomp"), json!({"Mode": "unconfined"}), By(BODY)),
+        (c("Privileges.AppArmor"), json!({"Mode": "disabled"}), By(BODY)),
+        (c("Privileges.SELinuxContext"), json!({"Disable": true}), By(BODY)),
+        (c("Mounts.0.Type"), json!("bind"), By(BODY)),
+        (c("Mounts.0.Source"), json!("v"), By(BODY)),
+        (c("Mounts.0.Target"), json!("/v"), By(BODY)),
+        (c("Mounts.0.ReadOnly"), json!(true), By(BODY)),
+        (
+            c("Mounts.0.ClusterOptions"),
+            json!({"a": 1}),
+            Refused("mount /m: ClusterOptions {\"a\":1} is not supported by weft"),
+        ),
+        (
+            c("Secrets.0"),
+            json!({"File": {"Name": "k", "UID": "0", "GID": "0", "Mode": 292},
+                "SecretID": "0000000000000000000000001", "SecretName": "key"}),
+            By(DELIVER),
+        ),
+        (
+            c("Configs.0.File"),
+            json!({"Name": "/k", "UID": "0", "GID": "0", "Mode": 292}),
+            By(DELIVER),
+        ),
+        (c("Configs.0.ConfigID"), json!("0000000000000000000000001"), By(DELIVER)),
+        (c("Configs.0.ConfigName"), json!("site"), By("control/src/api/service.rs")),
+        (
+            c("Configs.0.Runtime"),
+            json!({}),
+            Refused("Runtime of config site {} is not supported by weft"),
+        ),
+        (c("Hosts"), json!(["192.0.2.1 a"]), By(FILES)),
+        (c("DNSConfig.Nameservers"), json!(["192.0.2.53"]), By("agent/src/network.rs")),
+        (c("DNSConfig.Search"), json!(["example.org"]), By(FILES)),
+        (c("DNSConfig.Options"), json!(["ndots:1"]), By(FILES)),
+        (c("StopGracePeriod"), json!(1), By("agent/src/task.rs")),
+    ];
+    for option in MOUNT_OPTIONS {
+        let path = Box::leak(format!("TaskTemplate.ContainerSpec.Mounts.0.{option}").into());
+        rows.push((path, json!({"a": 1}), By(BODY)));
+    }
+    for (name, value) in [
+        ("Image", json!("web:1")),
+        ("Labels", json!({"a": "b"})),
+        ("Command", json!(["sh"])),
+        ("Args", json!(["x"])),
+        ("Hostname", json!("h-{{.Task.Slot}}")),
+        ("Env", json!(["A={{.Node.ID}}"])),
+        ("Dir", json!("/")),
+        ("User", json!("1:1")),
+        ("Groups", json!(["2"])),
+        ("Init", json!(true)),
+        ("StopSignal", json!("SIGINT")),
+        ("TTY", json!(true)),
+        ("OpenStdin", json!(true)),
+        ("ReadOnly", json!(true)),
+        ("Sysctls", json!({"net.core.somaxconn": "9"})),
+        ("CapabilityAdd", json!(["CAP_NET_ADMIN"])),
+        ("CapabilityDrop", json!(["CAP_CHOWN"])),
+        ("Ulimits", json!([{"Name": "nofile", "Hard": 9, "Soft": 8}])),
+        ("OomScoreAdj", json!(5)),
+        ("Healthcheck.Test", json!(["CMD", "true"])),
+        ("Healthcheck.Interval", json!(1_000_000)),
+        ("Healthcheck.Timeout", json!(1_000_000)),
+        ("Healthcheck.StartPeriod", json!(1_000_000)),
+        ("Healthcheck.StartInterval", json!(1_000_000)),
+        ("Healthcheck.Retries", json!(3)),
+    ] {
+        rows.push((c(name), value, By(BODY)));
+    }
+    for config in ["UpdateConfig", "RollbackConfig"] {
+        for (name, value) in [
+            ("Parallelism", json!(2)),
+            ("Delay", json!(1)),
+            ("FailureAction", json!("continue")),
+            ("Monitor", json!(1)),
+            ("MaxFailureRatio", json!(0.5)),
+            ("Order", json!("start-first")),
+        ] {
+            rows.push((Box::leak(format!("{config}.{name}").into()), value, By(UPDATE)));
+        }
+    }
+    rows
+}
+
+/// Every field of every type, spelt out: a new one does not compile until it is set here, and has
+/// no row until it has been thought about.
+fn everything() -> Value {
+    let text = || Some("x".to_owned());
+    let labels = || Labels::from([("a".to_owned(), "b".to_owned())]);
+    let more = |name: &str| [(name.to_owned(), json!(1))].into_iter().collect::<Map<_, _>>();
+    let list = || Some(vec!["x".to_owned()]);
+    let file = || {
+        Some(FileTarget {
+            name: "f".into(),
+            uid: "0".into(),
+            gid: "0".into(),
+            mode: 292,
+        })
+    };
+    let attachment = || NetworkAttachmentConfig {
+        target: "n".into(),
+        aliases: list(),
+        driver_opts: Some(labels()),
+    };
+    let update = || UpdateConfig {
+        parallelism: 1,
+        delay: 1,
+        failure_action: "pause".into(),
+        monitor: Some(1),
+        max_failure_ratio: 0.5,
+        order: "stop-first".into(),
+    };
+    let amount = || Resources {
+        nano_cpus: 1,
+        memory_bytes: 1,
+        pids: 1,
+        generic_resources: Some(vec![GenericResource {
+            named_resource_spec: Some(NamedResource {
+                kind: "k".into(),
+                value: "v".into(),
+            }),
+            discrete_resource_spec: Some(DiscreteResource {
+                kind: "k".into(),
+                value: 1,
+            }),
+        }]),
+    };
+    let mut mount_options = more("ClusterOptions");
+    mount_options.extend(MOUNT_OPTIONS.map(|name| (name.to_owned(), json!(1))));
+    let container = ContainerSpec {
+        image: "x".into(),
+        labels: Some(labels()),
+        command: list(),
+        args: list(),
+        hostname: text(),
+        env: list(),
+        dir: text(),
+        user: text(),
+        groups: list(),
+        privileges: Some(json!({"CredentialSpec": 1, "SELinuxContext": 1, "Seccomp": 1,
+            "AppArmor": 1, "NoNewPrivileges": true, "Unheard": 1})),
+        init: Some(true),
+        stop_signal: text(),
+        tty: true,
+        open_stdin: true,
+        read_only: true,
+        mounts: Some(vec![Mount {
+            kind: "x".into(),
+            source: "x".into(),
+            target: "x".into(),
+            read_only: true,
+            rest: mount_options,
+        }]),
+        stop_grace_period: Some(1),
+        healthcheck: Some(Healthcheck {
+            test: list(),
+            interval: Some(1),
+            timeout: Some(1),
+            start_period: Some(1),
+            start_interval: Some(1),
+            retries: Some(1),
+            rest: more("Unheard"),
+        }),
+        hosts: list(),
+        dns_config: Some(DnsConfig {
+            nameservers: list(),
+            search: list(),
+            options: list(),
+        }),
+        secrets: Some(vec![SecretReference {
+            file: file(),
+            secret_id: crate::SecretId::numbered(1),
+            secret_name: "x".into(),
+        }]),
+        configs: Some(vec![ConfigReference {
+            file: file(),
+            runtime: Some(json!({})),
+            config_id: crate::ConfigId::numbered(1),
+            config_name: "x".into(),
+        }]),
+        isolation: text(),
+        sysctls: Some(labels()),
+        capability_add: list(),
+        capability_drop: list(),
+        ulimits: Some(vec![Ulimit {
+            name: "x".into(),
+            hard: 1,
+            soft: 1,
+        }]),
+        oom_score_adj: Some(1),
+        rest: more("Unheard"),
+    };
+    let spec = ServiceSpec {
+        name: "x".into(),
+        labels: labels(),
+        task_template: TaskSpec {
+            container_spec: Some(container),
+            network_attachment_spec: Some(NetworkAttachmentSpec {
+                container_id: "x".into(),
+            }),
+            resources: Some(ResourceRequirements {
+                limits: Some(amount()),
+                reservations: Some(amount()),
+                rest: more("Unheard"),
+            }),
+            restart_policy: Some(RestartPolicy {
+                condition: "any".into(),
+                delay: Some(1),
+                max_attempts: Some(1),
+                window: Some(1),
+            }),
+            placement: Some(Placement {
+                constraints: list(),
+                preferences: Some(vec![PlacementPreference {
+                    spread: Some(Spread {
+                        spread_descriptor: "x".into(),
+                    }),
+                }]),
+                max_replicas: 1,
+                platforms: Some(vec![Platform {
+                    architecture: "x".into(),
+                    os: "x".into(),
+                }]),
+                rest: more("Unheard"),
+            }),
+            networks: Some(vec![attachment()]),
+            log_driver: Some(LogDriver {
+                name: "x".into(),
+                options: Some(labels()),
+            }),
+            force_update: 1,
+            runtime: text(),
+            rest: more("Unheard"),
+        },
+        mode: ServiceMode {
+            replicated: Some(Replicated { replicas: Some(1) }),
+            global: Some(Empty {}),
+            replicated_job: Some(ReplicatedJob {
+                max_concurrent: Some(1),
+                total_completions: Some(1),
+            }),
+            global_job: Some(Empty {}),
+        },
+        update_config: Some(update()),
+        rollback_config: Some(update()),
+        networks: Some(vec![attachment()]),
+        endpoint_spec: Some(EndpointSpec {
+            mode: Some(EndpointMode::Vip),
+            ports: Some(vec![PortConfig {
+                name: "x".into(),
+                protocol: Protocol::Tcp,
+                target_port: 1,
+                published_port: 1,
+                publish_mode: PublishMode::Ingress,
+            }]),
+        }),
+        rest: more("Unheard"),
+    };
+    serde_json::to_value(spec).unwrap()
+}
+
+/// Paths of `value` down to where a row begins, or to the leaves.
+fn paths(prefix: &str, value: &Value, rows: &BTreeSet<&str>, found: &mut BTreeSet<String>) {
+    let below: Vec<(String, &Value)> = match value {
+        _ if rows.contains(prefix) => Vec::new(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), value)).collect(),
+        Value::Array(items) => items.iter().take(1).map(|item| ("0".to_owned(), item)).collect(),
+        _ => Vec::new(),
+    };
+    if below.is_empty() {
+        found.insert(prefix.to_owned());
+    }
+    for (name, value) in below {
+        let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+        paths(&path, value, rows, found);
+    }
+}
+
+#[test]
+fn every_field_has_a_row_and_every_row_a_field() {
+    let rows = rows();
+    let known: BTreeSet<&str> = rows.iter().map(|(path, ..)| *path).collect();
+    let mut found = BTreeSet::new();
+    paths("", &everything(), &known, &mut found);
+    let found: BTreeSet<&str> = found.iter().map(String::as_str).collect();
+    assert_eq!(found, known);
+}
+
+/// Sets `path` in a spec that is right, with what its neighbours need.
+fn with(path: &str, value: &Value) -> Value {
+    let mut spec = json!({"Name": "e", "TaskTemplate": {"ContainerSpec": {"Image": "tool"}}});
+    let id = "0000000000000000000000001";
+    for (begins, list, neighbour) in [
+        ("EndpointSpec.Ports", "/EndpointSpec", json!({"Ports": [{"TargetPort": 1}]})),
+        ("Networks", "/Networks", json!([{"Target": "n"}])),
+        ("TaskTemplate.Networks", "/TaskTemplate/Networks", json!([{"Target": "n"}])),
+        (
+            "TaskTemplate.ContainerSpec.Mounts",
+            "/TaskTemplate/ContainerSpec/Mounts",
+            json!([{"Target": "/m"}]),
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Configs",
+            "/TaskTemplate/ContainerSpec/Configs",
+            json!([{"File": {"Name": "/k"}, "ConfigID": id, "ConfigName": "site"}]),
+        ),
+    ] {
+        if path.starts_with(begins) {
+            let (above, name) = list.rsplit_once('/').unwrap();
+            spec.pointer_mut(above).unwrap()[name] = neighbour;
+        }
+    }
+    let mut at = &mut spec;
+    for step in path.split('.') {
+        at = match step.parse::<usize>() {
+            Ok(index) => {
+                if at.is_null() {
+                    *at = json!([]);
+                }
+                let items = at.as_array_mut().unwrap();
+                if items.len() <= index {
+                    items.push(json!({}));
+                }
+                &mut items[index]
+            }
+            Err(_) => &mut at[step],
+        };
+    }
+    *at = value.clone();
+    spec
+}
+
+#[test]
+fn each_field_is_followed_somewhere_or_refused_in_words() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for (path, value, told) in rows() {
+        let sent = with(path, &value);
+        let spec: ServiceSpec = serde_json::from_value(sent.clone()).expect(path);
+        let back = serde_json::to_value(&spec).expect(path);
+        assert_eq!(unread(&sent, &back), None, "{path} gets lost");
+        match (service_spec(&spec), told) {
+            (Ok(()), By(file)) => assert!(root.join(file).exists(), "{path}: {file} is gone"),
+            (Err(refusal), Refused(words)) => assert_eq!(refusal.message, words, "{path}"),
+            (outcome, _) => panic!("{path}: {outcome:?}"),
+        }
+    }
+}
+
+#[test]
+fn choices_that_weft_does_not_have_are_refused() {
+    let m = "TaskTemplate.ContainerSpec.Mounts.0.Type";
+    for (path, value, words) in [
+        (
+            m,
+            json!("cluster"),
+            "mount /m: cluster volumes (CSI) are not supported by weft: use a volume driver of the nodes' engines",
+        ),
+        (
+            m,
+            json!("npipe"),
+            "mount /m: named pipes are Windows's, and weft runs on Linux",
+        ),
+        (m, json!("magic"), "mount /m: invalid mount type \"magic\""),
+        (
+            "EndpointSpec.Ports.0.Protocol",
+            json!("sctp"),
+            "published ports of protocol sctp are not supported by weft: publish tcp or udp",
+        ),
+        (
+            "TaskTemplate.Placement.Preferences.0.Spread.SpreadDescriptor",
+            json!("node.id"),
+            "cannot spread over \"node.id\": spread over node.labels.NAME or engine.labels.NAME",
+        ),
+        (
+            "TaskTemplate.Placement.Preferences.0",
+            json!({}),
+            "a placement preference needs a Spread: weft knows no other strategy",
+        ),
+        (
+            "TaskTemplate.Resources.Reservations.GenericResources.0.DiscreteResourceSpec",
+            json!({"Kind": "gpu", "Value": 0}),
+            "invalid argument for resource gpu: 0 of it cannot be reserved",
+        ),
+        ("TaskTemplate.Runtime", json!("magic"), "unsupported runtime"),
+    ] {
+        let spec = serde_json::from_value(with(path, &value)).expect(path);
+        assert_eq!(service_spec(&spec).unwrap_err().message, words, "{path}");
+    }
+}
+
+#[test]
+fn what_was_sent_and_not_understood_is_found() {
+    let sent = json!({"A": 1, "L": [{"X": 1, "Y": ""}, {"Z": true}], "Empty": {}, "No": null});
+    let read = json!({"A": 1, "L": [{"X": 1}, {}], "More": 5});
+    assert_eq!(unread(&sent, &read), Some(("L.1.Z".to_owned(), json!(true))));
+    assert_eq!(unread(&json!({"a": 0}), &json!({})), None);
+    assert_eq!(unread(&json!({"A": {"b": 2}}), &json!({"A": {}})), Some(("A.b".to_owned(), json!(2))));
+}
