@@ -15,6 +15,22 @@ pub(crate) fn all() -> Result<()> {
     agent()
 }
 
+/// One binary to put on hosts, optimised; says where it lies.
+pub(crate) fn deployable() -> Result<()> {
+    ebpf::build()?;
+    gate()?;
+    println!("building weft with optimisation (minutes, the first time)");
+    run("cargo build --quiet --release -p weft-agent --bin weft")
+        .dir(place::root())
+        .show()?;
+    let weft = place::target().join("release/weft");
+    let size = fs::metadata(&weft)
+        .with_context(|| format!("cannot read {}", weft.display()))?
+        .len();
+    println!("{} ({} MB)", weft.display(), size / 1_000_000);
+    Ok(())
+}
+
 /// The agent itself. The object and the gate must be there: it embeds both.
 pub(crate) fn agent() -> Result<()> {
     run("cargo build --quiet -p weft-agent --bin weft")

@@ -37,7 +37,11 @@ enum Verb {
     /// Build the kernel half into target/ebpf
     BuildEbpf,
     /// Build the kernel half, the gate and the agent
-    Build,
+    Build {
+        /// With optimisation: the binary to put on hosts
+        #[arg(long)]
+        release: bool,
+    },
     /// Read-only gate: format, lints, tidy
     Check,
     /// Format and apply the lints' own repairs
@@ -88,7 +92,8 @@ fn act(verb: Verb) -> Result<()> {
     match verb {
         Verb::Setup => setup::setup(),
         Verb::BuildEbpf => ebpf::build(),
-        Verb::Build => build::all(),
+        Verb::Build { release: true } => build::deployable(),
+        Verb::Build { release: false } => build::all(),
         Verb::Check => check::check(),
         Verb::Fix => check::fix(),
         Verb::Tidy => tidy::tidy(),

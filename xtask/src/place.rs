@@ -33,9 +33,9 @@ pub(crate) fn static_build() -> PathBuf {
     target().join("static-build")
 }
 
-/// The agent that the testbed runs.
+/// The agent that the testbed runs: this clone's, or the one that `WEFT_AGENT` names.
 pub(crate) fn agent() -> PathBuf {
-    target().join("debug/weft")
+    std::env::var_os("WEFT_AGENT").map_or_else(|| target().join("debug/weft"), PathBuf::from)
 }
 
 /// What a failed story leaves to look at.

@@ -21,7 +21,7 @@ struct Need {
     packages: &'static [Package],
 }
 
-const NEEDS: [Need; 19] = [
+const NEEDS: [Need; 20] = [
     Need {
         what: "Docker Engine",
         is_met: || has("dockerd") && has("containerd"),
@@ -101,6 +101,14 @@ const NEEDS: [Need; 19] = [
         what: "socat",
         is_met: || has("socat"),
         packages: &[Package::Named("socat")],
+    },
+    Need {
+        what: "wg and wireguard-go",
+        is_met: || has("wg") && has("wireguard-go"),
+        packages: &[
+            Package::Named("wireguard-tools"),
+            Package::Named("wireguard-go"),
+        ],
     },
     Need {
         what: "redis-server",

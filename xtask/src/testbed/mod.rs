@@ -23,7 +23,9 @@ use crate::{place, rights};
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// Start hosts, a client and a switch as network namespaces, each host with its own engine and agent
-    #[command(after_help = "e.g. cargo xtask testbed up 3 && cargo xtask testbed swarm")]
+    #[command(
+        after_help = "e.g. cargo xtask testbed up 3 && cargo xtask testbed swarm\nWEFT_AGENT=target/release/weft in the environment runs that agent instead of target/debug/weft"
+    )]
     Up {
         /// How many hosts
         #[arg(default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(plan::MOST_HOSTS)))]
