@@ -242,7 +242,7 @@ pub fn refresh<T: Tables>(t: &T, ask: &Ask, task_net: u32, notes: &mut Notes) {
 
 /// Moves both entries of a flow to the table that never evicts. When that is full they stay: worse, but alive.
 #[inline(always)]
-pub fn promote<T: Tables>(t: &T, reply: &FlowKey, notes: &mut Notes) -> bool {
+pub fn promote<T: Tables>(t: &T, reply: &FlowKey, notes: &mut Notes) {
     other_side(
         &mut notes.back,
         notes.hit.net,
@@ -250,8 +250,11 @@ pub fn promote<T: Tables>(t: &T, reply: &FlowKey, notes: &mut Notes) -> bool {
         reply.proto,
         flow::WIRE,
     );
-    !matches!(t.promote_flow(reply), Inserted::Full)
-        && !matches!(t.promote_flow(&notes.back), Inserted::Full)
+    if matches!(t.promote_flow(reply), Inserted::Full)
+        || matches!(t.promote_flow(&notes.back), Inserted::Full)
+    {
+        t.count(notes.hit.front, |c| c.unpromoted += 1);
+    }
 }
 
 /// Forgets both entries of the flow that was hit.
@@ -346,11 +349,7 @@ pub fn begin<P: Packet, T: Tables>(
     new.cport = key.sport;
     new.port = key.dport;
     new.seen_port = key.sport;
-    new.task_port = if ask.front.port.is_zero() {
-        key.dport
-    } else {
-        ask.front.port
-    };
+    new.task_port = ask.front.target(key.dport);
     new.flags = ask.origin.flags;
     new.tcp = tcp_bits(ip);
     new.proto = key.proto;
@@ -371,6 +370,7 @@ pub fn begin<P: Packet, T: Tables>(
     let remapped = place(t, ip, key, notes)?;
     match t.begin_flow(key, &notes.new) {
         Inserted::Yes => {}
+        Inserted::Exists if t.is_dry() => {}
         Inserted::Exists => {
             let _ = t.flow(Age::New, key, |f| *f = notes.new);
         }
@@ -417,6 +417,9 @@ fn place<T: Tables>(t: &T, ip: &Headers, key: &FlowKey, notes: &mut Notes) -> Re
             Inserted::Exists => match taken(t, Age::New, &notes.back, &notes.new, syn) {
                 Taken::Ours => {
                     // The same wire tuple, perhaps by another way in: the answer must know.
+                    if t.is_dry() {
+                        return Ok(remapped);
+                    }
                     let _ = t.flow(Age::New, &notes.back, |f| {
                         f.ingress = notes.new.ingress;
                         f.link = notes.new.link;

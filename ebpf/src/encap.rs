@@ -6,7 +6,7 @@ use weft_abi::{
 };
 
 use crate::packet::{Packet, Tunnel};
-use crate::parse::{Headers, UDP};
+use crate::parse::{Headers, L3, TCP, UDP};
 use crate::tables::Tables;
 use crate::verdict::Verdict;
 
@@ -37,21 +37,72 @@ pub struct Hop {
     pub to: u32,
 }
 
+/// Where a packet is measured against what the tunnel carries.
+#[derive(Debug)]
+pub struct Fit<'a> {
+    /// Its headers.
+    pub ip: &'a Headers,
+    /// Takes what would fit, when it does not.
+    pub mtu: &'a mut u32,
+}
+
+/// Least that every IPv6 link carries: nobody sends less because of an error.
+const LEAST6: u32 = 1280;
+
+/// Whether a packet, or each packet that a large segment becomes, is at most `mtu` long, or may be cut.
+#[inline(always)]
+fn fits<P: Packet>(p: &P, ip: &Headers, mtu: u32) -> bool {
+    let whole = p.len() - L3;
+    if mtu == 0 || whole <= mtu {
+        return true;
+    }
+    let segment = p.segment();
+    if segment != 0 {
+        let header = if ip.proto == TCP {
+            match p.load::<1>(ip.l4 + 12) {
+                Some([words]) => ((words >> 4) as u32) << 2,
+                None => return false,
+            }
+        } else {
+            8
+        };
+        if ip.l4 - L3 + header + segment <= mtu {
+            return true;
+        }
+    }
+    // Without the bit that forbids it, the outer packet is cut.
+    !ip.v6 && matches!(p.load::<1>(L3 + 6), Some([flags]) if flags & 0x40 == 0)
+}
+
 /// Writes the inner header and finds the outer one.
 ///
 /// # Errors
-/// When the node is unknown, when it has no key and the network must be encrypted, or when the packet cannot
-/// be changed.
+/// When the node is unknown, when it has no key and the network must be encrypted, when the packet does not
+/// `fit`, or when it cannot be changed.
 #[inline(always)]
-pub fn outer<P: Packet, T: Tables>(p: &mut P, t: &T, hop: &Hop) -> Result<Tunnel, Drop> {
+pub fn outer<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    hop: &Hop,
+    fit: Option<Fit<'_>>,
+) -> Result<Tunnel, Drop> {
     let Some(peer) = t.node(hop.node) else {
         return Err(Drop::NoSuchNode);
     };
-    let mut remote = peer.underlay;
+    let (mut remote, mut mtu) = (peer.underlay, peer.mtu);
     if t.is_ciphered(hop.vni) {
-        remote = peer.encrypted;
+        (remote, mtu) = (peer.encrypted, peer.mtu_encrypted);
         if remote.is_any() {
             return Err(Drop::NoCipher);
+        }
+    }
+    if let Some(fit) = fit {
+        if fit.ip.v6 && mtu != 0 && mtu < LEAST6 {
+            mtu = LEAST6;
+        }
+        if !fits(p, fit.ip, mtu) {
+            *fit.mtu = mtu;
+            return Err(Drop::TooBig);
         }
     }
     if !store_macs(p, &task_mac(hop.to), &wire_mac(hop.leg, hop.said)) {
@@ -65,8 +116,14 @@ pub fn outer<P: Packet, T: Tables>(p: &mut P, t: &T, hop: &Hop) -> Result<Tunnel
 
 /// Sends a packet to another node.
 #[inline(always)]
-pub fn send<P: Packet, T: Tables>(p: &mut P, t: &T, hop: &Hop, done: Done) -> Verdict {
-    match outer(p, t, hop) {
+pub fn send<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    hop: &Hop,
+    fit: Option<Fit<'_>>,
+    done: Done,
+) -> Verdict {
+    match outer(p, t, hop, fit) {
         Ok(tunnel) => Verdict::Tunnel(tunnel, done),
         Err(reason) => Verdict::Drop(reason),
     }

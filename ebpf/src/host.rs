@@ -1,6 +1,6 @@
 //! `host_out`: what the node's own stack sends into the tunnel device.
 
-use weft_abi::{Done, Drop, GATEWAY_MAC, Leg, NetAddr};
+use weft_abi::{Config, Done, Drop, GATEWAY_MAC, Leg, NetAddr, node_addr};
 
 use crate::encap::{Hop, outer, store_macs};
 use crate::packet::Packet;
@@ -12,9 +12,9 @@ use crate::work::Work;
 /// Judges a frame that leaves by the tunnel device.
 #[inline(always)]
 pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
-    if t.config().is_none() {
+    let Some(cfg) = t.config() else {
         return Verdict::Drop(Drop::NoConfig);
-    }
+    };
     // What the other programs redirect here passes this hook too, addressed already.
     let Some(m) = p.load::<12>(0) else {
         return Verdict::Drop(Drop::Malformed);
@@ -31,13 +31,17 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         Err(NotParsed::NotIp(_)) => return Verdict::Drop(Drop::UnsupportedEther),
         Err(NotParsed::Malformed) => return Verdict::Drop(Drop::Malformed),
         Err(NotParsed::TooDeep) => return Verdict::Drop(Drop::UnsupportedExtension),
+        Err(NotParsed::Tiny) => return Verdict::Drop(Drop::TinyFragment),
     }
     let ip = &w.ip;
     if ip.dst.is_multicast() {
         return Verdict::Drop(Drop::Multicast);
     }
+    if ip.overwriting {
+        return Verdict::Drop(Drop::TinyFragment);
+    }
     let Some(net) = t.subnet(&ip.dst) else {
-        return Verdict::Drop(Drop::NoSuchTask);
+        return probe(p, t, cfg, w);
     };
     let Some(task) = t.task(&NetAddr { net, addr: ip.dst }) else {
         return Verdict::Drop(Drop::NoSuchTask);
@@ -58,7 +62,30 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         said: 0,
         to: task.id,
     };
-    match outer(p, t, &hop) {
+    match outer(p, t, &hop, None) {
+        Ok(tunnel) => Verdict::Encap(tunnel, Done::ToNode),
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
+/// To another node's own stack, by the way that tasks' packets take.
+#[inline(always)]
+fn probe<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &Work) -> Verdict {
+    let node = match t.node_by_addr(&w.ip.dst) {
+        Some(known) if known.flags & node_addr::UNDERLAY != 0 => known.node,
+        _ => return Verdict::Drop(Drop::NoSuchTask),
+    };
+    if cfg.mesh == 0 || node == cfg.node {
+        return Verdict::Drop(Drop::NoSuchTask);
+    }
+    let hop = Hop {
+        node,
+        vni: cfg.mesh,
+        leg: Leg::Host,
+        said: 0,
+        to: 0,
+    };
+    match outer(p, t, &hop, None) {
         Ok(tunnel) => Verdict::Encap(tunnel, Done::ToNode),
         Err(reason) => Verdict::Drop(reason),
     }

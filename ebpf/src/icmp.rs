@@ -52,7 +52,7 @@ pub fn from_world<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut 
     if about(t, &w.ask.key, &mut w.notes.hit) {
         return to_local(p, t, w);
     }
-    match service::choose(t, cfg, &front, &w.ask.key, false) {
+    match service::choose(p, t, cfg, &front, &w.ask.key, false) {
         Ok(choice) if choice.node != cfg.node => {
             let hop = Hop {
                 node: choice.node,
@@ -61,7 +61,7 @@ pub fn from_world<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut 
                 said: 0,
                 to: choice.id,
             };
-            send(p, t, &hop, Done::ToBackendNode)
+            send(p, t, &hop, None, Done::ToBackendNode)
         }
         _ => Verdict::Next(Done::NotOurs),
     }
@@ -132,7 +132,7 @@ pub fn from_task<P: Packet, T: Tables>(
     if !rewrite(p, &w.ip, &w.quoted, &hit.to.src, &hit.to.dst, &quoted) {
         return Some(Verdict::Drop(Drop::RewriteRefused));
     }
-    Some(send_back(p, t, cfg, hit))
+    Some(send_back(p, t, cfg, hit, None))
 }
 
 /// Rewrites an error's own addresses and the quoted tuple.

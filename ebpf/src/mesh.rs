@@ -3,7 +3,8 @@
 use weft_abi::{Config, Done, Drop, FlowKey, Front, Leg, backend, flow};
 
 use crate::conntrack::{self, Origin};
-use crate::encap::{Hop, hand_over, is_dead, send};
+use crate::encap::{Fit, Hop, hand_over, is_dead, send};
+use crate::limit::{Way, is_within};
 use crate::packet::Packet;
 use crate::parse::{Headers, TCP, UDP};
 use crate::service;
@@ -54,10 +55,10 @@ pub fn serve<P: Packet, T: Tables>(
     ask: &Ask,
     notes: &mut Notes,
 ) -> Verdict {
-    if let Some(verdict) = along(p, t, ip, ask, notes) {
+    if let Some(verdict) = along(p, t, cfg, ip, ask, notes) {
         return verdict;
     }
-    let choice = match service::choose(t, cfg, &ask.front, &ask.key, ip.is_syn()) {
+    let choice = match service::choose(p, t, cfg, &ask.front, &ask.key, ip.is_syn()) {
         Ok(choice) => choice,
         Err(reason) => return Verdict::Drop(reason),
     };
@@ -88,7 +89,11 @@ pub fn serve<P: Packet, T: Tables>(
         said: before,
         to: choice.id,
     };
-    send(p, t, &hop, Done::ToBackendNode)
+    let fit = Fit {
+        ip,
+        mtu: &mut notes.mtu,
+    };
+    send(p, t, &hop, Some(fit), Done::ToBackendNode)
 }
 
 /// On the node of the backend that a first hop named: along the flow, or to the previous backend once,
@@ -103,7 +108,7 @@ pub fn arrive<P: Packet, T: Tables>(
     notes: &mut Notes,
     named: Candidates,
 ) -> Verdict {
-    if let Some(verdict) = along(p, t, ip, ask, notes) {
+    if let Some(verdict) = along(p, t, cfg, ip, ask, notes) {
         return verdict;
     }
     let before = if ip.proto == TCP && !ip.is_syn() {
@@ -130,6 +135,7 @@ pub fn arrive<P: Packet, T: Tables>(
 fn along<P: Packet, T: Tables>(
     p: &mut P,
     t: &T,
+    cfg: &Config,
     ip: &Headers,
     ask: &Ask,
     notes: &mut Notes,
@@ -154,6 +160,9 @@ fn along<P: Packet, T: Tables>(
         return None;
     }
     conntrack::refresh(t, ask, task.net, notes);
+    if !is_within(p, t, cfg, notes.hit.front, Way::Asked) {
+        return Some(Verdict::Drop(Drop::OverCap));
+    }
     if !translate(p, ip, &notes.hit.to) {
         return Some(Verdict::Drop(Drop::RewriteRefused));
     }
@@ -186,7 +195,7 @@ fn settle<P: Packet, T: Tables>(
                 said: ask.origin.ingress,
                 to: before,
             };
-            return send(p, t, &hop, Done::SecondChance);
+            return send(p, t, &hop, None, Done::SecondChance);
         }
     }
     let Some(task) = t.local_task(id) else {
@@ -194,6 +203,9 @@ fn settle<P: Packet, T: Tables>(
     };
     if task.net != ask.key.net {
         return Verdict::Drop(Drop::WrongNetwork);
+    }
+    if !is_within(p, t, cfg, ask.front.service, Way::Asked) {
+        return Verdict::Drop(Drop::OverCap);
     }
     if let Err(reason) = conntrack::begin(p, t, ip, ask, task, notes) {
         return Verdict::Drop(reason);

@@ -9,7 +9,7 @@ use crate::encap::{carrier, hand_over};
 use crate::mesh::{Candidates, arrive};
 use crate::packet::Packet;
 use crate::parse::{Headers, NotParsed, parse};
-use crate::refuse::reset;
+use crate::refuse::refusal;
 use crate::service;
 use crate::tables::Tables;
 use crate::task::send_back;
@@ -62,6 +62,10 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         Err(NotParsed::NotIp(_)) => return Verdict::Drop(Drop::UnsupportedEther),
         Err(NotParsed::Malformed) => return Verdict::Drop(Drop::Malformed),
         Err(NotParsed::TooDeep) => return Verdict::Drop(Drop::UnsupportedExtension),
+        Err(NotParsed::Tiny) => return Verdict::Drop(Drop::TinyFragment),
+    }
+    if w.ip.overwriting {
+        return Verdict::Drop(Drop::TinyFragment);
     }
     let carried = Carried {
         vni: tunnel.vni,
@@ -146,7 +150,7 @@ fn note_host<T: Tables>(t: &T, ip: &Headers, c: &Carried, key: &mut FlowKey) {
     }
 }
 
-/// From a task to this node's own stack.
+/// From a task, or another node's probe, to this node's own stack.
 #[inline(always)]
 fn to_host<P: Packet, T: Tables>(
     p: &mut P,
@@ -155,7 +159,9 @@ fn to_host<P: Packet, T: Tables>(
     ip: &Headers,
     c: &Carried,
 ) -> Verdict {
-    if t.subnet(&ip.src) != Some(c.vni) {
+    // A node's own stack may probe this one by the way that tasks' packets take.
+    let is_probe = c.vni == cfg.mesh && is_address_of(t, &ip.src, c.from);
+    if !is_probe && t.subnet(&ip.src) != Some(c.vni) {
         return Verdict::Drop(Drop::ForgedSource);
     }
     if !t.is_local(&ip.dst) && !is_address_of(t, &ip.dst, cfg.node) {
@@ -214,7 +220,9 @@ fn to_backend<P: Packet, T: Tables>(
         before: if again { 0 } else { c.said },
     };
     let verdict = arrive(p, t, cfg, &w.ip, &w.ask, &mut w.notes, named);
-    if !matches!(verdict, Verdict::Drop(Drop::NoSuchTask)) || !reset(p, &w.ip) {
+    if !matches!(verdict, Verdict::Drop(Drop::NoSuchTask))
+        || refusal(p, t, &w.ip, Drop::NoSuchTask, 0).is_none()
+    {
         return verdict;
     }
     // The sender's ring is behind: its client is told by the way an answer takes.
@@ -230,7 +238,7 @@ fn to_backend<P: Packet, T: Tables>(
     hit.link = 0;
     hit.net = c.vni;
     hit.flags = w.ask.origin.flags;
-    send_back(p, t, cfg, hit)
+    send_back(p, t, cfg, hit, None)
 }
 
 /// A backend's answer to a client that came in by this node.

@@ -35,6 +35,8 @@ pub enum Sum {
 pub trait Packet {
     /// Length in bytes; of a large segment, of the whole.
     fn len(&self) -> u32;
+    /// Bytes of payload in each packet that a large segment will be cut into; 0 when it is one packet.
+    fn segment(&self) -> u32;
     /// Interface the program runs on.
     fn ifindex(&self) -> u32;
     /// Whether the frame was addressed to this host, as opposed to flooded or copied.
@@ -57,6 +59,8 @@ pub trait Packet {
     fn sum<const N: usize>(bytes: &[u8; N]) -> u16;
     /// Cuts or extends the packet.
     fn set_len(&mut self, len: u32) -> bool;
+    /// Puts `by` bytes of any content before the packet.
+    fn grow_head(&mut self, by: u32) -> bool;
     /// Makes the stack take the frame as addressed to this host.
     fn claim(&mut self);
     /// The outer header it came in, when it came through the VXLAN device.

@@ -68,6 +68,8 @@ pub struct Headers {
     pub proto: u8,
     /// TCP flags, or ICMP type.
     pub flags: u8,
+    /// Whether it is a fragment that would overwrite the TCP header of the first.
+    pub overwriting: bool,
     /// Whether the family is IPv6.
     pub v6: bool,
     /// Which part of a datagram.
@@ -83,6 +85,8 @@ pub enum NotParsed {
     Malformed,
     /// Too many IPv6 extension headers.
     TooDeep,
+    /// A first fragment that does not hold its whole TCP header. Its ports are known.
+    Tiny,
 }
 
 impl Headers {
@@ -97,6 +101,7 @@ impl Headers {
         id: 0,
         proto: 0,
         flags: 0,
+        overwriting: false,
         v6: false,
         part: Part::Whole,
     };
@@ -202,6 +207,7 @@ fn ipv4<P: Packet>(p: &P, headers: &mut Headers, l3: u32, whole: bool) -> Result
         id: u16::from_be_bytes([h[4], h[5]]) as u32,
         proto: h[9],
         flags: 0,
+        overwriting: h[9] == TCP && overwrites(fragment & 0x1fff),
         v6: false,
         part,
     };
@@ -232,6 +238,7 @@ fn ipv6<P: Packet>(p: &P, headers: &mut Headers, l3: u32, whole: bool) -> Result
         id: 0,
         proto: h[6],
         flags: 0,
+        overwriting: false,
         v6: true,
         part: Part::Whole,
     };
@@ -267,6 +274,7 @@ fn ipv6<P: Packet>(p: &P, headers: &mut Headers, l3: u32, whole: bool) -> Result
                 let fragment = u16::from_be_bytes([e[2], e[3]]);
                 if fragment & 0xfff8 != 0 {
                     headers.part = Part::Later;
+                    headers.overwriting = headers.proto == TCP && overwrites(fragment >> 3);
                     return Ok(());
                 }
                 if fragment & 1 != 0 {
@@ -282,14 +290,24 @@ fn ipv6<P: Packet>(p: &P, headers: &mut Headers, l3: u32, whole: bool) -> Result
 }
 
 #[inline(always)]
+const fn overwrites(units: u16) -> bool {
+    units != 0 && units < 3
+}
+
+#[inline(always)]
 fn transport<P: Packet>(p: &P, headers: &mut Headers, whole: bool) -> Result<(), NotParsed> {
     if headers.part == Part::Later {
         return Ok(());
     }
     match headers.proto {
         TCP if whole => {
-            let Some(t) = p.load::<14>(headers.l4) else {
-                return Err(NotParsed::Malformed);
+            let Some(t) = p.load::<20>(headers.l4) else {
+                let (Part::First, Some(t)) = (headers.part, p.load::<8>(headers.l4)) else {
+                    return Err(NotParsed::Malformed);
+                };
+                headers.sport = Be16::from_bytes([t[0], t[1]]);
+                headers.dport = Be16::from_bytes([t[2], t[3]]);
+                return Err(NotParsed::Tiny);
             };
             headers.sport = Be16::from_bytes([t[0], t[1]]);
             headers.dport = Be16::from_bytes([t[2], t[3]]);

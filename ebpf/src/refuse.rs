@@ -1,7 +1,54 @@
 //! Refusing a connection at once: silence costs a client its whole patience.
 
+use weft_abi::{Done, Drop};
+
+use crate::limit::may_tell;
 use crate::packet::{Packet, Sum};
-use crate::parse::{Headers, Part, TCP, tcp_flag};
+use crate::parse::{Headers, Part, TCP, UDP, tcp_flag};
+use crate::tables::Tables;
+use crate::tell::{What, tell};
+
+/// What a packet has become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The reset that answers it.
+    Reset,
+    /// An ICMP error about it. Must be transmitted: see [`tell`].
+    Told(Done),
+}
+
+/// Turns a packet that is to be dropped for `reason` into what its sender should hear; `mtu` is what would
+/// fit. None when there is nothing to say.
+#[inline(always)]
+pub fn refusal<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    ip: &Headers,
+    reason: Drop,
+    mtu: u32,
+) -> Option<Refusal> {
+    let (what, done) = match reason {
+        Drop::NoBackend | Drop::NoSuchTask if ip.proto == TCP => {
+            return if reset(p, ip) {
+                Some(Refusal::Reset)
+            } else {
+                None
+            };
+        }
+        Drop::NoBackend | Drop::NoSuchTask
+            if ip.proto == UDP && !matches!(ip.part, Part::Later) =>
+        {
+            (What::NoPort, Done::Refused)
+        }
+        Drop::TooBig => (What::TooBig(mtu), Done::TooBigTold),
+        _ => return None,
+    };
+    if may_tell(p, t) && tell(p, ip, what) {
+        Some(Refusal::Told(done))
+    } else {
+        None
+    }
+}
 
 /// Turns a segment into the reset that answers it. False when there is none to give.
 ///

@@ -1,10 +1,12 @@
 //! Which service a packet asks for, and which backend it gets.
 
 use weft_abi::{
-    Addr, Backend, Be16, Config, Drop, FlowKey, Front, FrontKey, backend, config, flow, ring_hash,
+    Addr, AllowKey, Backend, Be16, Config, Drop, FlowKey, Front, FrontKey, RangeKey, Sticky,
+    StickyKey, backend, config, flow, front, ring_hash,
 };
 
 use crate::encap::is_dead;
+use crate::packet::Packet;
 use crate::parse::{Headers, UDP};
 use crate::tables::Tables;
 
@@ -22,9 +24,38 @@ pub struct Choice {
     pub net: u32,
 }
 
-/// The service published at a port of this cluster's hosts, or at one own address.
+/// The service published at a port of this cluster's hosts, or at one own address; alone or in a range.
 #[inline(always)]
 pub fn published<T: Tables>(
+    t: &T,
+    cfg: &Config,
+    addr: &Addr,
+    port: Be16,
+    proto: u8,
+) -> Option<Front> {
+    if let Some(front) = published_alone(t, cfg, addr, port, proto) {
+        return Some(front);
+    }
+    if cfg.flags & config::RANGES == 0 {
+        return None;
+    }
+    let mut key = RangeKey {
+        addr: *addr,
+        proto,
+        pad: 0,
+        port,
+    };
+    if cfg.flags & config::LISTEN != 0
+        && let Some(front) = t.front_range(&key)
+    {
+        return Some(front);
+    }
+    key.addr = Addr::ANY;
+    t.front_range(&key)
+}
+
+#[inline(always)]
+fn published_alone<T: Tables>(
     t: &T,
     cfg: &Config,
     addr: &Addr,
@@ -92,7 +123,8 @@ fn usable<T: Tables>(t: &T, id: u32, draining: bool) -> Option<Choice> {
 /// # Errors
 /// When no backend can be chosen.
 #[inline(always)]
-pub fn choose<T: Tables>(
+pub fn choose<P: Packet, T: Tables>(
+    p: &P,
     t: &T,
     cfg: &Config,
     front: &Front,
@@ -106,15 +138,20 @@ pub fn choose<T: Tables>(
     {
         return Ok(choice);
     }
+    if front.affinity != 0
+        && let Some(choice) = stays(t, front, &key.src, p.now())
+    {
+        return Ok(choice);
+    }
     let mut attempt = 0;
     while attempt < ATTEMPTS {
-        let hash = ring_hash(
-            cfg.seed, &key.src, key.sport, &key.dst, key.dport, key.proto, attempt,
-        );
-        let Some(id) = t.ring(front.service, hash) else {
+        let Some(id) = t.ring(front.service, slot(cfg, front, key, attempt)) else {
             break;
         };
         if let Some(choice) = usable(t, id, false) {
+            if front.affinity != 0 {
+                keep(t, front.service, &key.src, id, p.now());
+            }
             return Ok(choice);
         }
         attempt += 1;
@@ -126,10 +163,81 @@ pub fn choose<T: Tables>(
 /// The backend that the previous ring gave this wire tuple, while that ring is remembered; else 0.
 #[inline(always)]
 pub fn before<T: Tables>(t: &T, cfg: &Config, front: &Front, key: &FlowKey) -> u32 {
-    let hash = ring_hash(
-        cfg.seed, &key.src, key.sport, &key.dst, key.dport, key.proto, 0,
+    t.ring_before(front.service, slot(cfg, front, key, 0))
+        .unwrap_or(0)
+}
+
+/// Hash that chooses for a wire tuple; with source affinity, for a client.
+#[inline(always)]
+fn slot(cfg: &Config, front: &Front, key: &FlowKey, attempt: u32) -> u32 {
+    if front.affinity != 0 {
+        return client_slot(cfg, front.service, &key.src, attempt);
+    }
+    ring_hash(
+        cfg.seed, &key.src, key.sport, &key.dst, key.dport, key.proto, attempt,
+    )
+}
+
+/// Hash of a client of one service, the same on every node.
+#[inline(always)]
+pub(crate) fn client_slot(cfg: &Config, service: u32, client: &Addr, attempt: u32) -> u32 {
+    let none = Be16::new(0);
+    ring_hash(
+        cfg.seed ^ service as u64,
+        client,
+        none,
+        &Addr::ANY,
+        none,
+        0,
+        attempt,
+    )
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+/// The backend that a client with affinity asked within its time, if that may be chosen still.
+#[inline(always)]
+pub(crate) fn stays<T: Tables>(t: &T, front: &Front, client: &Addr, now: u64) -> Option<Choice> {
+    let sticky = t.sticky(&StickyKey {
+        client: *client,
+        service: front.service,
+    })?;
+    if now.saturating_sub(sticky.last) > front.affinity as u64 * SECOND {
+        return None;
+    }
+    let choice = usable(t, sticky.backend, false)?;
+    // Once a second is often enough to remember that it still asks.
+    if now.saturating_sub(sticky.last) > SECOND {
+        keep(t, front.service, client, choice.id, now);
+    }
+    Some(choice)
+}
+
+/// Remembers which backend a client with affinity got.
+#[inline(always)]
+pub(crate) fn keep<T: Tables>(t: &T, service: u32, client: &Addr, backend: u32, now: u64) {
+    let key = StickyKey {
+        client: *client,
+        service,
+    };
+    t.set_sticky(
+        &key,
+        &Sticky {
+            backend,
+            pad: 0,
+            last: now,
+        },
     );
-    t.ring_before(front.service, hash).unwrap_or(0)
+}
+
+/// Whether a source may ask a service.
+#[inline(always)]
+pub fn admits<T: Tables>(t: &T, to: &Front, source: &Addr) -> bool {
+    to.flags & front::ALLOWED == 0
+        || t.is_allowed(&AllowKey {
+            service: to.service,
+            addr: *source,
+        })
 }
 
 /// Writes the key of a packet's own tuple, as a wire tuple.

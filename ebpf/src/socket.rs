@@ -1,6 +1,6 @@
 //! Leading a socket to a backend once, when it connects or sends, so that its packets need nothing.
 
-use weft_abi::{Addr, Be16, Config, Drop, Netns, backend, netns, socket_hash};
+use weft_abi::{Addr, Backend, Be16, Config, Drop, Netns, StickyKey, backend, netns, socket_hash};
 
 use crate::encap::is_dead;
 use crate::parse::{TCP, UDP};
@@ -12,6 +12,10 @@ use crate::tables::Tables;
 pub struct Request {
     /// The socket's cookie.
     pub cookie: u64,
+    /// Cookie of its namespace.
+    pub namespace: u64,
+    /// Nanoseconds of the monotonic clock.
+    pub now: u64,
     /// Address it is bound to, [`Addr::ANY`] if none.
     pub bound: Addr,
     /// Destination address.
@@ -27,7 +31,8 @@ pub struct Request {
 /// Where the socket should go instead; none when it is not for a service, or packets must decide.
 ///
 /// # Errors
-/// When the service has no backend, or the socket wants to forge a node's packets: the caller refuses at once.
+/// When the service has no backend or does not admit the asker, or the socket wants to forge a node's packets:
+/// the caller refuses at once.
 #[inline(always)]
 pub fn lead<T: Tables>(
     t: &T,
@@ -67,14 +72,25 @@ pub fn lead<T: Tables>(
         found
     };
     let Some(front) = front else { return Ok(None) };
-    let port = if front.port.is_zero() {
-        r.port
-    } else {
-        front.port
-    };
+    // A process of this host that asks at an address of it comes from there.
+    if ns.flags & netns::HOST != 0 && !service::admits(t, &front, &r.addr) {
+        return Err(Drop::NotAllowed);
+    }
+    let port = front.target(r.port);
+    let client = StickyKey::of_sockets(r.namespace);
+    if front.affinity != 0
+        && let Some(stays) = service::stays(t, &front, &client, r.now)
+        && let Some(b) = t.backend(stays.id)
+    {
+        return Ok(address(b, r).map(|addr| (addr, port)));
+    }
     let mut attempt = 0;
     while attempt < 4 {
-        let hash = socket_hash(cfg.seed, r.cookie, &r.addr, r.port, r.proto, attempt);
+        let hash = if front.affinity != 0 {
+            service::client_slot(cfg, front.service, &client, attempt)
+        } else {
+            socket_hash(cfg.seed, r.cookie, &r.addr, r.port, r.proto, attempt)
+        };
         attempt += 1;
         let Some(id) = t.ring(front.service, hash) else {
             break;
@@ -83,14 +99,24 @@ pub fn lead<T: Tables>(
         if b.flags & (backend::DOWN | backend::DRAINING) != 0 || is_dead(t, b.node) {
             continue;
         }
-        let want4 = r.addr.is_v4() || b.addr6.is_any();
-        let addr = if want4 { b.addr4 } else { b.addr6 };
-        // An IPv4 socket cannot go to an IPv6 address.
-        if addr.is_any() || (!r.v6 && !addr.is_v4()) {
-            return Ok(None);
+        if front.affinity != 0 {
+            service::keep(t, front.service, &client, id, r.now);
         }
-        return Ok(Some((addr, port)));
+        return Ok(address(b, r).map(|addr| (addr, port)));
     }
     t.count(front.service, |c| c.no_backend += 1);
     Err(Drop::NoBackend)
+}
+
+/// The backend's address for this socket. None when there is none that the socket can go to.
+#[inline(always)]
+fn address(b: &Backend, r: &Request) -> Option<Addr> {
+    let want4 = r.addr.is_v4() || b.addr6.is_any();
+    let addr = if want4 { b.addr4 } else { b.addr6 };
+    // An IPv4 socket cannot go to an IPv6 address.
+    if addr.is_any() || (!r.v6 && !addr.is_v4()) {
+        None
+    } else {
+        Some(addr)
+    }
 }

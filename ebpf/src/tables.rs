@@ -1,8 +1,9 @@
 //! The maps as the packet logic sees them. Meanings and keys are in `weft_abi`.
 
 use weft_abi::{
-    Addr, Backend, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey, NetAddr,
-    Node, NodeAddr, Pick, ServiceCount, Task,
+    Addr, AllowKey, Backend, Cap, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front,
+    FrontKey, NetAddr, Node, NodeAddr, Pick, RangeKey, ServiceCount, Spent, Sticky, StickyKey,
+    Task,
 };
 
 /// Which of the two flow tables.
@@ -35,6 +36,20 @@ pub trait Tables {
     fn config(&self) -> Option<&Config>;
     /// Service at an address.
     fn front(&self, key: &FrontKey) -> Option<Front>;
+    /// Service that publishes a range with this port.
+    fn front_range(&self, key: &RangeKey) -> Option<Front>;
+    /// Whether this source may ask this service.
+    fn is_allowed(&self, key: &AllowKey) -> bool;
+    /// What a service may use.
+    fn cap(&self, service: u32) -> Option<Cap>;
+    /// Lets `f` see and change what a service has used. None when there is no room.
+    fn spent<R>(&self, service: u32, f: impl FnOnce(&mut Spent) -> R) -> Option<R>;
+    /// Lets `f` see and change until when ICMP errors told so far take.
+    fn told<R>(&self, f: impl FnOnce(&mut u64) -> R) -> Option<R>;
+    /// Which backend a client stays with.
+    fn sticky(&self, key: &StickyKey) -> Option<Sticky>;
+    /// Remembers it.
+    fn set_sticky(&self, key: &StickyKey, sticky: &Sticky);
     /// Backend that `hash` takes in the service's ring, 0 in an empty slot; none without a ring.
     fn ring(&self, service: u32, hash: u32) -> Option<u32>;
     /// The same in the ring before the last change.

@@ -1,15 +1,16 @@
 //! `task_in`: what a task sends.
 
-use weft_abi::{Config, Done, Drop, Endpoint, Leg, NetAddr, endpoint, flow};
+use weft_abi::{Config, Done, Drop, Endpoint, GATEWAY_MAC, Leg, NetAddr, endpoint, flow};
 
 use crate::conntrack::{self, Hit, Origin};
-use crate::encap::{Hop, hand_over, is_dead, send, task_at};
+use crate::encap::{Fit, Hop, hand_over, is_dead, send, store_macs, task_at};
+use crate::limit::{Way, is_within};
 use crate::mesh::serve;
 use crate::packet::Packet;
 use crate::parse::{ETH_ARP, Headers, ICMP6, NotParsed, parse};
-use crate::refuse::reset;
+use crate::refuse::{Refusal, refusal};
 use crate::tables::Tables;
-use crate::translate::translate;
+use crate::translate::{Tuple, translate};
 use crate::verdict::Verdict;
 use crate::work::Work;
 use crate::{fragment, icmp, neighbour, overlay, service};
@@ -45,6 +46,7 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         Err(NotParsed::NotIp(_)) => return Verdict::Drop(Drop::UnsupportedEther),
         Err(NotParsed::Malformed) => return Verdict::Drop(Drop::Malformed),
         Err(NotParsed::TooDeep) => return Verdict::Drop(Drop::UnsupportedExtension),
+        Err(NotParsed::Tiny) => return Verdict::Drop(Drop::TinyFragment),
     }
     let ip = &mut w.ip;
     if ip.v6 && ip.proto == ICMP6 && ip.flags >= 133 && ip.flags <= 137 {
@@ -57,6 +59,9 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
     if own_addr.is_any() || !ip.src.same(&own_addr) {
         return Verdict::Drop(Drop::SpoofedAddress);
     }
+    if ip.overwriting {
+        return Verdict::Drop(Drop::TinyFragment);
+    }
     let ports_known = fragment::follow(t, ip, own.net | FROM_TASK, &mut w.notes.frag);
     if own.net != 0 {
         if ip.has_ports() {
@@ -68,7 +73,7 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         {
             return verdict;
         }
-        if let Some(verdict) = to_task(p, t, own, &w.ip) {
+        if let Some(verdict) = to_task(p, t, own, w) {
             return verdict;
         }
         if let Some(front) = service::vip(t, own.net, &w.ip.dst) {
@@ -95,7 +100,29 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
     elsewhere(p, t, cfg, own, w)
 }
 
-/// Asks a service on the task's behalf; a connection to one without backends is refused at once.
+/// Says to the task what its packet's drop should tell it.
+#[inline(always)]
+fn refuse<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    own: &Endpoint,
+    w: &Work,
+    reason: Drop,
+) -> Verdict {
+    match refusal(p, t, &w.ip, reason, w.notes.mtu) {
+        Some(Refusal::Reset) => hand_over(p, own, Done::Refused),
+        Some(Refusal::Told(done)) => {
+            let (link, mac) = (own.ifindex, own.mac);
+            if !store_macs(p, &mac, &GATEWAY_MAC) {
+                return Verdict::Drop(Drop::RewriteRefused);
+            }
+            Verdict::Out(link, done)
+        }
+        None => Verdict::Drop(reason),
+    }
+}
+
+/// Asks a service on the task's behalf; one without backends refuses at once.
 #[inline(always)]
 fn ask<P: Packet, T: Tables>(
     p: &mut P,
@@ -105,10 +132,10 @@ fn ask<P: Packet, T: Tables>(
     w: &mut Work,
 ) -> Verdict {
     let verdict = serve(p, t, cfg, &w.ip, &w.ask, &mut w.notes);
-    if matches!(verdict, Verdict::Drop(Drop::NoBackend)) && reset(p, &w.ip) {
-        return hand_over(p, own, Done::Refused);
+    match verdict {
+        Verdict::Drop(reason @ (Drop::NoBackend | Drop::TooBig)) => refuse(p, t, own, w, reason),
+        verdict => verdict,
     }
-    verdict
 }
 
 /// Un-translates and sends back what answers a flow.
@@ -126,13 +153,42 @@ fn answer<P: Packet, T: Tables>(
     if !conntrack::reply(p, t, ip, key, &mut notes.hit) {
         return None;
     }
-    if notes.hit.ripe {
-        let _ = conntrack::promote(t, key, notes);
+    if !is_within(p, t, cfg, notes.hit.front, Way::Answered) {
+        return Some(Verdict::Drop(Drop::OverCap));
     }
-    if !translate(p, ip, &notes.hit.to) {
+    if notes.hit.ripe {
+        conntrack::promote(t, key, notes);
+    }
+    let to = notes.hit.to;
+    if !translate(p, ip, &to) {
         return Some(Verdict::Drop(Drop::RewriteRefused));
     }
-    Some(send_back(p, t, cfg, &notes.hit))
+    let fit = Fit {
+        ip,
+        mtu: &mut notes.mtu,
+    };
+    let verdict = send_back(p, t, cfg, &notes.hit, Some(fit));
+    if !matches!(verdict, Verdict::Drop(Drop::TooBig)) {
+        return Some(verdict);
+    }
+    // The task must hear of the packet that it sent.
+    w.quoted = w.ip;
+    let (sent, now) = (as_is(&w.ip), &mut w.quoted);
+    (now.src, now.dst, now.sport, now.dport) = (to.src, to.dst, to.sport, to.dport);
+    if !translate(p, &w.quoted, &sent) {
+        return Some(Verdict::Drop(Drop::RewriteRefused));
+    }
+    Some(refuse(p, t, own, w, Drop::TooBig))
+}
+
+#[inline(always)]
+fn as_is(ip: &Headers) -> Tuple {
+    Tuple {
+        src: ip.src,
+        dst: ip.dst,
+        sport: ip.sport,
+        dport: ip.dport,
+    }
 }
 
 /// The way back to the client of a hit; the packet already bears the client's tuple.
@@ -142,6 +198,7 @@ pub(crate) fn send_back<P: Packet, T: Tables>(
     t: &T,
     cfg: &Config,
     hit: &Hit,
+    fit: Option<Fit<'_>>,
 ) -> Verdict {
     let mut node = hit.ingress;
     if hit.flags & flow::VIP != 0 {
@@ -163,7 +220,7 @@ pub(crate) fn send_back<P: Packet, T: Tables>(
             said: hit.backend,
             to: id,
         };
-        return send(p, t, &hop, Done::AnswerToNode);
+        return send(p, t, &hop, fit, Done::AnswerToNode);
     }
     if node != cfg.node && is_dead(t, node) {
         let Some(heir) = t.owner(&hit.to.src) else {
@@ -192,7 +249,7 @@ pub(crate) fn send_back<P: Packet, T: Tables>(
         said: hit.backend,
         to: 0,
     };
-    send(p, t, &hop, Done::AnswerToNode)
+    send(p, t, &hop, fit, Done::AnswerToNode)
 }
 
 /// East-west by address.
@@ -201,8 +258,9 @@ fn to_task<P: Packet, T: Tables>(
     p: &mut P,
     t: &T,
     own: &Endpoint,
-    ip: &Headers,
+    w: &mut Work,
 ) -> Option<Verdict> {
+    let ip = &w.ip;
     let task = t.task(&NetAddr {
         net: own.net,
         addr: ip.dst,
@@ -220,7 +278,26 @@ fn to_task<P: Packet, T: Tables>(
         said: own.id,
         to: task.id,
     };
-    Some(send(p, t, &hop, Done::ToNode))
+    Some(send_or_tell(p, t, own, w, &hop))
+}
+
+/// Sends a packet to another node; the task hears when it does not fit.
+#[inline(always)]
+fn send_or_tell<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    own: &Endpoint,
+    w: &mut Work,
+    hop: &Hop,
+) -> Verdict {
+    let fit = Fit {
+        ip: &w.ip,
+        mtu: &mut w.notes.mtu,
+    };
+    match send(p, t, hop, Some(fit), Done::ToNode) {
+        Verdict::Drop(Drop::TooBig) => refuse(p, t, own, w, Drop::TooBig),
+        verdict => verdict,
+    }
 }
 
 /// Not on the task's own network: a host, another network, or the world.
@@ -259,7 +336,7 @@ fn elsewhere<P: Packet, T: Tables>(
             said: own.id,
             to: 0,
         };
-        return send(p, t, &hop, Done::ToNode);
+        return send_or_tell(p, t, own, w, &hop);
     }
     if internal && !local {
         return Verdict::Drop(Drop::Internal);
@@ -269,6 +346,9 @@ fn elsewhere<P: Packet, T: Tables>(
         && (local || t.node_by_addr(&ip.dst).is_some())
         && let Some(front) = service::published(t, cfg, &ip.dst, ip.dport, ip.proto)
     {
+        if !service::admits(t, &front, &ip.src) {
+            return Verdict::Drop(Drop::NotAllowed);
+        }
         w.ask.front = front;
         service::wire_key(&mut w.ask.key, cfg.mesh, ip);
         w.ask.origin = Origin {

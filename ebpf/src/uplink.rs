@@ -6,8 +6,8 @@ use crate::conntrack::Origin;
 use crate::encap::{is_for_tunnel, sender};
 use crate::mesh::serve;
 use crate::packet::Packet;
-use crate::parse::{Part, parse};
-use crate::refuse::reset;
+use crate::parse::{NotParsed, Part, parse};
+use crate::refuse::{Refusal, refusal};
 use crate::service;
 use crate::tables::Tables;
 use crate::verdict::Verdict;
@@ -26,8 +26,12 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
     let Some(cfg) = t.config() else {
         return Verdict::Next(Done::NotOurs);
     };
-    if parse(p, &mut w.ip).is_err() {
-        return Verdict::Next(Done::NotOurs);
+    match parse(p, &mut w.ip) {
+        Ok(()) => {}
+        Err(NotParsed::Tiny) if is_published(t, cfg, w) => {
+            return Verdict::Drop(Drop::TinyFragment);
+        }
+        Err(_) => return Verdict::Next(Done::NotOurs),
     }
     let ip = &mut w.ip;
     if ip.part != Part::Later && is_for_tunnel(t, cfg, ip) {
@@ -57,9 +61,17 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         let Some(ports) = t.frag(&w.notes.frag) else {
             return Verdict::Next(Done::NotOurs);
         };
+        if ip.overwriting {
+            return Verdict::Drop(Drop::TinyFragment);
+        }
         fragment::fill(ip, &ports);
     }
     service_of(p, t, cfg, w)
+}
+
+#[inline(always)]
+fn is_published<T: Tables>(t: &T, cfg: &Config, w: &Work) -> bool {
+    t.is_local(&w.ip.dst) && service::published(t, cfg, &w.ip.dst, w.ip.dport, w.ip.proto).is_some()
 }
 
 #[inline(always)]
@@ -70,6 +82,9 @@ fn service_of<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut Work
     };
     if !t.is_local(&ip.dst) {
         return Verdict::Next(Done::NotOurs);
+    }
+    if !service::admits(t, &front, &ip.src) {
+        return Verdict::Drop(Drop::NotAllowed);
     }
     if ip.part == Part::First {
         fragment::key(ip, 0, &mut w.notes.frag);
@@ -89,8 +104,12 @@ fn service_of<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut Work
         flags: 0,
     };
     let verdict = serve(p, t, cfg, ip, &w.ask, &mut w.notes);
-    if matches!(verdict, Verdict::Drop(Drop::NoBackend)) && reset(p, ip) {
-        return Verdict::Neighbour(p.ifindex(), Done::Refused);
+    let Verdict::Drop(reason) = verdict else {
+        return verdict;
+    };
+    match refusal(p, t, ip, reason, w.notes.mtu) {
+        Some(Refusal::Reset) => Verdict::Neighbour(p.ifindex(), Done::Refused),
+        Some(Refusal::Told(done)) => Verdict::Neighbour(p.ifindex(), done),
+        None => verdict,
     }
-    verdict
 }

@@ -32,6 +32,8 @@ pub struct Notes {
     pub hit: Hit,
     /// Key of a fragmented datagram.
     pub frag: FragKey,
+    /// What fits, of a packet that is too long.
+    pub mtu: u32,
 }
 
 impl Work {
@@ -53,6 +55,7 @@ impl Work {
             new: NO_FLOW,
             hit: Hit::NONE,
             frag: NO_FRAG,
+            mtu: 0,
         },
         text: [0; 72],
     };
@@ -62,7 +65,8 @@ const NO_FRONT: Front = Front {
     service: 0,
     flags: 0,
     port: weft_abi::Be16::new(0),
-    pad: 0,
+    base: weft_abi::Be16::new(0),
+    affinity: 0,
     generation: 0,
 };
 const NO_KEY: FlowKey = FlowKey {

@@ -11,7 +11,7 @@ mod rows;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, HashOfMaps, LpmTrie, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, HashOfMaps, LpmTrie, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
 use netns::Netns;
@@ -19,7 +19,10 @@ use rows::Step;
 use rows::frames::Frame;
 use rows::town::{OVERLAY, UPLINK, link_of};
 use rows::world::World;
-use weft_abi::{Config, Counter, DRY_RUN, Flow, FlowKey, FragKey, FragPorts, Pick, REHEARSAL};
+use weft_abi::{
+    Config, Counter, DRY_RUN, Flow, FlowKey, FragKey, FragPorts, Pick, REHEARSAL, Spent, Sticky,
+    StickyKey,
+};
 use weft_ebpf::verdict::Verdict;
 
 /// The object, with tables small enough for a test.
@@ -129,19 +132,51 @@ fn fill(ebpf: &mut Ebpf, world: &World) -> Result<()> {
         "local_tasks",
         world.endpoints.values().map(|e| (e.id, *e)),
     )?;
+    put(ebpf, "caps", world.caps.clone())?;
+    put::<u32, Spent>(ebpf, "spent", [])?;
+    put(ebpf, "sticky", world.sticky.borrow().clone())?;
+    trie(
+        ebpf,
+        "front_ranges",
+        world
+            .ranges
+            .iter()
+            .map(|(len, key, front)| (*len, *key, *front)),
+    )?;
+    trie(
+        ebpf,
+        "allowed",
+        world
+            .allowed
+            .iter()
+            .map(|(len, key)| (32 + len, *key, 1u32)),
+    )?;
+    let cpus = vec![0u64; aya::util::nr_cpus().map_or(1, |cpus| cpus)];
+    let map = ebpf.map_mut("told").context("no map told")?;
+    PerCpuArray::<_, u64>::try_from(map)?.set(0, PerCpuValues::try_from(cpus)?, 0)?;
     put::<FlowKey, Flow>(ebpf, "flow", [])?;
     put::<FlowKey, Flow>(ebpf, "flow_new", [])?;
     put::<FlowKey, Pick>(ebpf, "pick", [])?;
     put::<FragKey, FragPorts>(ebpf, "frag", [])?;
     rings(ebpf, "rings", &world.rings)?;
     rings(ebpf, "rings_before", &world.rings_before)?;
-    let Some(Map::LpmTrie(_)) = ebpf.map("subnets") else {
-        bail!("no trie named subnets")
-    };
-    let map = ebpf.map_mut("subnets").context("no map subnets")?;
-    let mut subnets = LpmTrie::<_, weft_abi::Addr, u32>::try_from(map)?;
-    for (len, prefix, net) in &world.subnets {
-        subnets.insert(&Key::new(*len, *prefix), *net, 0)?;
+    trie(ebpf, "subnets", world.subnets.iter().copied())
+}
+
+/// Makes a trie say what the world says, and forget all else.
+fn trie<K: Pod, V: Pod>(
+    ebpf: &mut Ebpf,
+    map: &str,
+    entries: impl IntoIterator<Item = (u32, K, V)>,
+) -> Result<()> {
+    let map = ebpf.map_mut(map).with_context(|| format!("no map {map}"))?;
+    let mut map = LpmTrie::<_, K, V>::try_from(map)?;
+    let old = map.keys().collect::<Result<Vec<Key<K>>, _>>()?;
+    for key in old {
+        map.remove(&key)?;
+    }
+    for (len, key, value) in entries {
+        map.insert(&Key::new(len, key), value, 0)?;
     }
     Ok(())
 }
@@ -152,6 +187,7 @@ fn context(step: &Step, kind: u32) -> Vec<u8> {
     words[9] = u32::from(step.received) * step.link;
     words[10] = step.link;
     words[12] = kind;
+    words[44] = step.segment;
     if let Some(tunnel) = step.tunnel {
         words[13] = tunnel.vni;
         words[14] = tunnel.remote.v4_word();
@@ -263,7 +299,9 @@ fn written(ebpf: &mut Ebpf) -> Result<String> {
         rows.sort();
         Ok(rows.join("\n"))
     }
-    let mut text = dump::<FlowKey, Flow>(ebpf, "flow")?;
+    let mut text = dump::<u32, Spent>(ebpf, "spent")?;
+    text += &dump::<StickyKey, Sticky>(ebpf, "sticky")?;
+    text += &dump::<FlowKey, Flow>(ebpf, "flow")?;
     text += &dump::<FlowKey, Flow>(ebpf, "flow_new")?;
     text += &dump::<FlowKey, Pick>(ebpf, "pick")?;
     text += &dump::<FragKey, FragPorts>(ebpf, "frag")?;

@@ -25,13 +25,17 @@ pub use reason::{
     COUNTERS, Counter, Done, Drop, Event, PROGRAMS, Program, SLOTS, counter_index, event,
 };
 pub use table::{
-    Backend, Config, Endpoint, Front, FrontKey, NetAddr, Netns, Node, NodeAddr, ServiceCount,
-    SubnetKey, Task, backend, config, endpoint, front, netns, node, node_addr,
+    AllowKey, Backend, Cap, Config, Endpoint, Front, FrontKey, NetAddr, Netns, Node, NodeAddr,
+    Prefixed, RangeKey, ServiceCount, SubnetKey, Task, backend, config, endpoint, front, netns,
+    node, node_addr, range_pieces,
 };
-pub use track::{Flow, FlowKey, FragKey, FragPorts, Pick, SockKey, SockOrigin, flow, tcp};
+pub use track::{
+    Flow, FlowKey, FragKey, FragPorts, Pick, SockKey, SockOrigin, Spent, Sticky, StickyKey, flow,
+    tcp,
+};
 
 /// Version of every layout in this crate; part of the pin directory's name.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Sizes a ring may have: primes, so that a service's share is even. The agent takes the first that
 /// is at least 100 times the number of backends, or the largest.

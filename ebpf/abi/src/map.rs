@@ -26,6 +26,17 @@ maps! {
     CONFIG, "config", 1;
     /// Hash: [`crate::FrontKey`] -> [`crate::Front`]. Agent.
     FRONT, "front", 65_536;
+    /// Longest prefix: [`crate::Prefixed`] [`crate::RangeKey`] -> [`crate::Front`]. Agent.
+    FRONT_RANGES, "front_ranges", 16_384;
+    /// Longest prefix: [`crate::Prefixed`] [`crate::AllowKey`] -> u32 (any value): who may ask services whose fronts are
+    /// [`crate::front::ALLOWED`]. Agent.
+    ALLOWED, "allowed", 65_536;
+    /// Hash: service u32 -> [`crate::Cap`]. Agent.
+    CAPS, "caps", 16_384;
+    /// LRU hash: service u32 -> [`crate::Spent`]. Programs.
+    SPENT, "spent", 16_384;
+    /// LRU hash: [`crate::StickyKey`] -> [`crate::Sticky`]. Programs.
+    STICKY, "sticky", 65_536;
     /// Hash of arrays: service u32 -> array of u32. Element 0 is the number of slots, the slots follow,
     /// each a backend id or 0. A ring of 251 slots is an array of 252. Inner arrays carry
     /// `BPF_F_INNER_MAP` (0x1000), so that sizes may differ. Swapped whole. Agent.
@@ -70,6 +81,8 @@ maps! {
     SK_REV, "sk_rev", 65_536;
     /// Per-CPU array: [`crate::counter_index`] -> [`crate::Counter`]. Programs.
     COUNTERS, "counters", crate::COUNTERS;
+    /// Per-CPU array: 0 -> u64 time until which the ICMP errors told so far take at their rate. Programs.
+    TOLD, "told", 1;
     /// Array: same index -> u64 time of the last sample. Programs.
     SAMPLED, "sampled", crate::COUNTERS;
     /// Ring buffer of [`crate::Event`]; size in bytes. Programs.

@@ -15,6 +15,10 @@ macro_rules! pod {
 }
 
 pod! {
-    Addr, Be16, Backend, Config, Counter, Endpoint, Event, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey,
-    NetAddr, Netns, Node, NodeAddr, Pick, ServiceCount, SockKey, SockOrigin, SubnetKey, Task,
+    Addr, AllowKey, Be16, Backend, Cap, Config, Counter, Endpoint, Event, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey,
+    NetAddr, Netns, Node, NodeAddr, Pick, RangeKey, ServiceCount, SockKey, SockOrigin, Spent, Sticky, StickyKey,
+    SubnetKey, Task,
 }
+
+// SAFETY: repr(C), a word before a key of words; the keys' sizes are asserted where they are used.
+unsafe impl<K: aya::Pod> aya::Pod for Prefixed<K> {}

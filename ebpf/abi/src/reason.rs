@@ -86,6 +86,7 @@ reasons! {
         SocketLed = 13, "socket led to a backend";
         SocketRestored = 14, "socket shown the address it asked for";
         Refused = 15, "no backend: refused at once";
+        TooBigTold = 16, "too long for the tunnel: its sender was told what fits";
     }
 }
 
@@ -123,10 +124,14 @@ reasons! {
         RewriteRefused = 92, "kernel refused to change the packet";
         NoConfig = 93, "node not configured yet";
         UnsupportedIcmp = 94, "ICMP message that the service path does not carry";
+        TinyFragment = 95, "fragment too small to hold its transport header, or that would overwrite it";
         DeadIngress = 96, "ingress node is dead and nobody took its address over";
         ClearRefused = 97, "network is encrypted and the packet came in clear";
         NoCipher = 98, "network is encrypted and the node has no key";
         TunnelForged = 99, "datagram for a node's tunnel port from one who is no node";
+        TooBig = 100, "too long for the tunnel, and its sender could not be told";
+        NotAllowed = 101, "source is not on the service's allow list";
+        OverCap = 102, "over the service's bandwidth cap";
     }
 }
 

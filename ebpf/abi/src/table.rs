@@ -32,10 +32,12 @@ pub struct Front {
     pub service: u32,
     /// See [`front`].
     pub flags: u32,
-    /// Port the task listens on; 0 keeps the wire's.
+    /// Port the task listens on; 0 keeps the wire's. Of a range, the first.
     pub port: Be16,
-    /// Zero.
-    pub pad: u16,
+    /// First published port of a range; 0 when it is one port.
+    pub base: Be16,
+    /// Seconds for which a client stays with its backend after it last opened a flow; 0: each flow chooses.
+    pub affinity: u32,
     /// Rises with each change; shown by explain, not read by the programs.
     pub generation: u32,
 }
@@ -44,6 +46,95 @@ pub struct Front {
 pub mod front {
     /// `mode=host`: its ring holds only tasks of this node. Informational: the ring decides.
     pub const HOST_MODE: u32 = 1;
+    /// Only sources in `allowed` may ask.
+    pub const ALLOWED: u32 = 2;
+}
+
+impl Front {
+    /// Port of the task for one who asked for `asked`.
+    #[inline(always)]
+    pub const fn target(&self, asked: Be16) -> Be16 {
+        if self.port.is_zero() {
+            return asked;
+        }
+        if self.base.is_zero() {
+            return self.port;
+        }
+        let offset = asked.get().wrapping_sub(self.base.get());
+        Be16::new(self.port.get().wrapping_add(offset))
+    }
+}
+
+/// Key of a longest-prefix map, as the kernel wants it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Prefixed<K> {
+    /// Bits of `data` that count, from its first byte on.
+    pub prefix: u32,
+    /// The rest is ignored.
+    pub data: K,
+}
+
+/// A piece of a published range of ports: in [`Prefixed`], key of the longest-prefix map `front_ranges`, whose value is a
+/// [`Front`]. Prefix length is [`RangeKey::WHOLE`] less the bits of the port that may differ.
+///
+/// Looked up after `front`, at one address and then at [`Addr::ANY`] alike, and only when
+/// [`config::RANGES`] is set.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct RangeKey {
+    /// One own address, or [`Addr::ANY`].
+    pub addr: Addr,
+    /// IP protocol.
+    pub proto: u8,
+    /// Zero.
+    pub pad: u8,
+    /// First port of the piece.
+    pub port: Be16,
+}
+
+impl RangeKey {
+    /// Prefix length of a single port.
+    pub const WHOLE: u32 = 160;
+}
+
+/// The fewest pieces that make up the ports from `first` to `last`: each the piece's first port and how many
+/// of its low bits may differ. At most 30.
+pub fn range_pieces(first: u16, last: u16) -> impl Iterator<Item = (u16, u32)> {
+    let mut at = first as u32;
+    let end = last as u32 + 1;
+    core::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        let aligned = if at == 0 { 16 } else { at.trailing_zeros() };
+        let bits = aligned.min((end - at).ilog2());
+        let piece = (at as u16, bits);
+        at += 1 << bits;
+        Some(piece)
+    })
+}
+
+/// A source that may ask a service: in [`Prefixed`], key of the longest-prefix map `allowed`, whose value is a u32 (any).
+///
+/// Prefix length is 32 and that of the address over sixteen bytes: an IPv4 /24 is 32 + 96 + 24.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct AllowKey {
+    /// Key of `services`.
+    pub service: u32,
+    /// The prefix; bits beyond the length are ignored.
+    pub addr: Addr,
+}
+
+/// What a service's backends on this node may receive, and send, together. Key: service u32.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cap {
+    /// Bytes a second, each way, counted from the Ethernet header on; 0 is no limit.
+    pub rate: u64,
+    /// Bytes that may come at once after a rest.
+    pub burst: u64,
 }
 
 /// One task's attachment to one network, anywhere in the cluster, as a target.
@@ -81,8 +172,11 @@ pub struct Node {
     pub encrypted: Addr,
     /// See [`node`].
     pub flags: u32,
-    /// Usable inner size towards it in bytes; 0 when not measured. Not used yet.
+    /// Longest IP packet that the tunnel carries to it, in bytes; 0 when not known. Who sends a longer one that
+    /// must not be cut is told.
     pub mtu: u32,
+    /// The same inside the encrypted underlay.
+    pub mtu_encrypted: u32,
 }
 
 /// Bits of [`Node::flags`].
@@ -230,6 +324,10 @@ pub mod config {
     pub const QUIET: u32 = 8;
     /// Some network must be encrypted: look into `ciphered`.
     pub const CIPHERED: u32 = 16;
+    /// Some range of ports is published: look into `front_ranges`.
+    pub const RANGES: u32 = 32;
+    /// Some service has a [`crate::Cap`]: look into `caps`.
+    pub const CAPS: u32 = 64;
 }
 
 /// What happened to a service on this node. Value of `services`, per CPU; the agent creates the entry.
@@ -242,13 +340,15 @@ pub struct ServiceCount {
     pub remapped: u64,
     /// Packets for which there was no backend.
     pub no_backend: u64,
+    /// Segments after which a flow should have moved to the table that never evicts, which was full.
+    pub unpromoted: u64,
 }
 
 const _: () = {
     assert!(size_of::<FrontKey>() == 24);
-    assert!(size_of::<Front>() == 16);
+    assert!(size_of::<Front>() == 20);
     assert!(size_of::<Backend>() == 44);
-    assert!(size_of::<Node>() == 40);
+    assert!(size_of::<Node>() == 44);
     assert!(size_of::<NodeAddr>() == 8);
     assert!(size_of::<NetAddr>() == 20);
     assert!(size_of::<Task>() == 12);
@@ -256,5 +356,8 @@ const _: () = {
     assert!(size_of::<SubnetKey>() == 20);
     assert!(size_of::<Netns>() == 72);
     assert!(size_of::<Config>() == 48);
-    assert!(size_of::<ServiceCount>() == 24);
+    assert!(size_of::<ServiceCount>() == 32);
+    assert!(size_of::<Prefixed<RangeKey>>() == 24);
+    assert!(size_of::<Prefixed<AllowKey>>() == 24);
+    assert!(size_of::<Cap>() == 16);
 };

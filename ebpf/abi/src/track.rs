@@ -114,6 +114,47 @@ pub struct Pick {
     pub front: u32,
 }
 
+/// A client of a service with source affinity. Key of `sticky`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct StickyKey {
+    /// Its address; of a socket, [`StickyKey::of_sockets`].
+    pub client: Addr,
+    /// Key of `services`.
+    pub service: u32,
+}
+
+impl StickyKey {
+    /// Stands for all sockets of the namespace with this cookie. No packet has such a source.
+    #[inline(always)]
+    pub const fn of_sockets(cookie: u64) -> Addr {
+        Addr::from_words([u32::MAX, u32::MAX, (cookie >> 32) as u32, cookie as u32])
+    }
+}
+
+/// Which backend a client stays with.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sticky {
+    /// The backend.
+    pub backend: u32,
+    /// Zero.
+    pub pad: u32,
+    /// Nanoseconds of the monotonic clock when it last asked.
+    pub last: u64,
+}
+
+/// How much of its [`crate::Cap`] a service has used up: until when its bytes so far take at its rate,
+/// in nanoseconds of the monotonic clock. Key: service u32.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Spent {
+    /// Towards its backends.
+    pub asked: u64,
+    /// From them.
+    pub answered: u64,
+}
+
 /// A fragmented datagram. Key of `frag`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -170,6 +211,9 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 44);
     assert!(size_of::<Flow>() == 128);
     assert!(size_of::<Pick>() == 12);
+    assert!(size_of::<StickyKey>() == 20);
+    assert!(size_of::<Sticky>() == 16);
+    assert!(size_of::<Spent>() == 16);
     assert!(size_of::<FragKey>() == 44);
     assert!(size_of::<FragPorts>() == 4);
     assert!(size_of::<SockKey>() == 32);

@@ -5,8 +5,9 @@ use aya_ebpf::btf_maps::{Array as BtfArray, HashOfMaps};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use weft_abi::{
-    Addr, Backend, Config, Counter, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey,
-    NetAddr, Netns, Node, NodeAddr, Pick, ServiceCount, SockKey, SockOrigin, Task, maps,
+    Addr, AllowKey, Backend, Cap, Config, Counter, Endpoint, Flow, FlowKey, FragKey, FragPorts,
+    Front, FrontKey, NetAddr, Netns, Node, NodeAddr, Pick, RangeKey, ServiceCount, SockKey,
+    SockOrigin, Spent, Sticky, StickyKey, Task, maps,
 };
 use weft_ebpf::work::Work;
 
@@ -23,6 +24,22 @@ pub static CONFIG: Array<Config> = Array::with_max_entries(maps::CONFIG.entries,
 #[map(name = "front")]
 pub static FRONT: HashMap<FrontKey, Front> =
     HashMap::with_max_entries(maps::FRONT.entries, BPF_F_NO_PREALLOC);
+#[map(name = "front_ranges")]
+pub static FRONT_RANGES: LpmTrie<RangeKey, Front> =
+    LpmTrie::with_max_entries(maps::FRONT_RANGES.entries, BPF_F_NO_PREALLOC);
+#[map(name = "allowed")]
+pub static ALLOWED: LpmTrie<AllowKey, u32> =
+    LpmTrie::with_max_entries(maps::ALLOWED.entries, BPF_F_NO_PREALLOC);
+#[map(name = "caps")]
+pub static CAPS: HashMap<u32, Cap> =
+    HashMap::with_max_entries(maps::CAPS.entries, BPF_F_NO_PREALLOC);
+#[map(name = "spent")]
+pub static SPENT: LruHashMap<u32, Spent> = LruHashMap::with_max_entries(maps::SPENT.entries, 0);
+#[map(name = "sticky")]
+pub static STICKY: LruHashMap<StickyKey, Sticky> =
+    LruHashMap::with_max_entries(maps::STICKY.entries, 0);
+#[map(name = "told")]
+pub static TOLD: PerCpuArray<u64> = PerCpuArray::with_max_entries(maps::TOLD.entries, 0);
 #[btf_map(name = "rings")]
 pub static RINGS: HashOfMaps<u32, Ring, RINGS_MAX, 1> = HashOfMaps::new();
 #[btf_map(name = "rings_before")]

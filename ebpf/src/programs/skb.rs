@@ -11,8 +11,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::{
     bpf_csum_diff, bpf_fib_lookup, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace,
-    bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
-    bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
+    bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key,
+    bpf_skb_load_bytes, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
 };
 use weft_abi::{Addr, Config, DRY_RUN, REHEARSAL, config};
 use weft_ebpf::packet::{Packet, Sum, Tunnel};
@@ -124,6 +124,12 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn segment(&self) -> u32 {
+        // SAFETY: the context pointer is valid during the program.
+        unsafe { (*self.raw).gso_size }
+    }
+
+    #[inline(always)]
     fn ifindex(&self) -> u32 {
         // SAFETY: the context pointer is valid during the program.
         unsafe { (*self.raw).ifindex }
@@ -214,6 +220,12 @@ impl Packet for Skb {
     fn set_len(&mut self, len: u32) -> bool {
         // SAFETY: valid context.
         unsafe { bpf_skb_change_tail(self.raw, len, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn grow_head(&mut self, by: u32) -> bool {
+        // SAFETY: valid context.
+        unsafe { bpf_skb_change_head(self.raw, by, 0) == 0 }
     }
 
     #[inline(always)]

@@ -5,7 +5,9 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
+use aya_ebpf::helpers::{
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval,
+};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use weft_abi::{Addr, Be16, Counter, Done, Program, SockKey, SockOrigin, counter_index};
@@ -97,8 +99,8 @@ fn outward(ctx: &SockAddrContext, v6: bool) -> i32 {
     let maps = Maps { dry: false };
     let Some(cfg) = maps.config() else { return GO };
     // SAFETY: valid context.
-    let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-    let Some(ns) = NETNS.get_ptr(&cookie) else {
+    let namespace = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    let Some(ns) = NETNS.get_ptr(&namespace) else {
         return GO;
     };
     // SAFETY: from a lookup of this run.
@@ -108,6 +110,9 @@ fn outward(ctx: &SockAddrContext, v6: bool) -> i32 {
     let (cookie, proto) = unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), (*raw).protocol as u8) };
     let request = Request {
         cookie,
+        namespace,
+        // SAFETY: takes nothing.
+        now: unsafe { bpf_ktime_get_ns() },
         bound: bound(raw, v6),
         addr,
         port,

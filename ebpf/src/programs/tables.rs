@@ -3,8 +3,9 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use weft_abi::{
-    Addr, Backend, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey, NetAddr,
-    Node, NodeAddr, Pick, ServiceCount, Task, config, ring_slot,
+    Addr, AllowKey, Backend, Cap, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front,
+    FrontKey, NetAddr, Node, NodeAddr, Pick, RangeKey, ServiceCount, Spent, Sticky, StickyKey,
+    Task, config, ring_slot,
 };
 use weft_ebpf::tables::{Age, Inserted, Tables};
 
@@ -54,6 +55,54 @@ impl Tables for Maps {
     #[inline(always)]
     fn front(&self, key: &FrontKey) -> Option<Front> {
         look!(FRONT, key).copied()
+    }
+
+    #[inline(always)]
+    fn front_range(&self, key: &RangeKey) -> Option<Front> {
+        FRONT_RANGES.get(Key::new(RangeKey::WHOLE, *key)).copied()
+    }
+
+    #[inline(always)]
+    fn is_allowed(&self, key: &AllowKey) -> bool {
+        ALLOWED.get(Key::new(160, *key)).is_some()
+    }
+
+    #[inline(always)]
+    fn cap(&self, service: u32) -> Option<Cap> {
+        look!(CAPS, &service).copied()
+    }
+
+    #[inline(always)]
+    fn spent<R>(&self, service: u32, f: impl FnOnce(&mut Spent) -> R) -> Option<R> {
+        let pointer = match SPENT.get_ptr_mut(&service) {
+            Some(pointer) => pointer,
+            None if self.dry => return None,
+            None => {
+                let _ = SPENT.insert(&service, &Spent::default(), BPF_NOEXIST as u64);
+                SPENT.get_ptr_mut(&service)?
+            }
+        };
+        // SAFETY: from a lookup of this run; racing writers may let a packet more pass, never break the value.
+        Some(f(unsafe { &mut *pointer }))
+    }
+
+    #[inline(always)]
+    fn told<R>(&self, f: impl FnOnce(&mut u64) -> R) -> Option<R> {
+        let pointer = TOLD.get_ptr_mut(0)?;
+        // SAFETY: this CPU's own element.
+        Some(f(unsafe { &mut *pointer }))
+    }
+
+    #[inline(always)]
+    fn sticky(&self, key: &StickyKey) -> Option<Sticky> {
+        look!(STICKY, key).copied()
+    }
+
+    #[inline(always)]
+    fn set_sticky(&self, key: &StickyKey, sticky: &Sticky) {
+        if !self.dry {
+            let _ = STICKY.insert(key, sticky, 0);
+        }
     }
 
     #[inline(always)]

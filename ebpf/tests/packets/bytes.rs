@@ -15,6 +15,7 @@ pub(crate) struct Bytes {
     pub(crate) tunnel: Option<Tunnel>,
     pub(crate) routes: BTreeMap<Addr, u32>,
     pub(crate) claimed: bool,
+    pub(crate) segment: u32,
 }
 
 fn fold(mut sum: u64) -> u16 {
@@ -42,6 +43,7 @@ impl Bytes {
             tunnel: None,
             routes: BTreeMap::new(),
             claimed: false,
+            segment: 0,
         }
     }
 
@@ -60,6 +62,9 @@ impl Bytes {
 impl Packet for Bytes {
     fn len(&self) -> u32 {
         self.bytes.len() as u32
+    }
+    fn segment(&self) -> u32 {
+        self.segment
     }
     fn ifindex(&self) -> u32 {
         self.link
@@ -122,6 +127,10 @@ impl Packet for Bytes {
     }
     fn set_len(&mut self, len: u32) -> bool {
         self.bytes.resize(len as usize, 0);
+        true
+    }
+    fn grow_head(&mut self, by: u32) -> bool {
+        self.bytes.splice(0..0, vec![0; by as usize]);
         true
     }
     fn claim(&mut self) {

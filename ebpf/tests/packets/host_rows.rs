@@ -15,6 +15,7 @@ fn run<T: Tables>(step: &Step, world: &T, work: &mut Work) -> (Verdict, Bytes) {
     p.for_host = step.for_host;
     p.received = step.received;
     p.tunnel = step.tunnel;
+    p.segment = step.segment;
     let verdict = match step.program {
         Program::UplinkIn => weft_ebpf::uplink::judge(&mut p, world, work),
         Program::OverlayIn => weft_ebpf::overlay::judge(&mut p, world, work),

@@ -5,7 +5,8 @@ use crate::rows;
 use crate::rows::frames::{Frame, L4};
 use proptest::prelude::*;
 use weft_abi::{
-    Addr, Be16, Leg, Program, RING_SIZES, ring_hash, ring_slot, task_mac, task_of_mac, wire_mac,
+    Addr, Be16, Leg, Program, RING_SIZES, range_pieces, ring_hash, ring_slot, task_mac,
+    task_of_mac, wire_mac,
 };
 use weft_ebpf::parse::{Headers, parse, parse_quoted};
 use weft_ebpf::translate::{Tuple, translate};
@@ -123,21 +124,18 @@ proptest! {
     }
 
     #[test]
-    fn cut_packets_are_judged_without_a_panic(row in 0..60usize, keep in 0..120usize) {
-        let rows = rows::list::all();
-        let row = &rows[row % rows.len()];
-        let mut work = Work::NONE;
-        for step in &row.steps {
-            let mut p = Bytes::new(step.bytes.clone(), step.link);
-            p.bytes.truncate(keep);
-            p.tunnel = step.tunnel;
-            let _ = match step.program {
-                Program::UplinkIn => weft_ebpf::uplink::judge(&mut p, &row.world, &mut work),
-                Program::OverlayIn => weft_ebpf::overlay::judge(&mut p, &row.world, &mut work),
-                Program::HostOut => weft_ebpf::host::judge(&mut p, &row.world, &mut work),
-                Program::TaskIn | Program::Sock => weft_ebpf::task::judge(&mut p, &row.world, &mut work),
-            };
+    fn a_range_is_its_pieces(first: u16, more: u16) {
+        let last = first.saturating_add(more);
+        let mut next = u32::from(first);
+        let mut count = 0;
+        for (port, bits) in range_pieces(first, last) {
+            prop_assert_eq!(u32::from(port), next);
+            prop_assert_eq!(next % (1 << bits), 0, "a piece begins where its free bits are zero");
+            next += 1 << bits;
+            count += 1;
         }
+        prop_assert_eq!(next, u32::from(last) + 1);
+        prop_assert!(count <= 30, "{count} pieces");
     }
 
     #[test]

@@ -26,24 +26,27 @@ pub(crate) enum L4 {
     Icmp(u8, u8),
 }
 
-fn fold(mut sum: u32) -> u16 {
+/// Folds a one's complement sum.
+pub(crate) fn fold(mut sum: u32) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     sum as u16
 }
 
-fn sum(bytes: &[u8]) -> u32 {
+/// One's complement sum of words, big end first, not folded.
+pub(crate) fn add(bytes: &[u8]) -> u32 {
     bytes
         .chunks(2)
         .map(|c| u32::from(c[0]) << 8 | u32::from(c.get(1).copied().unwrap_or(0)))
         .sum()
 }
 
-fn pseudo(src: IpAddr, dst: IpAddr, proto: u8, len: usize) -> u32 {
+/// Sum of a pseudo header.
+pub(crate) fn pseudo(src: IpAddr, dst: IpAddr, proto: u8, len: usize) -> u32 {
     let ends = match (src, dst) {
-        (IpAddr::V4(s), IpAddr::V4(d)) => sum(&s.octets()) + sum(&d.octets()),
-        (IpAddr::V6(s), IpAddr::V6(d)) => sum(&s.octets()) + sum(&d.octets()),
+        (IpAddr::V4(s), IpAddr::V4(d)) => add(&s.octets()) + add(&d.octets()),
+        (IpAddr::V6(s), IpAddr::V6(d)) => add(&s.octets()) + add(&d.octets()),
         _ => 0,
     };
     ends + u32::from(proto) + len as u32
@@ -83,7 +86,7 @@ impl Frame {
             }
         };
         t.extend(&self.payload);
-        let mut total = sum(&t);
+        let mut total = add(&t);
         if self.proto() != 1 {
             total += pseudo(self.src, self.dst, self.proto(), t.len());
         }
@@ -126,7 +129,7 @@ impl Frame {
                 h.extend([64, self.proto(), 0, 0]);
                 h.extend(s.octets());
                 h.extend(d.octets());
-                let check = !fold(sum(&h));
+                let check = !fold(add(&h));
                 h[10..12].copy_from_slice(&check.to_be_bytes());
                 f.extend(h);
             }
@@ -154,7 +157,7 @@ impl Frame {
         let (src, dst, proto, body): (IpAddr, IpAddr, u8, &[u8]) = match f.get(12..14)? {
             [8, 0] => {
                 let h = f.get(14..34)?;
-                if fold(sum(h)) != 0xffff {
+                if fold(add(h)) != 0xffff {
                     return None;
                 }
                 let total = usize::from(u16::from_be_bytes([h[2], h[3]]));
@@ -171,7 +174,7 @@ impl Frame {
             }
             _ => return None,
         };
-        let mut total = sum(body);
+        let mut total = add(body);
         if proto != 1 {
             total += pseudo(src, dst, proto, body.len());
         }

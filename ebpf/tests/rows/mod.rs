@@ -25,6 +25,8 @@ pub(crate) struct Step {
     pub(crate) for_host: bool,
     /// Received, not made here.
     pub(crate) received: bool,
+    /// Bytes of payload per packet, of a large segment.
+    pub(crate) segment: u32,
     /// Outer header it came in.
     pub(crate) tunnel: Option<Tunnel>,
     /// The frame.

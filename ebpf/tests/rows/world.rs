@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 
 use weft_abi::{
-    Addr, Backend, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey, NetAddr,
-    Node, NodeAddr, Pick, ServiceCount, Task, ring_slot,
+    Addr, AllowKey, Backend, Cap, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front,
+    FrontKey, NetAddr, Node, NodeAddr, Pick, RangeKey, ServiceCount, Spent, Sticky, StickyKey,
+    Task, ring_slot,
 };
 use weft_ebpf::tables::{Age, Inserted, Tables};
 
@@ -16,6 +17,11 @@ use weft_ebpf::tables::{Age, Inserted, Tables};
 pub(crate) struct World {
     pub(crate) config: Option<Config>,
     pub(crate) fronts: BTreeMap<FrontKey, Front>,
+    /// Length, first key.
+    pub(crate) ranges: Vec<(u32, RangeKey, Front)>,
+    /// Length over the address, source.
+    pub(crate) allowed: Vec<(u32, AllowKey)>,
+    pub(crate) caps: BTreeMap<u32, Cap>,
     pub(crate) rings: BTreeMap<u32, Vec<u32>>,
     pub(crate) rings_before: BTreeMap<u32, Vec<u32>>,
     pub(crate) backends: BTreeMap<u32, Backend>,
@@ -32,6 +38,9 @@ pub(crate) struct World {
     pub(crate) flow: RefCell<HashMap<FlowKey, Flow>>,
     pub(crate) pick: RefCell<HashMap<FlowKey, Pick>>,
     pub(crate) frag: RefCell<HashMap<FragKey, FragPorts>>,
+    pub(crate) sticky: RefCell<HashMap<StickyKey, Sticky>>,
+    pub(crate) spent: RefCell<HashMap<u32, Spent>>,
+    pub(crate) told: RefCell<u64>,
     pub(crate) counts: RefCell<BTreeMap<u32, ServiceCount>>,
 }
 
@@ -56,6 +65,38 @@ impl Tables for World {
     }
     fn front(&self, key: &FrontKey) -> Option<Front> {
         self.fronts.get(key).copied()
+    }
+    fn front_range(&self, key: &RangeKey) -> Option<Front> {
+        let port = u32::from(key.port.get());
+        let found = self.ranges.iter().find(|(len, range, _)| {
+            range.addr == key.addr
+                && range.proto == key.proto
+                && (u32::from(range.port.get()) ^ port) >> (RangeKey::WHOLE - len) == 0
+        });
+        found.map(|(_, _, front)| *front)
+    }
+    fn is_allowed(&self, key: &AllowKey) -> bool {
+        let whole = u128::from_be_bytes(key.addr.octets());
+        self.allowed.iter().any(|(len, from)| {
+            let from128 = u128::from_be_bytes(from.addr.octets());
+            from.service == key.service
+                && (whole ^ from128).checked_shr(128 - len).unwrap_or(0) == 0
+        })
+    }
+    fn cap(&self, service: u32) -> Option<Cap> {
+        self.caps.get(&service).copied()
+    }
+    fn spent<R>(&self, service: u32, f: impl FnOnce(&mut Spent) -> R) -> Option<R> {
+        Some(f(self.spent.borrow_mut().entry(service).or_default()))
+    }
+    fn told<R>(&self, f: impl FnOnce(&mut u64) -> R) -> Option<R> {
+        Some(f(&mut self.told.borrow_mut()))
+    }
+    fn sticky(&self, key: &StickyKey) -> Option<Sticky> {
+        self.sticky.borrow().get(key).copied()
+    }
+    fn set_sticky(&self, key: &StickyKey, sticky: &Sticky) {
+        self.sticky.borrow_mut().insert(*key, *sticky);
     }
     fn ring(&self, service: u32, hash: u32) -> Option<u32> {
         slot(&self.rings, service, hash)

@@ -194,6 +194,35 @@ impl Node {
         Ok(())
     }
 
+    /// Makes the tunnel carry packets of this length at most.
+    pub(crate) fn fits(&mut self, mtu: u32) -> Result<()> {
+        let mut nodes = Hash::<_, u32, weft_abi::Node>::try_from(self.map("nodes")?)?;
+        for id in [1, 2] {
+            let mut node = nodes.get(&id, 0)?;
+            node.mtu = mtu;
+            nodes.insert(id, node, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Sets a backend's flags.
+    pub(crate) fn flag_backend(&mut self, id: u32, flags: u32) -> Result<()> {
+        let mut backends = Hash::<_, u32, Backend>::try_from(self.map("backends")?)?;
+        let mut backend = backends.get(&id, 0)?;
+        backend.flags = flags;
+        backends.insert(id, backend, 0)?;
+        Ok(())
+    }
+
+    /// Forgets a backend, as when its task is gone.
+    pub(crate) fn drop_backend(&mut self, id: u32) -> Result<()> {
+        Hash::<_, u32, Backend>::try_from(self.map("backends")?)?.remove(&id)?;
+        let mut local = Hash::<_, u32, Endpoint>::try_from(self.map("local_tasks")?)?;
+        // Not here on the other node.
+        let _ = local.remove(&id);
+        Ok(())
+    }
+
     /// The samples of dropped packets so far.
     pub(crate) fn events(&mut self) -> Result<Vec<Event>> {
         let mut ring = RingBuf::try_from(self.map("events")?)?;

@@ -41,6 +41,12 @@ fn answer(mut stream: TcpStream, name: &str) {
         if n == 0 {
             break;
         }
+        if let Some(wanted) = wish(&buffer[..n]) {
+            if stream.write_all(&vec![b'.'; wanted]).is_err() {
+                break;
+            }
+            continue;
+        }
         total += n;
         if stream
             .write_all(format!("{name} {} {total}\n", plain(peer)).as_bytes())
@@ -49,6 +55,12 @@ fn answer(mut stream: TcpStream, name: &str) {
             break;
         }
     }
+}
+
+/// How many bytes "send N" asks for.
+fn wish(said: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(said).ok()?;
+    text.strip_prefix("send ")?.trim().parse().ok()
 }
 
 fn plain(addr: SocketAddr) -> SocketAddr {

@@ -35,6 +35,7 @@ pub(super) fn north_south(f: Family) -> Vec<Row> {
             town(),
             vec![
                 uplink("SYN", &syn, peer(1, Done::ToTaskTranslated)).out(deliver(SYN)),
+                uplink("SYN again", &syn, peer(1, Done::ToTaskTranslated)).out(deliver(SYN)),
                 task("SYN+ACK", 1, &reply(SYN_ACK), to_client).out(answer(SYN_ACK)),
                 uplink("data", &data, peer(1, Done::ToTaskTranslated)).out(deliver(ACK)),
                 task("the task's own segment", 1, &reply(ACK), to_client).out(answer(ACK)),
@@ -118,7 +119,6 @@ pub(super) fn north_south(f: Family) -> Vec<Row> {
                     &frame(c, n, L4::Tcp(4000, 8002, RST)),
                     Verdict::Drop(Drop::NoBackend),
                 ),
-                uplink("a datagram", &ask(8002), Verdict::Drop(Drop::NoBackend)),
                 task(
                     "from a task",
                     3,

@@ -1,9 +1,11 @@
 //! The rows themselves.
 
+mod choice;
 mod from_tasks;
 mod from_uplink;
 mod small;
 mod through_tunnel;
+mod told;
 
 use std::net::IpAddr;
 
@@ -35,6 +37,7 @@ impl Step {
             verdict,
             out: None,
             exact: None,
+            segment: 0,
         }
     }
     fn out(mut self, frame: Frame) -> Self {
@@ -108,6 +111,14 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(through_tunnel::from_host(f));
         rows.extend(small::errors(f));
         rows.extend(small::neighbours(f));
+        rows.extend(told::too_long(f));
+        rows.extend(told::nobody(f));
+        rows.extend(told::tiny(f));
+        rows.extend(choice::ranges(f));
+        rows.extend(choice::listen(f));
+        rows.extend(choice::allowed(f));
+        rows.extend(choice::affinity(f));
+        rows.extend(choice::caps(f));
     }
     rows
 }

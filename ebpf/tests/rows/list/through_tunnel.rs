@@ -306,6 +306,20 @@ pub(super) fn from_host(f: Family) -> Vec<Row> {
                     &carried(Leg::Plain, 3, 4, t3, t4, syn),
                     next(Done::NotOurs),
                 ),
+                out(
+                    "a probe of another node, by the way that tasks' packets take",
+                    &frame(n1, n2, L4::Udp(4000, 9)),
+                    if f.v6 {
+                        Verdict::Drop(Drop::NoSuchTask)
+                    } else {
+                        Verdict::Encap(to_node(MESH, 2), Done::ToNode)
+                    },
+                ),
+                out(
+                    "a probe of nobody",
+                    &frame(n1, f.client(), L4::Udp(4000, 9)),
+                    Verdict::Drop(Drop::NoSuchTask),
+                ),
                 forwarded,
             ],
         ),
@@ -342,6 +356,20 @@ pub(super) fn from_host(f: Family) -> Vec<Row> {
                     2,
                     &carried(Leg::Host, 4, 0, t4, n1, L4::Tcp(80, 4000, SYN_ACK)),
                     next(Done::ToHost),
+                ),
+                overlay(
+                    "its probe of this host",
+                    MESH,
+                    2,
+                    &carried(Leg::Host, 0, 0, n2, n1, L4::Udp(4000, 9)),
+                    next(Done::ToHost),
+                ),
+                overlay(
+                    "a probe in another's name",
+                    MESH,
+                    2,
+                    &carried(Leg::Host, 0, 0, f.node(3), n1, L4::Udp(4000, 9)),
+                    Verdict::Drop(Drop::ForgedSource),
                 ),
                 overlay(
                     "a forged one",
