@@ -14,6 +14,7 @@ pub mod network;
 pub mod node;
 pub mod secret;
 pub mod service;
+pub mod steering;
 pub mod task;
 pub mod task_state;
 pub mod template;
