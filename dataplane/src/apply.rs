@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use weft_types::{BackendId, TaskId};
 
 use crate::{
-    Config, DataplaneError, Desired, DropCount, FlowRow, NetnsRef, Question, Repairs,
+    Config, DataplaneError, Desired, DropCount, FlowRow, NetnsRef, PathReport, Question, Repairs,
     ResolverSockets, Sandbox, SandboxSpec, Status, Step, keeper,
     kernel::{linux::Linux, netns, prober::Wake},
 };
@@ -190,6 +190,15 @@ impl Dataplane {
     /// When the tables cannot be read.
     pub async fn flow_rows(&self) -> Result<Vec<FlowRow>, DataplaneError> {
         self.ask(|keeper| keeper.flow_rows()).await
+    }
+
+    /// What is known of the paths to the other nodes: looked at when a node is new, and from time to
+    /// time.
+    ///
+    /// # Errors
+    /// When the data plane was stopped.
+    pub async fn paths(&self) -> Result<Vec<PathReport>, DataplaneError> {
+        self.ask(|keeper| Ok(keeper.paths())).await
     }
 
     /// The state at a glance.

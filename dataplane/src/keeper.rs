@@ -5,6 +5,7 @@
 
 mod explain;
 mod nodes;
+mod paths;
 mod sandboxes;
 #[cfg(test)]
 mod tests;
@@ -21,9 +22,12 @@ use weft_abi::{Endpoint, config, netns};
 use weft_types::TaskId;
 
 use crate::{
-    Applied, Config, DataplaneError, Desired, Repairs, Status, cipher,
+    Applied, Config, DataplaneError, Desired, PathReport, Repairs, Status, cipher,
     collector::Collector,
-    kernel::{bpf::Hook, door::Kernel, firewall::Firewall, netlink::Route, prober::Prober},
+    kernel::{
+        bpf::Hook, door::Kernel, firewall::Firewall, netlink::Route, prober::Prober,
+        surveyor::Surveyor,
+    },
     links::{self, Surroundings},
     mesh::Rings,
     tables::{Host, Row, Tables},
@@ -47,6 +51,9 @@ pub(crate) struct Keeper<K> {
     routes: BTreeSet<Route>,
     pub(crate) collector: Option<Collector>,
     prober: Option<Prober>,
+    surveyor: Option<Surveyor>,
+    /// What the surveyor found, as last heeded.
+    paths: BTreeMap<u32, PathReport>,
     /// Nodes that this node's own probes found dead.
     dead: BTreeSet<u32>,
     repairs: Repairs,
@@ -108,6 +115,8 @@ impl<K: Kernel> Keeper<K> {
             routes: BTreeSet::new(),
             collector: None,
             prober: None,
+            surveyor: None,
+            paths: BTreeMap::new(),
             dead: BTreeSet::new(),
             repairs: Repairs::default(),
             cipher_refused: None,
@@ -135,21 +144,6 @@ impl<K: Kernel> Keeper<K> {
             "data plane is up"
         );
         Ok(keeper)
-    }
-
-    /// Container MTU that the path allows.
-    fn mtu(&self) -> u32 {
-        if let Some(mtu) = self.config.mtu_bytes {
-            return u32::from(mtu);
-        }
-        let link = self.surroundings.data_link(self.config.data_path_addr);
-        // A packet of the loopback link's size would not fit any other link of this host.
-        let mtu = link
-            .filter(|link| !link.loopback)
-            .map_or(1500, |link| link.mtu);
-        // Below 1280 there is no IPv6.
-        mtu.saturating_sub(links::overhead(self.config.data_path_addr))
-            .max(1280)
     }
 
     /// True when the overlay device had to be made.
@@ -359,12 +353,14 @@ impl<K: Kernel> Keeper<K> {
     pub(crate) fn apply(&mut self, desired: Desired) -> Result<Applied, DataplaneError> {
         self.follow_nodes(&desired);
         self.desired = Some(desired);
+        self.follow_paths();
         self.reconcile(true)
     }
 
     /// Looks whether links or addresses changed, and follows; from time to time reads everything back.
     pub(crate) fn tick(&mut self) {
         self.ticks += 1;
+        self.follow_paths();
         let read_back = self.ticks.is_multiple_of(TICKS_PER_READ_BACK) && self.desired.is_some();
         let result = match self.look_around() {
             Ok(changed) if changed || read_back => self.reconcile(read_back).map(drop),
@@ -567,6 +563,7 @@ impl<K: Kernel> Keeper<K> {
             flows: self.kernel.flows().map_or(0, |entries| entries.len() / 2),
             repairs: self.repairs,
             mtu_bytes: u16::try_from(self.mtu()).unwrap_or(u16::MAX),
+            faults: self.faults(),
         }
     }
 

@@ -75,4 +75,6 @@ pub struct Status {
     pub repairs: Repairs,
     /// Container MTU in bytes.
     pub mtu_bytes: u16,
+    /// What is wrong with the underlay, or with what the kernel could not be given: each with its reason.
+    pub faults: Vec<String>,
 }

@@ -38,6 +38,11 @@ impl<K: Kernel> Keeper<K> {
 
     /// Follows the answers to probes. Cheap: called many times a second.
     pub(crate) fn heed_probes(&mut self) {
+        if self.heed_paths()
+            && let Err(error) = self.reconcile(false)
+        {
+            tracing::warn!(%error, "cannot follow what the paths carry; tried again soon");
+        }
         let Some(dead) = self.prober.as_ref().map(Prober::dead) else {
             return;
         };

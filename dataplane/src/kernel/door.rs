@@ -15,6 +15,7 @@ use super::{
     firewall::Firewall,
     netlink::{Link, LinkAddress, Neighbour, Route},
     prober::Prober,
+    surveyor::Surveyor,
 };
 use crate::{
     cipher,
@@ -124,6 +125,9 @@ pub(crate) trait Kernel: Send {
 
     /// Begins to probe other hosts from this address, where there are any.
     fn start_prober(&self, own: IpAddr) -> Result<Option<Prober>>;
+
+    /// Begins to look at paths, where there are any.
+    fn start_surveyor(&self) -> Result<Option<Surveyor>>;
 
     /// Whether our firewall table is there.
     fn has_firewall(&mut self) -> Result<bool>;

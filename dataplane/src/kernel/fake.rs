@@ -16,6 +16,7 @@ use super::{
     firewall::Firewall,
     netlink::{Link, LinkAddress, Neighbour, Route},
     prober::Prober,
+    surveyor::Surveyor,
 };
 use crate::{
     cipher,
@@ -323,6 +324,10 @@ impl Kernel for Fake {
     }
 
     fn start_prober(&self, _: IpAddr) -> Result<Option<Prober>> {
+        Ok(None)
+    }
+
+    fn start_surveyor(&self) -> Result<Option<Surveyor>> {
         Ok(None)
     }
 

@@ -17,6 +17,7 @@ use super::{
     netlink::{Link, LinkAddress, Neighbour, Netlink, Route},
     netns,
     prober::{Prober, Wake},
+    surveyor::Surveyor,
     switches::{self, Switches},
     sysctl, wireguard,
 };
@@ -440,6 +441,10 @@ impl Kernel for Linux {
 
     fn start_prober(&self, own: IpAddr) -> Result<Option<Prober>> {
         Prober::start(own, self.wake.clone()).map(Some)
+    }
+
+    fn start_surveyor(&self) -> Result<Option<Surveyor>> {
+        Surveyor::start(self.wake.clone()).map(Some)
     }
 
     fn has_firewall(&mut self) -> Result<bool> {

@@ -14,6 +14,8 @@ pub(crate) mod map;
 pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod prober;
+mod rawudp;
+pub(crate) mod surveyor;
 mod switches;
 mod syscall;
 pub(crate) mod sysctl;

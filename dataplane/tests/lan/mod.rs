@@ -87,12 +87,11 @@ impl Lan {
             "ip -n {switch} link add br0 type bridge && ip -n {switch} link set br0 up"
         ))?;
         for index in 1..=hosts {
-            let name = lan.add_namespace(&format!("n{index}"))?;
-            lan.plug(
-                &switch,
-                &name,
-                &format!("{}/24", host4(index)),
-                &format!("{}/64", host6(index)),
+            let (v4, v6) = (host4(index), host6(index));
+            lan.add_host(
+                &format!("n{index}"),
+                &format!("{v4}/24"),
+                &format!("{v6}/64"),
             )?;
             lan.state.nodes.insert(
                 NodeId::numbered(u128::from(index)),
@@ -106,13 +105,7 @@ impl Lan {
                 },
             );
         }
-        let client = lan.add_namespace("c")?;
-        lan.plug(
-            &switch,
-            &client,
-            &format!("{CLIENT4}/24"),
-            &format!("{CLIENT6}/64"),
-        )?;
+        lan.add_host("c", &format!("{CLIENT4}/24"), &format!("{CLIENT6}/64"))?;
         lan.state.revision = 1;
         lan.state.ring_seed = 42;
         lan.state.data_path_port = 4789;
@@ -132,6 +125,14 @@ impl Lan {
         ))?;
         self.namespaces.push(name.clone());
         Ok(name)
+    }
+
+    /// A host at the switch with nothing of ours on it.
+    pub(crate) fn add_host(&mut self, name: &str, v4: &str, v6: &str) -> Result<String> {
+        let host = self.add_namespace(name)?;
+        let switch = self.namespace("s");
+        self.plug(&switch, &host, v4, v6)?;
+        Ok(host)
     }
 
     fn plug(&self, switch: &str, host: &str, v4: &str, v6: &str) -> Result<()> {

@@ -1,0 +1,190 @@
+//! One measurement: a stream, or questions one after the other.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::{Way, lan::Lan};
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// One stream to the server.
+    Up,
+    /// One stream to the client.
+    Down,
+    /// One byte there and back on one connection, again and again.
+    Ask,
+    /// A connection, one byte there and back, a reset: again and again.
+    Connect,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 4] = [Self::Up, Self::Down, Self::Ask, Self::Connect];
+
+    fn letter(self) -> u8 {
+        match self {
+            Self::Up => b'u',
+            Self::Down => b'd',
+            Self::Ask => b'a',
+            Self::Connect => b'c',
+        }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sample {
+    /// Gbit/s of a stream, or questions a second.
+    pub(crate) rate: f64,
+    /// Microseconds of the question in the middle, and of the hundredth slowest.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    /// Seconds of all processors together, per Gbit of a stream.
+    pub(crate) cpu: f64,
+}
+
+const CHUNK: usize = 128 * 1024;
+
+/// Serves all kinds at a port of a namespace.
+pub(crate) fn serve(lan: &Lan, name: &str, port: u16) -> Result<()> {
+    lan.within(name, move || {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { return };
+                std::thread::spawn(move || answer(stream));
+            }
+        });
+        Ok(())
+    })
+}
+
+fn answer(mut stream: TcpStream) {
+    let mut kind = [0];
+    // Clients reset their connections when they have enough: every error is an end.
+    if stream.set_nodelay(true).is_err() || stream.read_exact(&mut kind).is_err() {
+        return;
+    }
+    let mut bytes = vec![0; CHUNK];
+    match kind[0] {
+        b'u' => while matches!(stream.read(&mut bytes), Ok(1..)) {},
+        b'd' => while stream.write_all(&bytes).is_ok() {},
+        _ => {
+            while matches!(stream.read(&mut bytes[..1]), Ok(1)) {
+                if stream.write_all(&bytes[..1]).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Busy time of all processors since the machine started, in seconds.
+fn busy() -> f64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = text.lines().next().unwrap_or_default();
+    let ticks: Vec<f64> = line
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    // user, nice, system, and interrupts of both kinds.
+    [0, 1, 2, 5, 6]
+        .iter()
+        .filter_map(|at| ticks.get(*at))
+        .sum::<f64>()
+        / 100.0
+}
+
+fn connect(to: SocketAddr, kind: Kind) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(3))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(3)))?;
+    // A reset at the end: no port stays behind, waiting.
+    setsockopt(
+        &stream,
+        sockopt::Linger,
+        &libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        },
+    )?;
+    stream.write_all(&[kind.letter()])?;
+    Ok(stream)
+}
+
+fn stream(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
+    let mut stream = connect(to, kind)?;
+    let mut bytes = vec![0; CHUNK];
+    let mut pass = |until: Instant| -> Result<f64> {
+        let mut count = 0;
+        while Instant::now() < until {
+            count += if kind == Kind::Up {
+                stream.write(&bytes)?
+            } else {
+                stream.read(&mut bytes)?
+            };
+        }
+        Ok(count as f64 * 8e-9)
+    };
+    // The window opens first.
+    pass(Instant::now() + time / 5)?;
+    let (begun, before) = (Instant::now(), busy());
+    let gigabits = pass(begun + time)?;
+    Ok(Sample {
+        rate: gigabits / begun.elapsed().as_secs_f64(),
+        cpu: (busy() - before) / gigabits,
+        ..Sample::default()
+    })
+}
+
+fn questions(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
+    let mut kept = None;
+    let mut waits = Vec::new();
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        let asked = Instant::now();
+        let mut stream = match kept.take() {
+            Some(stream) => stream,
+            None => connect(to, kind)?,
+        };
+        stream.write_all(b"?")?;
+        stream.read_exact(&mut [0]).context("read an answer")?;
+        if kind == Kind::Ask {
+            kept = Some(stream);
+        } else {
+            drop(stream);
+        }
+        waits.push(asked.elapsed().as_secs_f64() * 1e6);
+    }
+    let rate = waits.len() as f64 / begun.elapsed().as_secs_f64();
+    waits.sort_by(f64::total_cmp);
+    let at = |part: f64| {
+        waits
+            .get((waits.len() as f64 * part) as usize)
+            .copied()
+            .unwrap_or(0.0)
+    };
+    Ok(Sample {
+        rate,
+        p50: at(0.5),
+        p99: at(0.99),
+        cpu: 0.0,
+    })
+}
+
+/// Measures one kind on one way.
+pub(crate) fn measure(lan: &Lan, way: &Way, kind: Kind, time: Duration) -> Result<Sample> {
+    let to = way.to;
+    lan.within(way.client, move || match kind {
+        Kind::Up | Kind::Down => stream(to, kind, time),
+        Kind::Ask | Kind::Connect => questions(to, kind, time / 2),
+    })
+}
