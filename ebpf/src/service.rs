@@ -10,8 +10,9 @@ use crate::packet::Packet;
 use crate::parse::{Headers, UDP};
 use crate::tables::Tables;
 
-/// How many backends are tried before a service counts as having none.
-const ATTEMPTS: u32 = 4;
+/// How many backends are tried before a service counts as having none. With half of them gone and the ring
+/// not changed yet, one flow in 65,536 finds none.
+pub(crate) const ATTEMPTS: u32 = 16;
 
 /// A backend that may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -85,7 +85,7 @@ pub fn lead<T: Tables>(
         return Ok(address(b, r).map(|addr| (addr, port)));
     }
     let mut attempt = 0;
-    while attempt < 4 {
+    while attempt < service::ATTEMPTS {
         let hash = if front.affinity != 0 {
             service::client_slot(cfg, front.service, &client, attempt)
         } else {

@@ -69,7 +69,7 @@ fn learns(ns: &Netns, to: SocketAddr) -> Result<()> {
     ns.inside(|| {
         let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
         socket.connect(to)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(Duration::from_millis(300)))?;
         // Refused at once where an earlier one was told.
         let _ = socket.send(&[7; 1372]);
         let until = Instant::now() + PATIENCE;
@@ -84,11 +84,17 @@ fn learns(ns: &Netns, to: SocketAddr) -> Result<()> {
         }
         // A connected socket is told once that its datagram was too long; the next is cut by its sender.
         let _ = socket.take_error()?;
-        socket.send(&[7; 1372])?;
         let mut buffer = [0; 2000];
-        let n = socket.recv(&mut buffer).context("answer once it fits")?;
-        ensure!(n >= 1372, "{n} bytes");
-        Ok(())
+        loop {
+            socket.send(&[7; 1372])?;
+            match socket.recv(&mut buffer) {
+                Ok(n) if n >= 1372 => return Ok(()),
+                Ok(n) => bail!("{n} bytes"),
+                // The answer is too long as well, and its sender has to hear of it first.
+                Err(_) if Instant::now() < until => {}
+                Err(error) => return Err(error).context("answer once it fits"),
+            }
+        }
     })
 }
 

@@ -132,3 +132,36 @@ fn a_collision_changes_the_client_port_alone() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn half_of_the_backends_gone_refuses_nobody() -> Result<()> {
+    let mut work = Work::NONE;
+    let f = rows::town::Family { v6: false };
+    let mut world = rows::town::town();
+    world
+        .rings
+        .insert(1, (0..251).map(|slot| 1 + slot % 2).collect());
+    if let Some(backend) = world.backends.get_mut(&2) {
+        backend.flags = weft_abi::backend::DOWN;
+    }
+    let (mut here, mut other) = (0, 0);
+    for port in 1..5000 {
+        let frame = rows::town::frame(
+            f.client(),
+            f.node(1),
+            rows::frames::L4::Tcp(port, 8000, weft_ebpf::parse::tcp_flag::SYN),
+        );
+        let mut p = Bytes::new(frame.bytes(), rows::town::UPLINK);
+        match weft_ebpf::uplink::judge(&mut p, &world, &mut work) {
+            Verdict::Peer(..) => here += 1,
+            _ => other += 1,
+        }
+    }
+    if other != 0 {
+        bail!(
+            "{other} of {} connections found no backend though one lives",
+            here + other
+        );
+    }
+    Ok(())
+}
