@@ -100,6 +100,27 @@ mod tests {
     }
 
     #[test]
+    fn an_overlap_is_one_from_either_side() {
+        let (wide, narrow, beside) = (
+            net("10.88.0.0/16"),
+            net("10.88.7.0/24"),
+            net("10.89.0.0/16"),
+        );
+        assert_eq!(overlapping(narrow, [beside, wide]), Some(wide));
+        assert_eq!(overlapping(wide, [beside, narrow]), Some(narrow));
+        assert_eq!(overlapping(wide, [beside, net("fd00::/8")]), None);
+        // What lies inside a larger neighbour is jumped over as a whole.
+        assert_eq!(
+            cut(&[wide], 24, &[net("10.88.0.0/22")]).unwrap(),
+            net("10.88.4.0/24")
+        );
+        assert_eq!(
+            cut(&[net("10.88.2.0/23"), beside], 24, &[net("10.88.0.0/22")]).unwrap(),
+            net("10.89.0.0/24")
+        );
+    }
+
+    #[test]
     fn subnets_come_in_order_around_what_is_taken() {
         let pool = [net("10.0.0.0/8")];
         assert_eq!(cut(&pool, 24, &[]).unwrap(), net("10.0.0.0/24"));

@@ -1,4 +1,4 @@
-//! All tests: the host's, the loaded programs', the stories; and one line at the end that counts them.
+//! All tests: the host's, the loaded programs', the stories, the demo; and one line at the end that counts them.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::run;
 use crate::testbed::{self, Verb};
-use crate::{build, ebpf, place, rights, setup, tidy};
+use crate::{build, demo, ebpf, place, rights, setup, tidy};
 
 /// Runs everything and counts.
 ///
@@ -33,6 +33,8 @@ pub(crate) fn test() -> Result<()> {
     let told = count.add("cargo test -p weft-tests --no-fail-fast -- --test-threads=1");
     testbed::act(Verb::Down)?;
     told?;
+    println!("-- the demo, unattended");
+    count.judge(&demo::unattended());
     println!("{} passed, {} failed", count.passed, count.failed);
     if count.failed > 0 || !count.content {
         bail!(

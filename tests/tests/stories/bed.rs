@@ -95,3 +95,36 @@ fn cutting_a_host_off_and_healing_it_is_all_that_changes() {
         })
     });
 }
+
+#[test]
+fn a_story_that_fails_keeps_logs_tables_and_a_capture() {
+    let name = "a_story_that_fails_keeps_logs_tables_and_a_capture";
+    let outcome = std::panic::catch_unwind(|| {
+        story(Shape::Swarm(3, 1), |bed| {
+            bed.hosts()[0].create("web", "--replicas 3 --publish 8080:80 weft/whoami")?;
+            let capture = weft_tests::bed::folder().join(format!("{name}.pcap"));
+            eventually(Duration::from_secs(10), "the capture to begin", || {
+                ensure!(capture.metadata()?.len() > 24, "it is empty");
+                Ok(())
+            })?;
+            anyhow::bail!("failed on purpose")
+        });
+    });
+    assert!(outcome.is_err(), "a story that fails fails its test");
+    let home = weft_tests::bed::root().join("target/evidence").join(name);
+    for file in [
+        "failure.txt",
+        "switch.pcap",
+        "n1/weft.log",
+        "n1/engine.log",
+        "n1/tasks.txt",
+        "n2/nft.txt",
+        "n3/routes.txt",
+        "n3/maps/backends.json",
+    ] {
+        let size = home.join(file).metadata().map_or(0, |meta| meta.len());
+        assert!(size > 2, "{file} is missing or empty in {}", home.display());
+    }
+    // It was no failure, so nobody should have to look at it.
+    std::fs::remove_dir_all(home).expect("evidence can be removed");
+}

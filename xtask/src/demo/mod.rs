@@ -52,6 +52,17 @@ pub(crate) fn demo(how: &Demo) -> Result<()> {
     Ok(())
 }
 
+/// The demo as `cargo xtask demo --check` runs it.
+///
+/// # Errors
+/// As [`demo`].
+pub(crate) fn unattended() -> Result<()> {
+    demo(&Demo {
+        check: true,
+        hosts: 3,
+    })
+}
+
 /// Tells how far we are, with the time since the start.
 struct Clock(Instant);
 
