@@ -13,9 +13,11 @@ use weft_proto::{
     ControlApi, ControlError, ControlReply, ControlRequest, dispatcher::ManagerMessage,
 };
 use weft_types::{
+    container::ContainerSpec,
     network::NetworkSpec,
     node::{Reachability, Role},
     secret::{Base64, ConfigSpec},
+    service::{EndpointSpec, NetworkAttachmentConfig, PortConfig, Replicated, ServiceSpec},
 };
 
 struct Trio {
@@ -143,6 +145,16 @@ async fn without_a_majority_requests_are_refused_in_dockers_words() {
     log_to_stderr();
     let mut trio = Trio::up().await;
     let last = trio.managers.remove(1);
+    let network = last.call(network_named("front")).await.expect("made");
+    let ControlReply::Created(network) = network else {
+        panic!("not created: {network:?}");
+    };
+    let create = ControlRequest::CreateService {
+        spec: Box::new(published(&network, 8000)),
+        registry_auth: String::new(),
+    };
+    last.call(create).await.expect("made");
+    let before = eventually("everything to have its numbers", || holdings(&last)).await;
     for manager in std::mem::take(&mut trio.managers) {
         manager.shutdown().await;
     }
@@ -161,20 +173,74 @@ async fn without_a_majority_requests_are_refused_in_dockers_words() {
     let alone = Manager::force_new_cluster(trio.hosts[1].config(), trio.hosts[1].credentials())
         .await
         .expect("a new beginning");
-    let mut spec = NetworkSpec {
-        name: "later".to_owned(),
-        ..NetworkSpec::default()
-    };
-    spec.driver_configuration.name = "overlay".to_owned();
-    let made = alone
-        .call(ControlRequest::CreateNetwork(Box::new(spec)))
-        .await;
+    assert_eq!(holdings(&alone).await, Some(before), "numbers have changed");
+    let made = alone.call(network_named("later")).await;
     assert!(matches!(made, Ok(ControlReply::Created(_))), "{made:?}");
     let listed = nodes(&alone).await;
     assert_eq!(listed.len(), 3, "nodes are lost");
     let members = listed.iter().filter(|node| node.manager_status.is_some());
     assert_eq!(members.count(), 1);
     alone.shutdown().await;
+}
+
+fn network_named(name: &str) -> ControlRequest {
+    let mut spec = NetworkSpec {
+        name: name.to_owned(),
+        ..NetworkSpec::default()
+    };
+    spec.driver_configuration.name = "overlay".to_owned();
+    ControlRequest::CreateNetwork(Box::new(spec))
+}
+
+/// A service on `network` with a published port.
+fn published(network: &str, port: u16) -> ServiceSpec {
+    let mut spec = ServiceSpec {
+        name: "web".to_owned(),
+        ..ServiceSpec::default()
+    };
+    spec.mode.replicated = Some(Replicated { replicas: Some(2) });
+    spec.task_template.container_spec = Some(ContainerSpec {
+        image: "weft/whoami:latest".to_owned(),
+        ..ContainerSpec::default()
+    });
+    spec.task_template.networks = Some(vec![NetworkAttachmentConfig {
+        target: network.to_owned(),
+        ..NetworkAttachmentConfig::default()
+    }]);
+    spec.endpoint_spec = Some(EndpointSpec {
+        ports: Some(vec![PortConfig {
+            target_port: 80,
+            published_port: port,
+            ..PortConfig::default()
+        }]),
+        ..EndpointSpec::default()
+    });
+    spec
+}
+
+/// The numbers and addresses that networks and services have, which must not change under them;
+/// `None` while something has none yet.
+async fn holdings(manager: &Manager) -> Option<Vec<String>> {
+    let mut held = Vec::new();
+    match manager.call(ControlRequest::ListNetworks).await {
+        Ok(ControlReply::Networks(networks)) => {
+            for network in networks {
+                held.push(format!("{} {} {:?}", network.id, network.vni?, network.ipam));
+            }
+        }
+        other => panic!("not networks: {other:?}"),
+    }
+    match manager.call(ControlRequest::ListServices).await {
+        Ok(ControlReply::Services(services)) => {
+            for service in services {
+                let endpoint = service.endpoint;
+                let has_all = !endpoint.ports.is_empty() && !endpoint.virtual_ips.is_empty();
+                held.push(has_all.then(|| format!("{} {endpoint:?}", service.id))?);
+            }
+        }
+        other => panic!("not services: {other:?}"),
+    }
+    Some(held)
 }
 
 async fn set_role(manager: &Manager, node: weft_types::NodeId, role: Role) {

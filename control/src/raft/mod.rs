@@ -77,13 +77,14 @@ openraft::declare_raft_types!(
 /// The consensus engine of this manager.
 pub type Raft = openraft::Raft<Types, Machine>;
 
-/// Milliseconds between a leader's heartbeats.
-const HEARTBEAT_MS: u64 = 100;
+/// Milliseconds between a leader's heartbeats, and how long the answer to one may take: managers
+/// further apart than that cannot work together.
+const HEARTBEAT_MS: u64 = 200;
 
 /// Milliseconds after which a follower stands for election, at least and at most, once the silent
-/// leader's lease is over; the lease is the upper end. So a dead leader is replaced after 0.75 to
-/// 1 s, and seven heartbeats may be lost before anybody thinks of it.
-const ELECTION_MS: (u64, u64) = (250, 500);
+/// leader's lease is over; the lease is the upper end. So a dead leader is replaced after 0.9 to
+/// 1.2 s, and three heartbeats may be lost before anybody thinks of it.
+const ELECTION_MS: (u64, u64) = (300, 600);
 
 /// How the engine is run.
 ///

@@ -205,7 +205,7 @@ impl RaftNetworkV2<Types> for Peer {
         // Only a heartbeat is about time; entries take what their size takes, and heartbeats go
         // their own way meanwhile.
         if request.entries.is_empty() {
-            let limit = option.soft_ttl();
+            let limit = option.hard_ttl();
             return self.ask(RaftCall::AppendEntries, request, limit).await;
         }
         let changes = request.entries.iter().map(|entry| match &entry.payload {
@@ -226,7 +226,7 @@ impl RaftNetworkV2<Types> for Peer {
         request: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.ask(RaftCall::Vote, request, option.soft_ttl()).await
+        self.ask(RaftCall::Vote, request, option.hard_ttl()).await
     }
 
     async fn pre_vote(
@@ -234,7 +234,7 @@ impl RaftNetworkV2<Types> for Peer {
         request: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.ask(RaftCall::PreVote, request, option.soft_ttl())
+        self.ask(RaftCall::PreVote, request, option.hard_ttl())
             .await
     }
 

@@ -146,6 +146,9 @@ impl Manager {
         &self,
         message: RaftMessage,
     ) -> Result<RaftMessage, ServeError> {
+        if let Err(fatal) = self.metrics().running_state {
+            return Err(ServeError::Stopped(fatal.to_string()));
+        }
         self.inbox.take(message).await
     }
 
@@ -198,6 +201,9 @@ impl Manager {
 
 /// Why consensus stopped, in words that say what to look at.
 fn stopped(fatal: &Fatal<Types>) -> String {
+    if *fatal == Fatal::Stopped {
+        return "the manager is being stopped".to_owned();
+    }
     format!(
         "the manager has stopped, because its log cannot be kept: {fatal}; it starts again by \
          itself once the disk under its state directory takes writes"

@@ -58,6 +58,9 @@ impl Manager {
     /// Makes sure that this manager leads, has its majority, and has applied all that any leader
     /// before it has acknowledged.
     pub(crate) async fn confirm(&self) -> Result<(), ProposeError> {
+        if self.metrics().running_state.is_err() {
+            return Err(ProposeError::NotLeader);
+        }
         let quick = LinearizerOption::new(None, false).with_wait_timeout(Duration::ZERO);
         if self.raft.ensure_linearizable(quick).await.is_ok() {
             return Ok(());

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use weft_proto::{ControlError, dial};
 use weft_types::NodeId;
 
-use super::{Manager, propose::ProposeError};
+use super::{Manager, propose::ProposeError, stopped};
 
 /// How long a request waits for somebody to lead.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
@@ -139,6 +139,9 @@ impl Manager {
     {
         let begun = Instant::now();
         loop {
+            if let Err(fatal) = self.metrics().running_state {
+                return Err(ControlError::unavailable(stopped(&fatal)));
+            }
             match self.leadership() {
                 Leadership::Here => match here().await {
                     Ok(answer) => return Ok(answer),

@@ -73,6 +73,22 @@ impl Host {
         }
     }
 
+    /// A place with its state under `path`.
+    pub(crate) fn within(path: &Path) -> Self {
+        Self {
+            dir: tempfile::tempdir_in(path).expect("a state directory"),
+            addr: free_addr(),
+        }
+    }
+
+    /// A place on a machine of its own, at `addr` there.
+    pub(crate) fn at(addr: SocketAddr) -> Self {
+        Self {
+            dir: tempfile::tempdir().expect("a state directory"),
+            addr,
+        }
+    }
+
     pub(crate) fn config(&self) -> ManagerConfig {
         ManagerConfig {
             state_dir: self.dir.path().to_owned(),
@@ -93,7 +109,8 @@ impl Host {
         Credentials::new(identity).expect("usable")
     }
 
-    pub(crate) async fn init(&self) -> Arc<Manager> {
+    /// What it takes to make a cluster here.
+    pub(crate) fn to_init(&self) -> (ManagerConfig, InitOptions) {
         let init = InitOptions {
             spec: ClusterSpec::default(),
             default_addr_pool: Vec::new(),
@@ -103,7 +120,12 @@ impl Host {
             availability: Availability::Active,
             description: description("n1"),
         };
-        Manager::bootstrap(self.config(), init).await.expect("init")
+        (self.config(), init)
+    }
+
+    pub(crate) async fn init(&self) -> Arc<Manager> {
+        let (config, init) = self.to_init();
+        Manager::bootstrap(config, init).await.expect("init")
     }
 
     pub(crate) async fn restart(&self) -> Arc<Manager> {
@@ -114,14 +136,26 @@ impl Host {
 
     /// Gets an identity with `token` from the manager at `at`, and keeps it.
     pub(crate) async fn join(&self, at: SocketAddr, token: &str) -> Credentials {
+        self.to_join(at, token).await
+    }
+
+    /// As [`Host::join`], for other threads.
+    pub(crate) fn to_join(
+        &self,
+        at: SocketAddr,
+        token: &str,
+    ) -> impl Future<Output = Credentials> + Send + 'static {
         let wish = JoinWish {
             token: token.to_owned(),
             availability: Availability::Active,
             advertise_addr: self.addr.to_string(),
         };
-        let identity = dial::join(at, &wish).await.expect("join");
-        identity.save(self.path()).expect("saved");
-        Credentials::new(identity).expect("usable")
+        let path = self.path().to_owned();
+        async move {
+            let identity = dial::join(at, &wish).await.expect("join");
+            identity.save(&path).expect("saved");
+            Credentials::new(identity).expect("usable")
+        }
     }
 
     /// Joins as a manager.
