@@ -160,6 +160,13 @@ mod tests {
         }
 
         #[test]
+        fn a_token_that_lost_a_letter_is_no_token(random: [u8; 16], at in 0usize..85) {
+            let mut text = JoinToken::new("root", random).to_string();
+            text.remove(at);
+            prop_assert!(text.parse::<JoinToken>().is_err());
+        }
+
+        #[test]
         fn any_text_is_read_without_panic(text in ".*") {
             let _ = text.parse::<JoinToken>();
             let _ = format!("SWMTKN-1-{text}").parse::<JoinToken>();
