@@ -261,6 +261,9 @@ pub struct Task {
     /// Internal. When this task may run although it is desired ready (restart delay).
     #[serde(default)]
     pub start_after: Timestamp,
+    /// Internal. The cluster's log driver when the task got its node; the spec's own goes before it.
+    #[serde(default)]
+    pub log_driver: Option<LogDriver>,
     /// Internal. Registry credentials for the agent.
     #[serde(default)]
     pub registry_auth: String,
@@ -274,6 +277,16 @@ pub struct Task {
     /// Internal. When its desired state was set.
     #[serde(default)]
     pub desired_since: Timestamp,
+}
+
+impl Task {
+    /// The log driver in force, if any but the engine's own.
+    #[must_use]
+    pub fn log_driver(&self) -> Option<&LogDriver> {
+        let own = self.spec.log_driver.as_ref();
+        own.or(self.log_driver.as_ref())
+            .filter(|driver| !driver.name.is_empty())
+    }
 }
 
 /// Where a task was last seen.

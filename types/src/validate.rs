@@ -13,10 +13,11 @@ mod template;
 pub use constraint::constraints;
 pub use fields::{asks, unread};
 pub use image::image_reference;
-pub use network::network_spec;
+pub use network::{is_encrypted, network_spec};
 
 use crate::{
     cluster::ClusterSpec,
+    node::NodeSpec,
     secret::{ConfigSpec, SecretSpec},
     service::{ServiceSpec, UpdateConfig},
     task::{Resources, TaskSpec},
@@ -236,6 +237,7 @@ fn update_config(config: &UpdateConfig) -> Result<(), Refusal> {
 /// Docker's refusal when it cannot.
 pub fn secret_spec(spec: &SecretSpec) -> Result<(), Refusal> {
     object_name(&spec.name)?;
+    fields::rest("", &spec.rest)?;
     if spec
         .driver
         .as_ref()
@@ -260,6 +262,10 @@ pub fn secret_spec(spec: &SecretSpec) -> Result<(), Refusal> {
 /// Docker's refusal when it cannot.
 pub fn config_spec(spec: &ConfigSpec) -> Result<(), Refusal> {
     object_name(&spec.name)?;
+    fields::rest("", &spec.rest)?;
+    if spec.driver.is_some() {
+        return Err(Refusal::unimplemented("configs have no drivers"));
+    }
     size("config", spec.data.0.len(), MAX_CONFIG_BYTES)?;
     template::file("config", spec)
 }
@@ -292,11 +298,25 @@ fn object_name(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether a node spec can be right.
+///
+/// # Errors
+/// When it asks for what no part of weft follows.
+pub fn node_spec(spec: &NodeSpec) -> Result<(), Refusal> {
+    fields::rest("", &spec.rest)
+}
+
 /// Whether a cluster spec can be right.
 ///
 /// # Errors
 /// Docker's refusal when it cannot.
 pub fn cluster_spec(spec: &ClusterSpec) -> Result<(), Refusal> {
+    if !matches!(spec.name.as_str(), "" | "default") {
+        return Err(Refusal::invalid(
+            "swarm spec name must be \"default\" or empty",
+        ));
+    }
+    fields::rest("", &spec.rest)?;
     let expiry = spec.ca_config.node_cert_expiry;
     if expiry != 0 && expiry < 3_600_000_000_000 {
         return Err(Refusal::invalid(

@@ -91,6 +91,7 @@ pub(super) fn attach(view: &View, now: Timestamp, ids: &mut IdSource, wish: &Wis
         service_labels: Labels::new(),
         ports: Vec::new(),
         start_after: Timestamp::ZERO,
+        log_driver: None,
         registry_auth: String::new(),
         withdrawn: false,
         running_since: now,

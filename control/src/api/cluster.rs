@@ -42,11 +42,6 @@ pub(super) fn update(
     rotate: &Rotate,
 ) -> Answer {
     let stored = cluster(view)?;
-    if !matches!(spec.name.as_str(), "" | "default") {
-        return Err(ControlError::invalid(
-            "swarm spec name must be \"default\" or empty",
-        ));
-    }
     validate::cluster_spec(spec).map_err(refused)?;
     in_sequence(version, stored.meta.version)?;
     let token =

@@ -11,6 +11,8 @@ mod network;
 mod node;
 mod secret;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use attachment::attached;
 pub use node::show_revision;

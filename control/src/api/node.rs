@@ -4,9 +4,10 @@ use weft_proto::{ControlError, ControlReply};
 use weft_types::{
     TaskState, Timestamp,
     node::{Node, NodeSpec, NodeState, Reachability, Role},
+    validate,
 };
 
-use super::{Answer, find, in_sequence};
+use super::{Answer, find, in_sequence, refused};
 use crate::store::{Draft, Key, View};
 
 pub(super) fn update(
@@ -17,6 +18,7 @@ pub(super) fn update(
     spec: &NodeSpec,
 ) -> Answer {
     let node = find::node(view, reference)?;
+    validate::node_spec(spec).map_err(refused)?;
     in_sequence(version, node.meta.version)?;
     if node.spec.role == Role::Manager && spec.role == Role::Worker {
         may_demote(view, node.id)?;

@@ -15,6 +15,7 @@ use weft_types::{
     service::{EndpointMode, PublishMode, Service},
     task::Task,
     template::{self, Place},
+    validate::is_encrypted,
 };
 
 use super::assignment;
@@ -120,7 +121,7 @@ fn net_network(network: &Network, encrypts_all: bool) -> Option<NetNetwork> {
         mtu_bytes: option("com.docker.network.driver.mtu").and_then(|mtu| mtu.parse().ok()),
         ingress: network.spec.ingress,
         internal: network.spec.internal,
-        encrypted: encrypts_all || option("encrypted").is_some(),
+        encrypted: encrypts_all || options.is_some_and(is_encrypted),
         about: NetworkAbout {
             created_at: network.meta.created_at,
             attachable: network.spec.attachable,

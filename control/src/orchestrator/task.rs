@@ -88,6 +88,7 @@ pub(super) fn new_task(
         service_labels: service.spec.labels.clone(),
         ports: service.endpoint.ports.clone(),
         start_after: Timestamp::ZERO,
+        log_driver: None,
         registry_auth: service.registry_auth.clone(),
         withdrawn: false,
         running_since: Timestamp::ZERO,

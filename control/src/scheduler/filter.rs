@@ -6,11 +6,11 @@ use weft_types::{
     ServiceId,
     node::{Availability, EnginePlugin, NodeState},
     service::{Protocol, PublishMode},
-    task::{GenericResource, Platform, Task, TaskSpec},
+    task::{GenericResource, LogDriver, Platform, Task, TaskSpec},
 };
 
 use super::node_table::Row;
-use crate::orchestrator::constraint;
+use crate::{orchestrator::constraint, store::View};
 
 /// What the tasks of a group need.
 #[derive(Debug)]
@@ -22,11 +22,13 @@ pub(super) struct Needs {
     pub(super) memory_bytes: i64,
     pub(super) generic: Vec<GenericResource>,
     pub(super) host_ports: Vec<(Protocol, u16)>,
+    /// The spec's, or the cluster's where the spec names none.
+    pub(super) log_driver: Option<LogDriver>,
     pub(super) max_replicas: u64,
 }
 
 impl Needs {
-    pub(super) fn of(task: &Arc<Task>) -> Self {
+    pub(super) fn of(view: &View, task: &Arc<Task>) -> Self {
         let resources = task.spec.resources.as_ref();
         let reserved = resources.and_then(|resources| resources.reservations.as_ref());
         let generic = reserved.and_then(|reserved| reserved.generic_resources.clone());
@@ -37,6 +39,7 @@ impl Needs {
             memory_bytes: reserved.map_or(0, |reserved| reserved.memory_bytes),
             generic: generic.unwrap_or_default(),
             host_ports: host_ports(task).collect(),
+            log_driver: log_driver(view, task),
             max_replicas: (task.spec.placement.as_ref()).map_or(0, |place| place.max_replicas),
             task: task.clone(),
         }
@@ -45,6 +48,14 @@ impl Needs {
     pub(super) fn spec(&self) -> &TaskSpec {
         &self.task.spec
     }
+}
+
+/// The log driver that a task will have, if any but the engine's own.
+pub(super) fn log_driver(view: &View, task: &Task) -> Option<LogDriver> {
+    let default = view.cluster();
+    let default = default.and_then(|cluster| cluster.spec.task_defaults.log_driver.as_ref());
+    let driver = task.spec.log_driver.as_ref().or(default);
+    driver.filter(|driver| !driver.name.is_empty()).cloned()
 }
 
 /// Fixed host-mode ports of a task.
@@ -113,8 +124,7 @@ fn has_plugins(row: &Row, needs: &Needs) -> bool {
         plugins.iter().any(is)
     };
     let lists = |kind: &str| plugins.iter().any(|plugin| plugin.kind == kind);
-    if let Some(log) = &needs.spec().log_driver
-        && !log.name.is_empty()
+    if let Some(log) = &needs.log_driver
         && log.name != "none"
         && lists("Log")
         && !has("Log", &log.name)

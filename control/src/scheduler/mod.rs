@@ -54,7 +54,7 @@ pub(crate) fn run(draft: &mut Draft, _ids: &mut IdSource, scope: &Scope) {
         groups.entry(group).or_default().push(task);
     }
     let firsts = groups.values().filter_map(|tasks| tasks.first());
-    let needs: Vec<Needs> = firsts.map(Needs::of).collect();
+    let needs: Vec<Needs> = firsts.map(|task| Needs::of(draft, task)).collect();
     let mut table = NodeTable::of(draft, &needs);
     for (tasks, needs) in groups.into_values().zip(needs) {
         let (bound, free): (Vec<_>, Vec<_>) =
@@ -120,9 +120,11 @@ fn assign(
     let now = draft.now();
     let claimed = table.claim(row, needs);
     let node = table.row(row).node.id;
+    let log_driver = needs.log_driver.clone();
     draft.edit_task(task.id, |task| {
         task.node_id = Some(node);
         task.generic_resources = claimed;
+        task.log_driver = log_driver;
         task.status.state = TaskState::Assigned;
         task.status.timestamp = now;
         task.status.message = message.to_owned();

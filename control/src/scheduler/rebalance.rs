@@ -49,7 +49,7 @@ fn level(draft: &Draft, service: &Service, budget: usize, moves: &mut Vec<Move>)
     let Some(first) = tasks.first().filter(|_| all_run) else {
         return;
     };
-    let needs = Needs::of(first);
+    let needs = Needs::of(draft, first);
     let mut table = NodeTable::of(draft, std::slice::from_ref(&needs));
     while moves.len() < budget {
         let fullest = table

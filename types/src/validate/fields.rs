@@ -202,7 +202,7 @@ fn spread(preference: &PlacementPreference) -> Result<(), Refusal> {
 }
 
 /// Refuses fields that no part of weft knows, when they say anything.
-fn rest(prefix: &str, rest: &Map<String, Value>) -> Result<(), Refusal> {
+pub(super) fn rest(prefix: &str, rest: &Map<String, Value>) -> Result<(), Refusal> {
     let asked = rest.iter().find(|(_, value)| asks(value));
     asked.map_or(Ok(()), |(name, value)| {
         Err(unsupported(format!("{prefix}{name}"), value))
@@ -257,5 +257,7 @@ fn joined(name: &str, path: &str) -> String {
     }
 }
 
+#[cfg(test)]
+mod others;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,22 @@
 //! Networks.
 
-use super::{Refusal, name};
-use crate::network::NetworkSpec;
+use super::{Refusal, fields, name};
+use crate::{Labels, network::NetworkSpec};
+
+/// Option that gives a network's MTU, in bytes.
+const MTU: &str = "com.docker.network.driver.mtu";
+
+/// Option that encrypts a network's traffic between nodes.
+const ENCRYPTED: &str = "encrypted";
+
+/// Option that names a network's VNI. Whether it is one, and free, the allocator knows.
+const VNI: &str = "com.docker.network.driver.overlay.vxlanid_list";
+
+/// Whether the options say that traffic between nodes is encrypted.
+#[must_use]
+pub fn is_encrypted(options: &Labels) -> bool {
+    options.get(ENCRYPTED).is_some_and(|value| value != "false")
+}
 
 /// Whether a network spec can be right.
 ///
@@ -25,9 +40,16 @@ pub fn network_spec(spec: &NetworkSpec) -> Result<(), Refusal> {
             "unsupported driver {driver:?}: swarm networks are of driver overlay here"
         )));
     }
+    fields::rest("", &spec.rest)?;
+    options(spec)?;
     let Some(ipam) = &spec.ipam_options else {
         return Ok(());
     };
+    if let Some((option, value)) = ipam.driver.options.iter().flatten().next() {
+        return Err(Refusal::unimplemented(format!(
+            "IPAM option {option}={value} is not supported by weft"
+        )));
+    }
     if !["", "default"].contains(&ipam.driver.name.as_str()) {
         return Err(Refusal::invalid("invalid IPAM specified"));
     }
@@ -61,6 +83,34 @@ pub fn network_spec(spec: &NetworkSpec) -> Result<(), Refusal> {
             return Err(Refusal::invalid(format!(
                 "ipam configuration: subnet {subnet} needs IPv6 to be enabled on the network (--ipv6)"
             )));
+        }
+    }
+    Ok(())
+}
+
+fn options(spec: &NetworkSpec) -> Result<(), Refusal> {
+    for (option, value) in spec.driver_configuration.options.iter().flatten() {
+        match option.as_str() {
+            VNI => {}
+            ENCRYPTED if ["", "true", "false"].contains(&value.as_str()) => {}
+            ENCRYPTED => {
+                return Err(Refusal::invalid(format!(
+                    "network option {option}={value}: it is true or false"
+                )));
+            }
+            MTU => {
+                let mtu = value.parse::<u16>();
+                if !mtu.is_ok_and(|mtu| mtu >= 576) {
+                    return Err(Refusal::invalid(format!(
+                        "network option {option}={value}: name bytes from 576 to 65535"
+                    )));
+                }
+            }
+            _ => {
+                return Err(Refusal::unimplemented(format!(
+                    "network option {option}={value} is not supported by weft: {ENCRYPTED}, {MTU} and {VNI} are"
+                )));
+            }
         }
     }
     Ok(())

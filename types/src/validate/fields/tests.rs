@@ -424,7 +424,7 @@ fn everything() -> Value {
 }
 
 /// Paths of `value` down to where a row begins, or to the leaves.
-fn paths(prefix: &str, value: &Value, rows: &BTreeSet<&str>, found: &mut BTreeSet<String>) {
+pub(super) fn paths(prefix: &str, value: &Value, rows: &BTreeSet<&str>, found: &mut BTreeSet<String>) {
     let below: Vec<(String, &Value)> = match value {
         _ if rows.contains(prefix) => Vec::new(),
         Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), value)).collect(),
