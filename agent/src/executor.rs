@@ -13,12 +13,14 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use weft_proto::LogStream;
 use weft_types::{
-    NodeId, TaskId, Timestamp,
+    TaskId, Timestamp,
     node::NodeDescription,
-    task::{Platform, Task},
+    task::Task,
 };
 
 use crate::task::{Failure, Health, Observation};
+
+pub use weft_types::template::Place;
 
 /// What a task's container is made from, beside the task itself.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -29,17 +31,6 @@ pub struct Order {
     pub place: Place,
     /// Secrets and configs as files.
     pub files: Vec<DeliveredFile>,
-}
-
-/// The node as templates and labels name it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Place {
-    /// Its id; absent only before the first session.
-    pub node: Option<NodeId>,
-    /// Host name.
-    pub hostname: String,
-    /// Kind of machine.
-    pub platform: Platform,
 }
 
 /// A secret or config that a container sees as a file.

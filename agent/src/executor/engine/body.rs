@@ -9,12 +9,11 @@ use serde_json::{Map, Value, json};
 use weft_types::{
     container::{ContainerSpec, Mount},
     task::{GenericResource, Task, TaskSpec},
+    template::{Place, TemplateError, expand},
+    validate::asks,
 };
 
-use crate::{
-    executor::Place,
-    template::{ExpandError, expand},
-};
+use crate::deliver;
 
 /// Where the gate is in every container.
 pub(super) const GATE_TARGET: &str = "/.weft-gate";
@@ -46,7 +45,7 @@ pub(super) enum Refusal {
     #[error("no command specified")]
     NoCommand,
     #[error(transparent)]
-    Expand(#[from] ExpandError),
+    Expand(#[from] TemplateError),
 }
 
 fn unsupported(field: impl Into<String>, value: &Value) -> Refusal {
@@ -109,22 +108,10 @@ pub(super) fn body(
 }
 
 fn refuse_rest(prefix: &str, rest: &Map<String, Value>) -> Result<(), Refusal> {
-    let asked = rest.iter().find(|(_, value)| !is_empty(value));
+    let asked = rest.iter().find(|(_, value)| asks(value));
     asked.map_or(Ok(()), |(name, value)| {
         Err(unsupported(format!("{prefix}{name}"), value))
     })
-}
-
-/// Whether a value says no more than its absence would.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Bool(true) => false,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.values().all(is_empty),
-    }
 }
 
 /// Gate, entry point and command, all in one: the image's own words are spelt out because the
@@ -174,10 +161,7 @@ fn labels(task: &Task, spec: &ContainerSpec, place: &Place) -> BTreeMap<String, 
 }
 
 fn environment(task: &Task, spec: &ContainerSpec, place: &Place) -> Result<Vec<String>, Refusal> {
-    let wished = spec.env.iter().flatten();
-    let mut env = wished
-        .map(|line| expand(line, task, place))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut env = deliver::environment(spec, task, place)?;
     let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for resource in &task.generic_resources {
         let GenericResource {
@@ -261,9 +245,7 @@ fn host_config(
     for (name, value) in resources(&task.spec)? {
         set(name, value);
     }
-    if let Some(driver) = &task.spec.log_driver
-        && !driver.name.is_empty()
-    {
+    if let Some(driver) = task.log_driver() {
         let options = driver.options.clone().unwrap_or_default();
         set(
             "LogConfig",
@@ -356,7 +338,7 @@ fn security(spec: &ContainerSpec) -> Result<Vec<String>, Refusal> {
     let mut options = Vec::new();
     let wishes = spec.privileges.as_ref().and_then(Value::as_object);
     for (name, wish) in wishes.into_iter().flatten() {
-        if is_empty(wish) {
+        if !asks(wish) {
             continue;
         }
         let mode = wish.get("Mode").and_then(Value::as_str).unwrap_or_default();
