@@ -43,8 +43,12 @@ counters! {
     forward_failed,
     /// Refused because too many were being forwarded.
     refused,
-    /// DNS messages that are no question, answered with an error.
+    /// Packets that are no question, answered with an error.
     malformed,
+    /// Packets without anybody to answer: shorter than a head, or answers themselves.
+    dropped,
+    /// TCP connections closed because too many were open.
+    connections_refused,
     /// Answers that could not be handed to the socket.
     unsent,
 }

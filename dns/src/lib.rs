@@ -7,10 +7,10 @@
 //!
 //! - [`zone`]: the names of each network, as data; [`netstate`] makes them from the network state.
 //! - [`resolve`]: the rules, and which names are never forwarded.
-//! - [`question`]: requests to questions. [`reply`]: answers to responses. The packets themselves
-//!   are `hickory-server`'s; [`wire`] is what the forwarder reads from bytes.
+//! - [`question`]: requests to questions. [`reply`]: answers to responses. Reading and writing the
+//!   packets is `hickory-server`'s; [`wire`] is what must be told from bytes alone.
 //! - [`resolv_conf`]: the file that sends a container's queries here, and the host's own.
-//! - [`serve`]: the sockets of the sandboxes, in `hickory-server`. [`forward`]: the sockets towards
+//! - [`serve`]: the sockets of the sandboxes. [`forward`]: the sockets towards
 //!   the host's resolvers.
 //!
 //! All but the last two never touch a socket, a file, a clock or chance. The crate never opens a socket
@@ -18,6 +18,7 @@
 
 pub mod count;
 pub mod forward;
+mod framed;
 pub mod netstate;
 pub mod question;
 pub mod reply;
@@ -27,10 +28,8 @@ pub mod serve;
 pub mod wire;
 pub mod zone;
 
-/// What a process that serves sandboxes should add to its log filter.
-///
-/// The server writes two lines at "info" for each answer, and one at "warn" when a client does not
-/// wait for its own: a container could fill the host's log.
+/// What a process that serves sandboxes should add to its log filter: the packet format's crates tell
+/// of each packet that they cannot read, with which a container could fill the host's log.
 pub const QUIET: [&str; 2] = ["hickory_server=error", "hickory_net=error"];
 
 pub use count::Counts;

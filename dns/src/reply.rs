@@ -1,6 +1,6 @@
 //! Answers, as `hickory-server` takes them.
 //!
-//! It writes the packet and cuts what is too long for a datagram, with TC set. Since it would then
+//! Its encoder writes the packet and cuts what is too long for a datagram, with TC set. Since it would then
 //! leave out the `OPT` record, which stands last, our own records are cut here, with room for it.
 
 use std::{net::IpAddr, ops::Range};
@@ -145,6 +145,15 @@ impl Reply {
             additionals: message.additionals,
             edns,
         })
+    }
+
+    /// Longest packet that carries this answer over UDP.
+    #[must_use]
+    pub fn udp_limit(&self) -> u16 {
+        // Without EDNS the client said nothing of its buffer (RFC 1035 §4.2.1).
+        self.edns
+            .as_ref()
+            .map_or(PLAIN_UDP_BYTES, Edns::max_payload)
     }
 
     fn empty(request: &MessageRequest, code: ResponseCode, ours: bool) -> Self {

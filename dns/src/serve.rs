@@ -1,23 +1,25 @@
 //! The sockets of the sandboxes.
 //!
 //! One [`Resolver`] per process holds what all sandboxes share: the zones, the way outside, the
-//! counters. Each sandbox is an [`Attachment`]: a `hickory-server` on the sandbox's sockets, which
-//! is two sleeping tasks, no thread and no buffer. It reads and writes packets and connections;
-//! what a question means and what to answer is ours.
+//! counters. Each sandbox is an [`Attachment`]: two sleeping tasks, no thread and no buffer of its
+//! own. What our zones answer is answered in place, packet by packet; only a forwarded query and a
+//! TCP connection cost a task while they last.
 //!
-//! A request costs a task while it lasts. Packets that are not DNS messages never come here: the
-//! server answers "format error", or drops them where there is nobody to answer (shorter than a
-//! head, or themselves answers).
+//! Reading requests and writing answers is `hickory-server`'s, in [`answer`]; the loops around it
+//! are ours ([`datagrams`], [`connections`]), since only they can count what is no message and bound
+//! what a sandbox may hold open.
 
 mod answer;
+mod connections;
+mod datagrams;
 
 use std::{io, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use hickory_server::Server;
 use tokio::{
     net::{TcpListener, UdpSocket},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
+    task,
 };
 
 use crate::{
@@ -26,14 +28,16 @@ use crate::{
     resolve::Asker,
     zone::Zones,
 };
-use answer::{Answering, Sandbox};
 
 /// Queries of one sandbox being forwarded at once; more are refused.
 const FORWARDS_MAX: usize = 1024;
-/// How long a TCP client may be silent.
-const IDLE: Duration = Duration::from_secs(10);
-/// Answers waiting to be written to one TCP connection: its requests are taken one by one.
-const REPLIES_WAITING_MAX: usize = 1;
+/// TCP connections of one sandbox at once; more are closed.
+const CONNECTIONS_MAX: usize = 256;
+/// TCP connections of all sandboxes at once; more are closed. Leaves the process descriptors for its
+/// other work.
+const CONNECTIONS_ALL_MAX: usize = 4096;
+/// How long to leave a socket alone that only gives errors.
+const BROKEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// The resolver of a node: shared by all its sandboxes.
 #[derive(Clone)]
@@ -45,6 +49,16 @@ struct Shared {
     zones: ArcSwap<Zones>,
     forwarder: Forwarder,
     counters: Counters,
+    connections: Arc<Semaphore>,
+}
+
+/// One sandbox: who asks there, and how much of it is under way.
+struct Sandbox {
+    shared: Arc<Shared>,
+    asker: ArcSwap<Asker>,
+    forwards: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+    stopped: watch::Receiver<()>,
 }
 
 impl Resolver {
@@ -55,6 +69,7 @@ impl Resolver {
             zones: ArcSwap::default(),
             forwarder,
             counters: Counters::default(),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_ALL_MAX)),
         };
         Self {
             shared: Arc::new(shared),
@@ -82,17 +97,19 @@ impl Resolver {
     ///
     /// Must be called inside a tokio runtime.
     pub fn attach(&self, udp: UdpSocket, tcp: TcpListener, asker: Asker) -> Attachment {
+        let (stop, stopped) = watch::channel(());
         let sandbox = Arc::new(Sandbox {
             shared: Arc::clone(&self.shared),
             asker: ArcSwap::from_pointee(asker),
-            forwards: Semaphore::new(FORWARDS_MAX),
+            forwards: Arc::new(Semaphore::new(FORWARDS_MAX)),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            stopped,
         });
-        let mut server = Server::new(Answering(Arc::clone(&sandbox)));
-        server.register_socket(udp);
-        server.register_listener(tcp, IDLE, REPLIES_WAITING_MAX);
+        sandbox.spawn(datagrams::serve(Arc::clone(&sandbox), Arc::new(udp)));
+        sandbox.spawn(connections::serve(Arc::clone(&sandbox), tcp));
         Attachment {
             sandbox,
-            _server: server,
+            _stop: stop,
         }
     }
 
@@ -116,6 +133,19 @@ impl Resolver {
     }
 }
 
+impl Sandbox {
+    /// Runs `work` until it ends or the attachment is dropped.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut stopped = self.stopped.clone();
+        task::spawn(async move {
+            tokio::select! {
+                _gone = stopped.changed() => {}
+                () = work => {}
+            }
+        });
+    }
+}
+
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Resolver")
@@ -129,7 +159,7 @@ impl std::fmt::Debug for Resolver {
 #[must_use = "dropping an attachment stops the sandbox's resolver"]
 pub struct Attachment {
     sandbox: Arc<Sandbox>,
-    _server: Server<Answering>,
+    _stop: watch::Sender<()>,
 }
 
 impl Attachment {

@@ -1,4 +1,5 @@
-//! What is told from a packet's bytes alone, by the forwarder, which passes them on as they are.
+//! What is told from a packet's bytes alone: by the forwarder, which passes them on as they are, and of
+//! packets that are no message.
 
 /// Bytes in a message's fixed head.
 const HEAD_BYTES: usize = 12;
@@ -10,6 +11,50 @@ pub enum Transport {
     Udp,
     /// On a connection: up to 65,535 bytes.
     Tcp,
+}
+
+/// What every request begins with, however broken the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    id: [u8; 2],
+    flags: u8,
+}
+
+impl Head {
+    /// The head of a request. `None` when there is nobody to answer: it is cut short, or an answer itself,
+    /// and answering those could go round for ever.
+    #[must_use]
+    pub fn of_request(packet: &[u8]) -> Option<Self> {
+        let [high, low, flags, ..] = *packet.first_chunk::<HEAD_BYTES>()?;
+        (flags & 0x80 == 0).then_some(Self {
+            id: [high, low],
+            flags,
+        })
+    }
+
+    /// The answer that the rest is no message.
+    #[must_use]
+    pub fn format_error(self) -> Vec<u8> {
+        self.error(1)
+    }
+
+    /// The answer that there is none.
+    #[must_use]
+    pub fn failure(self) -> Vec<u8> {
+        self.error(2)
+    }
+
+    fn error(self, code: u8) -> Vec<u8> {
+        // Answer, same opcode, recursion desired as asked and available.
+        let mut packet = vec![
+            self.id[0],
+            self.id[1],
+            0x80 | self.flags & 0x79,
+            0x80 | code,
+        ];
+        packet.resize(HEAD_BYTES, 0);
+        packet
+    }
 }
 
 /// Whether `reply` answers the packet `query`: same id, same question, and an answer at all.

@@ -5,12 +5,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
-};
+use tokio::net::{TcpStream, UdpSocket};
 
-use crate::wire::{self, Transport};
+use crate::{
+    framed::{read_framed, write_framed},
+    wire::{self, Transport},
+};
 
 /// A way to ask a resolver.
 #[async_trait::async_trait]
@@ -69,26 +69,4 @@ async fn ask_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
             format!("{server} answered another question"),
         ))
     }
-}
-
-/// Writes one message with its length before it (RFC 1035 §4.2.2), in one segment where it fits.
-async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
-    let len = u16::try_from(message.len()).map_err(|_| {
-        io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a DNS message is longer than 65,535 bytes",
-        )
-    })?;
-    let mut framed = Vec::with_capacity(2 + message.len());
-    framed.extend_from_slice(&len.to_be_bytes());
-    framed.extend_from_slice(message);
-    stream.write_all(&framed).await
-}
-
-/// Reads one message with its length before it.
-async fn read_framed(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let len = stream.read_u16().await?;
-    let mut message = vec![0; usize::from(len)];
-    stream.read_exact(&mut message).await?;
-    Ok(message)
 }

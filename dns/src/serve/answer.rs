@@ -1,57 +1,127 @@
-//! What is done with one request of a sandbox.
+//! What is done with one packet of a sandbox.
 
-use std::{iter, sync::Arc};
+use std::{iter, net::SocketAddr};
 
-use arc_swap::ArcSwap;
-use hickory_proto::op::{Header, HeaderCounts, Metadata};
-use hickory_server::{
-    net::{NetError, runtime::Time, xfer::Protocol},
-    server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
-    zone_handler::MessageResponseBuilder,
-};
-use tokio::sync::Semaphore;
+use hickory_proto::{ProtoError, serialize::binary::BinEncoder};
+use hickory_server::{net::xfer::Protocol, server::Request, zone_handler::MessageResponseBuilder};
 
-use super::Shared;
+use super::Sandbox;
 use crate::{
     forward::ForwardError,
     question::Asked,
     reply::{Code, Reply, no_question},
     resolve::{Answer, Asker, resolve},
-    wire::Transport,
+    wire::{self, Head, Transport},
+    zone::Zones,
 };
 
-/// One sandbox: who asks there, and how much of it is being forwarded.
-pub(super) struct Sandbox {
-    pub(super) shared: Arc<Shared>,
-    pub(super) asker: ArcSwap<Asker>,
-    pub(super) forwards: Semaphore,
+/// What becomes of a packet.
+pub(super) enum Verdict {
+    /// These bytes are sent back.
+    Answer(Vec<u8>),
+    /// It is asked outside.
+    Forward(Box<Request>),
+    /// Nothing: there is nobody to answer.
+    Drop,
 }
 
-/// Answers a sandbox's requests. A type of its own because the server owns its handler.
-pub(super) struct Answering(pub(super) Arc<Sandbox>);
-
-#[async_trait::async_trait]
-impl RequestHandler for Answering {
-    async fn handle_request<R: ResponseHandler, T: Time>(
+impl Sandbox {
+    /// Judges one packet from `client`.
+    pub(super) fn judge(
         &self,
-        request: &Request,
-        handle: R,
-    ) -> ResponseInfo {
-        let reply = self.0.reply(request).await;
-        let head = reply.metadata;
-        send(request, &reply, handle).await.unwrap_or_else(|error| {
-            tracing::debug!(%error, "cannot send an answer to a sandbox");
-            self.0.shared.counters.unsent.up();
-            unsent(head)
-        })
+        packet: &[u8],
+        client: SocketAddr,
+        asker: &Asker,
+        zones: &Zones,
+        transport: Transport,
+    ) -> Verdict {
+        let counters = &self.shared.counters;
+        let Some(head) = Head::of_request(packet) else {
+            counters.dropped.up();
+            return Verdict::Drop;
+        };
+        let protocol = match transport {
+            Transport::Udp => Protocol::Udp,
+            Transport::Tcp => Protocol::Tcp,
+        };
+        let Ok(request) = Request::from_bytes(packet.to_vec(), client, protocol) else {
+            counters.malformed.up();
+            return Verdict::Answer(head.format_error());
+        };
+        let asked = match Asked::of(&request) {
+            Ok(asked) => asked,
+            Err(code) => {
+                counters.malformed.up();
+                let reply = Reply::misunderstood(&request, code);
+                return Verdict::Answer(written(&request, &reply, transport));
+            }
+        };
+        counters.questions.up();
+        let reply = match resolve(&asked.question(), asker, zones, rand::random()) {
+            Answer::Records(facts) => {
+                counters.answered.up();
+                Reply::facts(&request, &asked, &facts, transport)
+            }
+            Answer::NoData => {
+                counters.no_data.up();
+                Reply::refusal(&request, Code::NoData)
+            }
+            Answer::NxDomain => {
+                counters.no_such_name.up();
+                Reply::refusal(&request, Code::NxDomain)
+            }
+            Answer::Forward => {
+                counters.forwarded.up();
+                return Verdict::Forward(Box::new(request));
+            }
+        };
+        Verdict::Answer(written(&request, &reply, transport))
+    }
+
+    /// Refuses a request because too many are being forwarded.
+    pub(super) fn refuse(&self, request: &Request, transport: Transport) -> Vec<u8> {
+        self.shared.counters.refused.up();
+        let reply = Reply::refusal(request, Code::Refused);
+        written(request, &reply, transport)
+    }
+
+    /// Asks outside; the answer, whatever it is.
+    pub(super) async fn forward(&self, request: &Request, transport: Transport) -> Vec<u8> {
+        let counters = &self.shared.counters;
+        let servers = self.asker.load().servers.clone();
+        let forwarder = &self.shared.forwarder;
+        let said = forwarder
+            .forward(request.as_slice(), &servers, transport)
+            .await;
+        let packet = match said {
+            Ok(packet) => packet,
+            Err(ForwardError::Busy) => return self.refuse(request, transport),
+            Err(error) => {
+                tracing::debug!(%error, "cannot answer a forwarded query");
+                counters.forward_failed.up();
+                let reply = Reply::refusal(request, Code::ServFail);
+                return written(request, &reply, transport);
+            }
+        };
+        let reply = Reply::outside(request, &packet).unwrap_or_else(|error| {
+            tracing::debug!(%error, "a resolver outside answered nonsense");
+            counters.forward_failed.up();
+            Reply::refusal(request, Code::ServFail)
+        });
+        written(request, &reply, transport)
     }
 }
 
-async fn send<R: ResponseHandler>(
-    request: &Request,
-    reply: &Reply,
-    mut handle: R,
-) -> Result<ResponseInfo, NetError> {
+/// The packet of a reply; a failure without records where it cannot be written.
+fn written(request: &Request, reply: &Reply, transport: Transport) -> Vec<u8> {
+    write(request, reply, transport).unwrap_or_else(|error| {
+        tracing::debug!(%error, "cannot write an answer for a sandbox");
+        let head = Head::of_request(request.as_slice());
+        head.map_or_else(Vec::new, wire::Head::failure)
+    })
+}
+
+fn write(request: &Request, reply: &Reply, transport: Transport) -> Result<Vec<u8>, ProtoError> {
     let nothing;
     let queries = if request.queries.len() == 1 {
         &request.queries
@@ -66,85 +136,12 @@ async fn send<R: ResponseHandler>(
         iter::empty(),
         &reply.additionals,
     );
-    handle.send_response(response).await
-}
-
-/// What the server wants to hear of an answer that did not go out.
-fn unsent(metadata: Metadata) -> ResponseInfo {
-    ResponseInfo::from(Header {
-        metadata,
-        counts: HeaderCounts::default(),
-    })
-}
-
-impl Sandbox {
-    async fn reply(&self, request: &Request) -> Reply {
-        let counters = &self.shared.counters;
-        let transport = match request.protocol() {
-            Protocol::Udp => Transport::Udp,
-            _ => Transport::Tcp,
-        };
-        let asked = match Asked::of(request) {
-            Ok(asked) => asked,
-            Err(code) => {
-                counters.malformed.up();
-                return Reply::misunderstood(request, code);
-            }
-        };
-        counters.questions.up();
-        let answer = resolve(
-            &asked.question(),
-            &self.asker.load(),
-            &self.shared.zones.load(),
-            rand::random(),
-        );
-        match answer {
-            Answer::Records(facts) => {
-                counters.answered.up();
-                Reply::facts(request, &asked, &facts, transport)
-            }
-            Answer::NoData => {
-                counters.no_data.up();
-                Reply::refusal(request, Code::NoData)
-            }
-            Answer::NxDomain => {
-                counters.no_such_name.up();
-                Reply::refusal(request, Code::NxDomain)
-            }
-            Answer::Forward => {
-                counters.forwarded.up();
-                self.forward(request, &asked, transport).await
-            }
-        }
-    }
-
-    async fn forward(&self, request: &Request, asked: &Asked<'_>, transport: Transport) -> Reply {
-        let counters = &self.shared.counters;
-        let Ok(_slot) = self.forwards.try_acquire() else {
-            counters.refused.up();
-            return Reply::refusal(request, Code::Refused);
-        };
-        let servers = self.asker.load().servers.clone();
-        let forwarder = &self.shared.forwarder;
-        let said = forwarder
-            .forward(request.as_slice(), &servers, transport)
-            .await;
-        let packet = match said {
-            Ok(packet) => packet,
-            Err(ForwardError::Busy) => {
-                counters.refused.up();
-                return Reply::refusal(request, Code::Refused);
-            }
-            Err(error) => {
-                tracing::debug!(name = %asked.name(), %error, "cannot answer a forwarded query");
-                counters.forward_failed.up();
-                return Reply::refusal(request, Code::ServFail);
-            }
-        };
-        Reply::outside(request, &packet).unwrap_or_else(|error| {
-            tracing::debug!(name = %asked.name(), %error, "a resolver outside answered nonsense");
-            counters.forward_failed.up();
-            Reply::refusal(request, Code::ServFail)
-        })
-    }
+    let mut packet = Vec::with_capacity(512);
+    let mut encoder = BinEncoder::new(&mut packet);
+    encoder.set_max_size(match transport {
+        Transport::Udp => reply.udp_limit(),
+        Transport::Tcp => u16::MAX,
+    });
+    response.destructive_emit(&mut encoder)?;
+    Ok(packet)
 }

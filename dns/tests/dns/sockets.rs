@@ -188,7 +188,7 @@ async fn what_is_no_question_is_answered_with_an_error_or_dropped() {
 
     let cut = &good[..good.len() - 3];
     assert_eq!(told(cut).await, (0x1234, ResponseCode::FormErr));
-    assert_eq!(resolver.counts().malformed, 0, "the server's own answer");
+    assert_eq!(resolver.counts().malformed, 1);
     let mut none = good[..12].to_vec();
     none[5] = 0;
     assert_eq!(told(&none).await, (0x1234, ResponseCode::FormErr));
@@ -205,7 +205,8 @@ async fn what_is_no_question_is_answered_with_an_error_or_dropped() {
     message.edns.as_mut().expect("EDNS").set_version(1);
     let (_, code) = told(&message.to_vec().expect("a packet")).await;
     assert_eq!(u16::from(code), u16::from(ResponseCode::BADVERS));
-    assert_eq!(resolver.counts().malformed, 4);
+    assert_eq!(resolver.counts().malformed, 5);
+    assert_eq!(resolver.counts().dropped, 0);
 
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
         .await
@@ -222,6 +223,62 @@ async fn what_is_no_question_is_answered_with_an_error_or_dropped() {
         .expect("a UDP answer in time")
         .expect("received");
     assert_eq!(reply[..2], good[..2], "only the question is answered");
+    assert_eq!(resolver.counts().dropped, 2);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_and_counted() {
+    const LIMIT: usize = 256;
+    let resolver = lonely();
+    resolver.publish(Zones::from_netstate(&recorded()));
+    let sandbox = attach(&resolver, on(&[n1()])).await;
+    let packet = query(7, "t_a.", RecordType::A, None);
+    let mut held = Vec::new();
+    for _ in 0..LIMIT {
+        let mut stream = TcpStream::connect(sandbox.address)
+            .await
+            .expect("connected");
+        // Answered, so it is known to be served.
+        assert_eq!(ask_stream(&mut stream, &packet).await.answers.len(), 1);
+        held.push(stream);
+    }
+    let mut more = TcpStream::connect(sandbox.address)
+        .await
+        .expect("connected");
+    let end = timeout(DEADLINE, more.read_u8())
+        .await
+        .expect("one too many is closed in time");
+    assert!(end.is_err());
+    assert_eq!(resolver.counts().connections_refused, 1);
+    let reply = ask_udp(sandbox.address, &packet).await;
+    assert_eq!(reply.answers.len(), 1, "datagrams are served meanwhile");
+    let other = attach(&resolver, on(&[n1()])).await;
+    let mut stream = TcpStream::connect(other.address).await.expect("connected");
+    assert_eq!(
+        ask_stream(&mut stream, &packet).await.answers.len(),
+        1,
+        "another sandbox has its own limit"
+    );
+
+    // Room is made as soon as one goes.
+    drop(held.pop());
+    let again = async {
+        loop {
+            let mut stream = TcpStream::connect(sandbox.address)
+                .await
+                .expect("connected");
+            let len = u16::try_from(packet.len()).expect("short");
+            let asked = stream.write_u16(len).await.is_ok()
+                && stream.write_all(&packet).await.is_ok()
+                && stream.read_u16().await.is_ok();
+            if asked {
+                return;
+            }
+        }
+    };
+    timeout(DEADLINE, again)
+        .await
+        .expect("a place is free in time");
 }
 
 #[tokio::test]

@@ -1,0 +1,78 @@
+//! A sandbox's UDP socket.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use hickory_server::server::Request;
+use tokio::{net::UdpSocket, task, time};
+
+use super::{BROKEN_PAUSE, Sandbox, answer::Verdict};
+use crate::{reply::UDP_BYTES, wire::Transport};
+
+/// Packets answered before other tasks get a turn.
+const BATCH: usize = 64;
+
+pub(super) async fn serve(sandbox: Arc<Sandbox>, socket: Arc<UdpSocket>) {
+    loop {
+        if let Err(error) = socket.readable().await {
+            tracing::warn!(%error, "cannot wait for DNS packets of a sandbox");
+            time::sleep(BROKEN_PAUSE).await;
+            continue;
+        }
+        match drain(&sandbox, &socket) {
+            Ok(true) => task::yield_now().await,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot receive DNS packets of a sandbox");
+                time::sleep(BROKEN_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Answers what waits on `socket`, at most a batch; says whether more may wait.
+fn drain(sandbox: &Arc<Sandbox>, socket: &Arc<UdpSocket>) -> io::Result<bool> {
+    let mut packet = [0; UDP_BYTES as usize];
+    let zones = sandbox.shared.zones.load();
+    let asker = sandbox.asker.load();
+    for _ in 0..BATCH {
+        let (len, client) = match socket.try_recv_from(&mut packet) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            // An earlier answer met a closed port; the socket is fine.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+            Err(error) => return Err(error),
+        };
+        match sandbox.judge(&packet[..len], client, &asker, &zones, Transport::Udp) {
+            Verdict::Answer(answer) => send(sandbox, socket, &answer, client),
+            Verdict::Forward(request) => forward(sandbox, socket, request, client),
+            Verdict::Drop => {}
+        }
+    }
+    Ok(true)
+}
+
+fn forward(
+    sandbox: &Arc<Sandbox>,
+    socket: &Arc<UdpSocket>,
+    request: Box<Request>,
+    client: SocketAddr,
+) {
+    let Ok(slot) = Arc::clone(&sandbox.forwards).try_acquire_owned() else {
+        let answer = sandbox.refuse(&request, Transport::Udp);
+        return send(sandbox, socket, &answer, client);
+    };
+    let (own, socket) = (Arc::clone(sandbox), Arc::clone(socket));
+    sandbox.spawn(async move {
+        let answer = own.forward(&request, Transport::Udp).await;
+        if socket.send_to(&answer, client).await.is_err() {
+            own.shared.counters.unsent.up();
+        }
+        drop(slot);
+    });
+}
+
+fn send(sandbox: &Sandbox, socket: &UdpSocket, answer: &[u8], client: SocketAddr) {
+    if socket.try_send_to(answer, client).is_err() {
+        sandbox.shared.counters.unsent.up();
+    }
+}
