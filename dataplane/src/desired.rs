@@ -8,8 +8,9 @@ use std::{
 use ipnetwork::IpNetwork;
 use weft_types::{
     BackendId, NetworkId, NodeId, ServiceId,
-    netstate::{EndpointPhase, NetEndpoint, NetState},
-    service::Protocol,
+    netstate::{EndpointPhase, NetEndpoint, NetService, NetState},
+    service::{PortConfig, Protocol},
+    steering::Steering,
 };
 
 /// What this node's network should be: the cluster's part. The node's own part (links, addresses,
@@ -38,6 +39,14 @@ pub struct Desired {
     pub rings: BTreeMap<u32, BTreeSet<BackendId>>,
     /// Ring number -> name of its service, for people.
     pub service_names: BTreeMap<u32, String>,
+    /// Shares of backends, by ring; one that is not named has one share.
+    pub weights: BTreeMap<u32, BTreeMap<BackendId, u32>>,
+    /// Frontends that answer on some addresses of nodes alone.
+    pub listens: BTreeMap<Frontend, Vec<IpNetwork>>,
+    /// Ring number -> sources that alone may ask, where not all may.
+    pub allowed: BTreeMap<u32, Vec<IpNetwork>>,
+    /// Ring number -> bytes a second, per node and direction.
+    pub caps: BTreeMap<u32, u64>,
 }
 
 /// A host.
@@ -79,6 +88,8 @@ pub enum Frontend {
     Port(Protocol, u16),
     /// A service's address on the network with this VNI.
     Vip(u32, IpAddr),
+    /// Published ports from the first to the last, which lead to as many ports of the task.
+    Ports(Protocol, u16, u16),
 }
 
 /// What is behind a frontend.
@@ -86,10 +97,27 @@ pub enum Frontend {
 pub struct Target {
     /// Key of [`Desired::rings`].
     pub ring: u32,
-    /// Port of the task, host order; 0 keeps the client's.
+    /// Port of the task, host order, for a range the first; 0 keeps the client's.
     pub port: u16,
     /// Only tasks of this node.
     pub host_mode: bool,
+    /// Seconds for which a client stays with its task; 0: each flow chooses.
+    pub affinity: u32,
+    /// Only the sources in [`Desired::allowed`] may ask.
+    pub allowed: bool,
+}
+
+impl Target {
+    /// A target without anything special.
+    fn plain(ring: u32, port: u16) -> Self {
+        Self {
+            ring,
+            port,
+            host_mode: false,
+            affinity: 0,
+            allowed: false,
+        }
+    }
 }
 
 /// A state from which nothing can be desired.
@@ -208,21 +236,25 @@ impl Desired {
             .find(|(_, network)| network.ingress)
             .map(|(id, _)| *id);
         for (service, wish) in &state.services {
+            // What does not parse was never accepted by a manager of this version.
+            let steering = Steering::of(&wish.labels).unwrap_or_default();
             if let Some(ingress) = ingress
                 && !wish.ports.is_empty()
             {
-                let ring = self.ring(&choosable, *service, ingress);
-                self.service_names.insert(ring, wish.name.clone());
-                for port in &wish.ports {
-                    let front = Frontend::Port(port.protocol, port.published_port);
-                    self.fronts.insert(
-                        front,
-                        Target {
-                            ring,
-                            port: port.target_port,
-                            host_mode: false,
-                        },
-                    );
+                let ring = self.ring(&choosable, (*service, ingress), wish, &steering);
+                if !steering.allow.is_empty() {
+                    self.allowed.insert(ring, steering.allow.clone());
+                }
+                for (front, port) in fronts(&wish.ports, &steering) {
+                    let target = Target {
+                        affinity: affinity(&steering),
+                        allowed: !steering.allow.is_empty(),
+                        ..Target::plain(ring, port.target_port)
+                    };
+                    self.fronts.insert(front, target);
+                    if let Some(nets) = steering.listens(port.published_port) {
+                        self.listens.insert(front, nets.to_vec());
+                    }
                 }
             }
             for (network, vips) in &wish.vips {
@@ -232,17 +264,13 @@ impl Desired {
                 if vips.is_empty() {
                     continue;
                 }
-                let ring = self.ring(&choosable, *service, *network);
-                self.service_names.insert(ring, wish.name.clone());
+                let ring = self.ring(&choosable, (*service, *network), wish, &steering);
                 for vip in vips {
-                    self.fronts.insert(
-                        Frontend::Vip(vni, *vip),
-                        Target {
-                            ring,
-                            port: 0,
-                            host_mode: false,
-                        },
-                    );
+                    let target = Target {
+                        affinity: affinity(&steering),
+                        ..Target::plain(ring, 0)
+                    };
+                    self.fronts.insert(Frontend::Vip(vni, *vip), target);
                 }
             }
         }
@@ -268,9 +296,8 @@ impl Desired {
                 let ring = free_number(&self.rings, hash(&key), |_| true);
                 // A task has its host ports on each of its networks: one of them is enough.
                 let target = self.fronts.entry(front).or_insert(Target {
-                    ring,
-                    port: port.target_port,
                     host_mode: true,
+                    ..Target::plain(ring, port.target_port)
                 });
                 let backends = self.rings.entry(target.ring).or_default();
                 if backends.is_empty() {
@@ -282,21 +309,77 @@ impl Desired {
         }
     }
 
+    /// The ring of a service on a network, made as its labels wish.
     fn ring(
         &mut self,
         choosable: &BTreeMap<(ServiceId, NetworkId), BTreeSet<BackendId>>,
-        service: ServiceId,
-        network: NetworkId,
+        of: (ServiceId, NetworkId),
+        wish: &NetService,
+        steering: &Steering,
     ) -> u32 {
-        let backends = choosable
-            .get(&(service, network))
-            .cloned()
-            .unwrap_or_default();
+        let mut backends = choosable.get(&of).cloned().unwrap_or_default();
+        let node_of = |backend: &BackendId| self.endpoints.get(backend).map(|task| task.node);
+        if steering.prefer_local {
+            let is_here = |backend: &BackendId| node_of(backend) == Some(self.node);
+            let here: BTreeSet<BackendId> = backends.iter().copied().filter(is_here).collect();
+            if !here.is_empty() {
+                backends = here;
+            }
+        }
+        let mut weights = BTreeMap::new();
+        if !steering.weights.is_empty() {
+            for backend in &backends {
+                let node = node_of(backend).and_then(|node| self.nodes.get(&node));
+                weights.extend(node.map(|node| (*backend, steering.weight(&node.name))));
+            }
+        }
+        let (service, network) = of;
         let key = format!("{service}/{network}");
         let ring = free_number(&self.rings, hash(&key), |held| *held == backends);
         self.rings.insert(ring, backends);
+        if !weights.is_empty() {
+            self.weights.insert(ring, weights);
+        }
+        self.service_names.insert(ring, wish.name.clone());
+        self.caps.extend(steering.cap.map(|cap| (ring, cap)));
         ring
     }
+}
+
+fn affinity(steering: &Steering) -> u32 {
+    let time = steering.affinity.map_or(0, |time| time.as_secs());
+    u32::try_from(time).unwrap_or(u32::MAX)
+}
+
+/// Consecutive ports from which on a range is one frontend.
+const RANGE: usize = 8;
+
+/// Frontends of published ports, with the port or the first port of each: long runs of ports that lead
+/// to as long runs of the task's become one.
+fn fronts<'a>(ports: &'a [PortConfig], steering: &Steering) -> Vec<(Frontend, &'a PortConfig)> {
+    let mut sorted: Vec<&PortConfig> = ports.iter().collect();
+    sorted.sort_by_key(|port| (port.protocol, port.published_port));
+    let follows = |a: &&PortConfig, b: &&PortConfig| {
+        a.protocol == b.protocol
+            && a.published_port.checked_add(1) == Some(b.published_port)
+            && a.target_port.checked_add(1) == Some(b.target_port)
+            && steering.listens(a.published_port) == steering.listens(b.published_port)
+    };
+    let mut fronts = Vec::new();
+    for run in sorted.chunk_by(follows) {
+        match run {
+            [first, .., last] if run.len() >= RANGE => {
+                let range =
+                    Frontend::Ports(first.protocol, first.published_port, last.published_port);
+                fronts.push((range, *first));
+            }
+            _ => fronts.extend(
+                run.iter()
+                    .map(|port| (Frontend::Port(port.protocol, port.published_port), *port)),
+            ),
+        }
+    }
+    fronts
 }
 
 /// Who may be chosen, by service and network: serving, and on a node that answers.

@@ -346,6 +346,7 @@ impl<K: Kernel> Keeper<K> {
             addresses: self.surroundings.addresses.keys().copied().collect(),
             interfaces: self.interfaces(),
             namespaces,
+            mtus: self.path_mtus(),
         }
     }
 
@@ -435,7 +436,7 @@ impl<K: Kernel> Keeper<K> {
             }
         };
         let now = Instant::now();
-        self.rings.update(&desired.rings, now);
+        self.rings.update(&desired.rings, &desired.weights, now);
         if before.is_none() {
             for (ring, slots) in &have.rings {
                 self.rings.adopt(*ring, slots, now);

@@ -34,21 +34,43 @@ pub fn size_for(backends: usize) -> u32 {
 /// The ring of these backends; empty when there are none.
 #[must_use]
 pub fn fill(backends: &BTreeSet<BackendId>) -> Slots {
-    if backends.is_empty() {
+    fill_by(backends, &BTreeMap::new())
+}
+
+/// The ring of these backends, each with its share; one that is not named has one share.
+#[must_use]
+pub fn fill_by(backends: &BTreeSet<BackendId>, weights: &BTreeMap<BackendId, u32>) -> Slots {
+    let shares = |backend: &BackendId| weights.get(backend).copied().unwrap_or(1).max(1);
+    let total: u32 = backends.iter().map(shares).fold(0, u32::saturating_add);
+    if total == 0 {
         return Arc::from([]);
     }
-    let size = size_for(backends.len());
-    let most = most_slots(size, backends.len() as u32);
+    let size = size_for(total as usize);
     let mut slots = vec![0_u32; size as usize];
-    let mut ways: Vec<Way> = backends.iter().map(|backend| Way::of(backend.0)).collect();
+    let mut ways: Vec<Way> = backends
+        .iter()
+        .map(|backend| {
+            Way::of(
+                backend.0,
+                shares(backend),
+                most_slots(size, total, shares(backend)),
+            )
+        })
+        .collect();
     let mut left = size;
     while left > 0 {
-        for way in ways.iter_mut().filter(|way| way.taken < most) {
-            let slot = way.step(size);
-            if left > 0 && slots[slot] == 0 {
-                slots[slot] = way.backend;
-                way.taken += 1;
-                left -= 1;
+        for way in &mut ways {
+            // One turn for each share.
+            for _ in 0..way.shares {
+                if left == 0 || way.taken >= way.most {
+                    break;
+                }
+                let slot = way.step(size);
+                if slots[slot] == 0 {
+                    slots[slot] = way.backend;
+                    way.taken += 1;
+                    left -= 1;
+                }
             }
         }
     }
@@ -59,28 +81,32 @@ pub fn fill(backends: &BTreeSet<BackendId>) -> Slots {
 /// little more is what keeps moves few when many backends compete for the last slots: measured over
 /// thousands of sets, at most 1.42/n of the slots moved when one of n backends went (1.6/n with
 /// 1 % everywhere).
-fn most_slots(size: u32, backends: u32) -> u32 {
+fn most_slots(size: u32, total: u32, shares: u32) -> u32 {
     let slack_percent = match size {
         0..=1021 => 1,
         1022..=4093 => 3,
         4094..=16381 => 5,
         _ => 8,
     };
-    let loose = u64::from(size) * (100 + slack_percent);
-    loose.div_ceil(100 * u64::from(backends)) as u32
+    let loose = u64::from(size) * (100 + slack_percent) * u64::from(shares);
+    loose.div_ceil(100 * u64::from(total)) as u32
 }
 
 /// A backend's way through the slots: one hash after another.
 struct Way {
     backend: u32,
+    shares: u32,
+    most: u32,
     steps: u32,
     taken: u32,
 }
 
 impl Way {
-    fn of(backend: u32) -> Self {
+    fn of(backend: u32, shares: u32, most: u32) -> Self {
         Self {
             backend,
+            shares,
+            most,
             steps: 0,
             taken: 0,
         }
@@ -113,20 +139,30 @@ pub struct Rings {
 #[derive(Debug)]
 struct Ring {
     backends: BTreeSet<BackendId>,
+    weights: BTreeMap<BackendId, u32>,
     slots: Slots,
     before: Option<(Slots, Instant)>,
 }
 
 impl Rings {
-    /// Takes over the wish `wanted`, filling only rings whose backends changed.
-    pub fn update(&mut self, wanted: &BTreeMap<u32, BTreeSet<BackendId>>, now: Instant) {
+    /// Takes over the wish `wanted`, with `weights` by ring, filling only rings whose backends or shares
+    /// changed.
+    pub fn update(
+        &mut self,
+        wanted: &BTreeMap<u32, BTreeSet<BackendId>>,
+        weights: &BTreeMap<u32, BTreeMap<BackendId, u32>>,
+        now: Instant,
+    ) {
+        let even = BTreeMap::new();
         self.current.retain(|ring, _| wanted.contains_key(ring));
         for (ring, backends) in wanted {
+            let weights = weights.get(ring).unwrap_or(&even);
             match self.current.get_mut(ring) {
-                Some(known) if known.backends == *backends => {}
+                Some(known) if known.backends == *backends && known.weights == *weights => {}
                 Some(known) => {
-                    let slots = std::mem::replace(&mut known.slots, fill(backends));
+                    let slots = std::mem::replace(&mut known.slots, fill_by(backends, weights));
                     known.backends.clone_from(backends);
+                    known.weights.clone_from(weights);
                     if !slots.is_empty() {
                         known.before = Some((slots, now + YOUTH));
                     }
@@ -134,7 +170,8 @@ impl Rings {
                 None => {
                     let ring_now = Ring {
                         backends: backends.clone(),
-                        slots: fill(backends),
+                        weights: weights.clone(),
+                        slots: fill_by(backends, weights),
                         before: None,
                     };
                     self.current.insert(*ring, ring_now);
@@ -199,19 +236,44 @@ mod tests {
     fn a_service_without_backends_has_no_ring() {
         assert!(fill(&ids([])).is_empty());
         let mut rings = Rings::default();
-        rings.update(&BTreeMap::from([(1, ids([]))]), Instant::now());
+        rings.update(
+            &BTreeMap::from([(1, ids([]))]),
+            &BTreeMap::new(),
+            Instant::now(),
+        );
         assert!(rings.current().is_empty());
+    }
+
+    #[test]
+    fn shares_are_followed_and_a_change_of_them_is_a_change() {
+        let weights = BTreeMap::from([(BackendId(1), 3)]);
+        let ring = fill_by(&ids([1, 2]), &weights);
+        let shares = shares(&ring);
+        let part = shares[&1] as f64 / ring.len() as f64;
+        assert!((0.74..=0.76).contains(&part), "{part}");
+        assert_eq!(fill_by(&ids([1, 2]), &BTreeMap::new()), fill(&ids([1, 2])));
+        let mut rings = Rings::default();
+        let now = Instant::now();
+        let wanted = BTreeMap::from([(7, ids([1, 2]))]);
+        rings.update(&wanted, &BTreeMap::new(), now);
+        rings.update(&wanted, &BTreeMap::from([(7, weights)]), now);
+        assert_eq!(rings.current()[&7], ring);
+        assert_eq!(rings.before()[&7], fill(&ids([1, 2])));
     }
 
     #[test]
     fn the_ring_before_is_kept_while_young() {
         let start = Instant::now();
         let mut rings = Rings::default();
-        rings.update(&BTreeMap::from([(1, ids([1, 2]))]), start);
+        rings.update(&BTreeMap::from([(1, ids([1, 2]))]), &BTreeMap::new(), start);
         assert!(rings.before().is_empty());
-        rings.update(&BTreeMap::from([(1, ids([1]))]), start);
+        rings.update(&BTreeMap::from([(1, ids([1]))]), &BTreeMap::new(), start);
         assert_eq!(rings.before().get(&1), Some(&fill(&ids([1, 2]))));
-        rings.update(&BTreeMap::from([(1, ids([1]))]), start + YOUTH);
+        rings.update(
+            &BTreeMap::from([(1, ids([1]))]),
+            &BTreeMap::new(),
+            start + YOUTH,
+        );
         assert!(rings.before().is_empty());
     }
 

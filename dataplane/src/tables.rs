@@ -7,8 +7,9 @@ use std::{
 
 use ipnetwork::IpNetwork;
 use weft_abi::{
-    Addr, Backend, Be16, Config, Endpoint, Front, FrontKey, NETS_PER_TASK, NetAddr, Netns, Node,
-    NodeAddr, SubnetKey, Task, backend, config, front, netns, node, node_addr,
+    Addr, AllowKey, Backend, Be16, Cap, Config, Endpoint, Front, FrontKey, NETS_PER_TASK, NetAddr,
+    Netns, Node, NodeAddr, Prefixed, RangeKey, SubnetKey, Task, backend, config, front, netns,
+    node, node_addr, range_pieces,
 };
 
 use crate::{
@@ -93,8 +94,14 @@ tables! {
     rings_before RingsBefore: u32 => Slots,
     /// Rings.
     rings Rings: u32 => Slots,
+    /// Who may ask services that not all may ask.
+    allowed Allowed: Prefixed<AllowKey> => u32,
+    /// What services may use.
+    caps Caps: u32 => Cap,
     /// Frontends.
     front Front: FrontKey => Front,
+    /// Frontends that are ranges of ports.
+    front_ranges FrontRanges: Prefixed<RangeKey> => Front,
     /// Namespaces whose sockets are helped.
     netns Netns: u64 => Netns,
     /// The one row of the configuration; last, because without it the programs do nothing.
@@ -162,6 +169,8 @@ pub(crate) struct Host {
     pub(crate) interfaces: Vec<Endpoint>,
     /// Namespaces of local tasks and the networks they are on.
     pub(crate) namespaces: BTreeMap<u64, BTreeSet<u32>>,
+    /// Longest packets that the tunnel carries to each node, in clear and encrypted.
+    pub(crate) mtus: BTreeMap<u32, [u32; 2]>,
 }
 
 impl Tables {
@@ -176,7 +185,19 @@ impl Tables {
         tables.add_nodes(desired, host);
         tables.add_ciphered(desired);
         tables.add_endpoints(desired, host);
-        tables.add_fronts(desired);
+        tables.add_fronts(desired, host);
+        tables.add_limits(desired);
+        let mut flags = host.flags;
+        for (flag, needed) in [
+            (config::CIPHERED, !desired.ciphered.is_empty()),
+            (config::LISTEN, !desired.listens.is_empty()),
+            (config::RANGES, !tables.front_ranges.is_empty()),
+            (config::CAPS, !tables.caps.is_empty()),
+        ] {
+            if needed {
+                flags |= flag;
+            }
+        }
         tables.add_namespaces(host);
         tables.config.insert(
             0,
@@ -186,11 +207,7 @@ impl Tables {
                 mesh: desired.mesh,
                 overlay: host.overlay,
                 uplink: host.uplink,
-                flags: if desired.ciphered.is_empty() {
-                    host.flags
-                } else {
-                    host.flags | config::CIPHERED
-                },
+                flags,
                 vxlan_port: Be16::new(host.vxlan_port),
                 pad: 0,
                 underlay: host.underlay.into(),
@@ -202,9 +219,12 @@ impl Tables {
     fn add_nodes(&mut self, desired: &Desired, host: &Host) {
         for (index, peer) in &desired.nodes {
             let flags = if peer.dead { node::DEAD } else { 0 };
+            let [mtu, mtu_encrypted] = host.mtus.get(index).copied().unwrap_or_default();
             let row = Node {
                 underlay: peer.addr.into(),
                 flags,
+                mtu,
+                mtu_encrypted,
                 ..Node::default()
             };
             self.nodes.insert(*index, row);
@@ -347,34 +367,81 @@ impl Tables {
         }
     }
 
-    fn add_fronts(&mut self, desired: &Desired) {
+    fn add_fronts(&mut self, desired: &Desired, host: &Host) {
         for (frontend, target) in &desired.fronts {
-            let key = match frontend {
-                Frontend::Port(protocol, port) => FrontKey {
-                    net: 0,
-                    addr: Addr::ANY,
-                    port: Be16::new(*port),
-                    proto: protocol.number(),
-                    pad: 0,
-                },
-                Frontend::Vip(vni, vip) => FrontKey {
-                    net: *vni,
-                    addr: (*vip).into(),
-                    ..FrontKey::default()
-                },
-            };
-            let flags = if target.host_mode {
-                front::HOST_MODE
-            } else {
-                0
-            };
-            let row = Front {
+            let mut row = Front {
                 service: target.ring,
-                flags,
                 port: Be16::new(target.port),
+                affinity: target.affinity,
                 ..Front::default()
             };
-            self.front.insert(key, row);
+            if target.host_mode {
+                row.flags |= front::HOST_MODE;
+            }
+            if target.allowed {
+                row.flags |= front::ALLOWED;
+            }
+            let listens = desired.listens.get(frontend);
+            let at = listens.map_or_else(
+                || BTreeSet::from([Addr::ANY]),
+                |nets| listening_addresses(desired, host, nets),
+            );
+            match *frontend {
+                Frontend::Vip(vni, vip) => {
+                    let key = FrontKey {
+                        net: vni,
+                        addr: vip.into(),
+                        ..FrontKey::default()
+                    };
+                    self.front.insert(key, row);
+                }
+                Frontend::Port(protocol, port) => {
+                    let key = |addr| FrontKey {
+                        net: 0,
+                        addr,
+                        port: Be16::new(port),
+                        proto: protocol.number(),
+                        pad: 0,
+                    };
+                    self.front
+                        .extend(at.into_iter().map(|addr| (key(addr), row)));
+                }
+                Frontend::Ports(protocol, first, last) => {
+                    row.base = Be16::new(first);
+                    for (addr, (port, bits)) in at
+                        .into_iter()
+                        .flat_map(|addr| range_pieces(first, last).map(move |piece| (addr, piece)))
+                    {
+                        let data = RangeKey {
+                            addr,
+                            proto: protocol.number(),
+                            pad: 0,
+                            port: Be16::new(port),
+                        };
+                        let prefix = RangeKey::WHOLE - bits;
+                        self.front_ranges.insert(Prefixed { prefix, data }, row);
+                    }
+                }
+            }
+        }
+    }
+
+    fn add_limits(&mut self, desired: &Desired) {
+        for (ring, nets) in &desired.allowed {
+            for net in nets {
+                let SubnetKey { prefix, addr } = subnet_key(*net);
+                let data = AllowKey {
+                    service: *ring,
+                    addr,
+                };
+                let prefix = 32 + prefix;
+                self.allowed.insert(Prefixed { prefix, data }, 1);
+            }
+        }
+        for (ring, rate) in &desired.caps {
+            // A tenth of a second at once, and in any case what one large segment has.
+            let burst = (rate / 10).max(128 * 1024);
+            self.caps.insert(*ring, Cap { rate: *rate, burst });
         }
     }
 
@@ -395,6 +462,21 @@ impl Tables {
             self.netns.insert(*cookie, row);
         }
     }
+}
+
+/// Addresses of all nodes in these prefixes, loopback included: a backend's node must know the address
+/// that the client asked at another one.
+fn listening_addresses(desired: &Desired, host: &Host, nets: &[IpNetwork]) -> BTreeSet<Addr> {
+    let nodes = desired.nodes.values();
+    let told = nodes.flat_map(|node| node.addresses.iter().chain([&node.addr]));
+    let loopback = [
+        IpAddr::from([127, 0, 0, 1]),
+        std::net::Ipv6Addr::LOCALHOST.into(),
+    ];
+    let all = told.chain(&host.addresses).chain(&loopback);
+    all.filter(|addr| nets.iter().any(|net| net.contains(**addr)))
+        .map(|addr| Addr::from(*addr))
+        .collect()
 }
 
 /// Whether an address can name one host: link-local ones are on every link.

@@ -207,3 +207,74 @@ fn nodes_found_dead_later_leave_the_rings_too() {
     );
     assert!(desired.nodes[&2].dead && !desired.nodes[&1].dead);
 }
+
+fn steered(labels: &[(&str, &str)]) -> NetState {
+    let mut state = state();
+    for (index, known) in state.nodes.values_mut().enumerate() {
+        known.hostname = format!("n{}", index + 1);
+    }
+    let service = state.services.get_mut(&ServiceId::numbered(1)).unwrap();
+    let labels = labels
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    service.labels = labels.collect();
+    state
+}
+
+#[test]
+fn local_tasks_are_preferred_where_there_are_any() {
+    let mut state = steered(&[("weft.prefer", "local")]);
+    assert_eq!(ring(&of(&state, 1), WEB), [11]);
+    assert_eq!(ring(&of(&state, 2), vip()), [22]);
+    state.endpoints.get_mut(&BackendId(11)).unwrap().phase = EndpointPhase::Draining;
+    assert_eq!(ring(&of(&state, 1), WEB), [21], "spill-over");
+}
+
+#[test]
+fn labels_reach_frontends_and_rings() {
+    let state = steered(&[
+        ("weft.weights", "n2=3"),
+        ("weft.affinity", "5m"),
+        ("weft.allow", "198.51.100.0/24"),
+        ("weft.cap", "8mbit"),
+        ("weft.listen.8000", "127.0.0.1"),
+    ]);
+    let desired = of(&state, 1);
+    let target = desired.fronts[&WEB];
+    assert_eq!((target.affinity, target.allowed), (300, true));
+    assert_eq!(
+        desired.weights[&target.ring],
+        [(BackendId(11), 1), (BackendId(21), 3)].into()
+    );
+    assert_eq!(desired.allowed[&target.ring].len(), 1);
+    assert_eq!(desired.caps[&target.ring], 1_000_000);
+    assert_eq!(desired.listens[&WEB], ["127.0.0.1/32".parse().unwrap()]);
+    let inside = desired.fronts[&vip()];
+    assert_eq!(
+        (inside.affinity, inside.allowed),
+        (300, false),
+        "clients are outside"
+    );
+}
+
+#[test]
+fn long_runs_of_ports_are_one_frontend() {
+    let mut state = state();
+    let service = state.services.get_mut(&ServiceId::numbered(1)).unwrap();
+    service.ports = (0..10_000)
+        .map(|at| port(20_000 + at, 1000 + at, PublishMode::Ingress))
+        .chain([
+            port(8000, 80, PublishMode::Ingress),
+            port(8001, 80, PublishMode::Ingress),
+        ])
+        .collect();
+    let desired = of(&state, 1);
+    let ports: Vec<&Frontend> = desired
+        .fronts
+        .keys()
+        .filter(|front| !matches!(front, Frontend::Vip(..)))
+        .collect();
+    let range = Frontend::Ports(Protocol::Tcp, 20_000, 29_999);
+    assert_eq!(ports, [&WEB, &Frontend::Port(Protocol::Tcp, 8001), &range]);
+    assert_eq!(desired.fronts[&range].port, 1000);
+}

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use weft_abi::{
-    Addr, Be16, Done, Endpoint, FlowKey, Front, FrontKey, GATEWAY_MAC, Leg, Mac, flow, ring_hash,
-    ring_slot, task_mac, task_of_mac, wire_mac,
+    Addr, Be16, Done, Endpoint, FlowKey, Front, FrontKey, GATEWAY_MAC, Leg, Mac, RangeKey, flow,
+    ring_hash, ring_slot, task_mac, task_of_mac, wire_mac,
 };
 use weft_types::BackendId;
 
@@ -401,10 +401,23 @@ impl<K: Kernel> Keeper<K> {
             proto: tuple.proto,
             pad: 0,
         };
-        match self.kernel.front(&key(tuple.dst.ip().into()))? {
-            Some(front) => Ok(Some(front)),
-            None => self.kernel.front(&key(Addr::ANY)),
+        let range = |addr| RangeKey {
+            addr,
+            proto: tuple.proto,
+            pad: 0,
+            port: Be16::new(tuple.dst.port()),
+        };
+        for addr in [tuple.dst.ip().into(), Addr::ANY] {
+            if let Some(front) = self.kernel.front(&key(addr))? {
+                return Ok(Some(front));
+            }
         }
+        for addr in [tuple.dst.ip().into(), Addr::ANY] {
+            if let Some(front) = self.kernel.front_range(range(addr))? {
+                return Ok(Some(front));
+            }
+        }
+        Ok(None)
     }
 
     fn front_text(&self, desired: &Desired, tuple: &Tuple, front: Option<&Front>) -> String {
@@ -430,7 +443,8 @@ impl<K: Kernel> Keeper<K> {
         if front.port.is_zero() {
             asked
         } else {
-            format!("{asked}, its tasks listen at {}", front.port.get())
+            let port = front.target(Be16::new(tuple.dst.port()));
+            format!("{asked}, its tasks listen at {}", port.get())
         }
     }
 
@@ -471,6 +485,13 @@ impl<K: Kernel> Keeper<K> {
         let slots = self.kernel.ring(front.service)?;
         if slots.is_empty() {
             why.push("its ring is empty: no task can be chosen".to_owned());
+            return Ok(None);
+        }
+        if front.affinity != 0 {
+            why.push(format!(
+                "a client stays with its task for {} s: its address alone chooses",
+                front.affinity
+            ));
             return Ok(None);
         }
         let hash = ring_hash(

@@ -40,6 +40,17 @@ impl<K: Kernel> Keeper<K> {
         Some(measured)
     }
 
+    /// Longest packets that the tunnel carries to each other node, in clear and encrypted.
+    pub(super) fn path_mtus(&self) -> BTreeMap<u32, [u32; 2]> {
+        let nodes = self.desired.iter().flat_map(|desired| desired.nodes.keys());
+        let each = nodes.map(|node| {
+            let clear = self.path_mtu(*node).unwrap_or_else(|| self.promised_mtu());
+            let encrypted = cipher::container_mtu(clear, self.config.data_path_addr);
+            (*node, [clear, encrypted])
+        });
+        each.collect()
+    }
+
     fn is_mesh_encrypted(&self) -> bool {
         let desired = self.desired.as_ref();
         desired.is_some_and(|desired| desired.ciphered.contains(&desired.mesh))

@@ -88,12 +88,55 @@ fn desired(revision: u64, backends: &[u32]) -> Desired {
             ring: 5,
             port: 80,
             host_mode: false,
+            affinity: 0,
+            allowed: false,
         },
     );
     desired
         .rings
         .insert(5, backends.iter().map(|id| BackendId(*id)).collect());
     desired
+}
+
+#[test]
+fn a_sandbox_gains_and_loses_interfaces() {
+    let mut keeper = keeper(Fake::host(HERE));
+    let both = |backends: &[u32]| SandboxSpec {
+        task: task(1),
+        ..spec(backends)
+    };
+    let links = |keeper: &Keeper<Fake>| {
+        let links = keeper.kernel.links.values().map(|link| link.name.clone());
+        links
+            .filter(|name| name.starts_with("wv"))
+            .collect::<Vec<_>>()
+    };
+    keeper.create_sandbox(&both(&[7]), netns()).unwrap();
+    keeper.create_sandbox(&both(&[7, 8]), netns()).unwrap();
+    assert_eq!(links(&keeper), ["wv00000007", "wv00000008"]);
+    keeper.create_sandbox(&both(&[8]), netns()).unwrap();
+    assert_eq!(links(&keeper), ["wv00000008"]);
+    keeper.remove_sandbox(task(1)).unwrap();
+    assert_eq!(links(&keeper), [""; 0]);
+}
+
+#[test]
+fn interfaces_keep_their_names_and_new_ones_take_free_ones() {
+    let mut wanted = crate::interfaces::plan(&spec(&[8, 9]), 1450, 1400, None);
+    let link = |name: &str, mac: [u8; 6]| {
+        let mut fake = Fake::host(HERE);
+        fake.add_link(9, name, "veth", true);
+        let mut link = fake.links.remove(&9).unwrap();
+        link.mac = mac.to_vec();
+        link
+    };
+    let inner = [
+        link("eth0", [2, 0x42, 0, 0, 0, 1]),
+        link("eth2", BackendId(9).mac()),
+    ];
+    crate::interfaces::settle_names(&mut wanted, &inner);
+    let names: Vec<_> = wanted.iter().map(|one| one.inner_name.as_str()).collect();
+    assert_eq!(names, ["eth1", "eth2"]);
 }
 
 #[test]

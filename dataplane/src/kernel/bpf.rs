@@ -16,8 +16,9 @@ use aya::{
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
 };
 use weft_abi::{
-    Addr, Backend, Config, Counter, DRY_RUN, Endpoint, Flow, FlowKey, Front, FrontKey, NetAddr,
-    Netns, Node, NodeAddr, Pick, ServiceCount, SubnetKey, Task, maps,
+    Addr, AllowKey, Backend, Cap, Config, Counter, DRY_RUN, Endpoint, Flow, FlowKey, Front,
+    FrontKey, NetAddr, Netns, Node, NodeAddr, Pick, Prefixed, RangeKey, ServiceCount, SubnetKey,
+    Task, maps,
 };
 
 use super::{error::DataplaneError, layout, map::Map, syscall};
@@ -91,6 +92,9 @@ const SOCKET_PROGRAMS: [(&str, u32); 8] = [
 pub(crate) struct Maps {
     pub(crate) config: Map<u32, Config>,
     pub(crate) front: Map<FrontKey, Front>,
+    pub(crate) front_ranges: Map<Prefixed<RangeKey>, Front>,
+    pub(crate) allowed: Map<Prefixed<AllowKey>, u32>,
+    pub(crate) caps: Map<u32, Cap>,
     pub(crate) rings: Map<u32, u32>,
     pub(crate) rings_before: Map<u32, u32>,
     pub(crate) backends: Map<u32, Backend>,
@@ -120,6 +124,9 @@ impl Maps {
         Ok(Self {
             config: open!(CONFIG),
             front: open!(FRONT),
+            front_ranges: open!(FRONT_RANGES),
+            allowed: open!(ALLOWED),
+            caps: open!(CAPS),
             rings: open!(RINGS),
             rings_before: open!(RINGS_BEFORE),
             backends: open!(BACKENDS),

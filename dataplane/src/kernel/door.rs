@@ -7,7 +7,7 @@ use std::{
     os::fd::BorrowedFd,
 };
 
-use weft_abi::{Backend, Counter, Flow, FlowKey, Front, FrontKey, Pick};
+use weft_abi::{Backend, Counter, Flow, FlowKey, Front, FrontKey, Pick, RangeKey};
 
 use super::{
     bpf::Hook,
@@ -112,6 +112,8 @@ pub(crate) trait Kernel: Send {
     fn track(&self, key: &FlowKey) -> Result<Track>;
     /// The service at an address.
     fn front(&self, key: &FrontKey) -> Result<Option<Front>>;
+    /// The service that publishes a range with this port.
+    fn front_range(&self, key: RangeKey) -> Result<Option<Front>>;
     /// The slots of a ring; empty when there is none.
     fn ring(&self, ring: u32) -> Result<Slots>;
     /// A backend.

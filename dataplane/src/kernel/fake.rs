@@ -7,7 +7,7 @@ use std::{
     os::fd::BorrowedFd,
 };
 
-use weft_abi::{Backend, Counter, Flow, FlowKey, Front, FrontKey};
+use weft_abi::{Backend, Counter, Flow, FlowKey, Front, FrontKey, RangeKey};
 
 use super::{
     bpf::Hook,
@@ -296,6 +296,10 @@ impl Kernel for Fake {
 
     fn front(&self, key: &FrontKey) -> Result<Option<Front>> {
         Ok(self.tables.front.get(key).copied())
+    }
+
+    fn front_range(&self, _: RangeKey) -> Result<Option<Front>> {
+        Ok(None)
     }
 
     fn ring(&self, ring: u32) -> Result<Slots> {

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use weft_abi::{Backend, Counter, Flow, FlowKey, Front, FrontKey};
+use weft_abi::{Backend, Counter, Flow, FlowKey, Front, FrontKey, Prefixed, RangeKey};
 
 use super::{
     bpf::{self, Hook, Programs},
@@ -136,6 +136,9 @@ impl Linux {
             Row::Tasks(key, value) => maps.tasks.put(key, value),
             Row::Services(key, ()) => maps.services.put_zero_per_cpu(key),
             Row::Front(key, value) => maps.front.put(key, value),
+            Row::FrontRanges(key, value) => maps.front_ranges.put(key, value),
+            Row::Allowed(key, value) => maps.allowed.put(key, value),
+            Row::Caps(key, value) => maps.caps.put(key, value),
             Row::Netns(key, value) => maps.netns.put(key, value),
             Row::Config(key, value) => maps.config.put(key, value),
             Row::Rings(ring, slots) => maps.rings.put_ring(*ring, slots),
@@ -157,6 +160,9 @@ impl Linux {
             Gone::Tasks(key) => maps.tasks.remove(key),
             Gone::Services(key) => maps.services.remove(key),
             Gone::Front(key) => maps.front.remove(key),
+            Gone::FrontRanges(key) => maps.front_ranges.remove(key),
+            Gone::Allowed(key) => maps.allowed.remove(key),
+            Gone::Caps(key) => maps.caps.remove(key),
             Gone::Netns(key) => maps.netns.remove(key),
             // An array's entry cannot be removed, and there is one at all times.
             Gone::Config(_) => Ok(()),
@@ -364,6 +370,9 @@ impl Kernel for Linux {
                 .map(|ring| (ring, ()))
                 .collect(),
             front: maps.front.entries()?.into_iter().collect(),
+            front_ranges: maps.front_ranges.entries()?.into_iter().collect(),
+            allowed: maps.allowed.entries()?.into_iter().collect(),
+            caps: maps.caps.entries()?.into_iter().collect(),
             netns: maps.netns.entries()?.into_iter().collect(),
             config: maps.config.entries()?.into_iter().collect(),
             ..Tables::default()
@@ -406,6 +415,12 @@ impl Kernel for Linux {
 
     fn front(&self, key: &FrontKey) -> Result<Option<Front>> {
         self.programs.maps.front.get(key)
+    }
+
+    fn front_range(&self, key: RangeKey) -> Result<Option<Front>> {
+        let prefix = RangeKey::WHOLE;
+        let ranges = &self.programs.maps.front_ranges;
+        ranges.get(&Prefixed { prefix, data: key })
     }
 
     fn ring(&self, ring: u32) -> Result<Slots> {

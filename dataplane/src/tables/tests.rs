@@ -28,6 +28,7 @@ fn host(interfaces: &[(u32, u32)]) -> Host {
             })
             .collect(),
         namespaces: BTreeMap::from([(5, BTreeSet::from([4096]))]),
+        mtus: BTreeMap::from([(1, [1450, 1390])]),
     }
 }
 
@@ -66,6 +67,8 @@ fn desired(backends: &BTreeSet<u32>, ports: &BTreeSet<u16>) -> Desired {
                 ring,
                 port: 80,
                 host_mode: false,
+                affinity: 0,
+                allowed: false,
             },
         );
         desired
@@ -76,7 +79,7 @@ fn desired(backends: &BTreeSet<u32>, ports: &BTreeSet<u16>) -> Desired {
 }
 
 fn tables(desired: &Desired, host: &Host, rings: &mut Rings) -> Tables {
-    rings.update(&desired.rings, std::time::Instant::now());
+    rings.update(&desired.rings, &desired.weights, std::time::Instant::now());
     Tables::of(desired, host, rings)
 }
 
@@ -176,4 +179,92 @@ fn link_local_addresses_listen_but_name_no_host() {
     let link_local: IpAddr = "fe80::1".parse().unwrap();
     assert!(rows.local_addrs.contains_key(&link_local.into()));
     assert!(!rows.node_by_addr.contains_key(&link_local.into()));
+}
+
+#[test]
+fn a_frontend_that_listens_at_some_addresses_has_a_row_for_each_of_any_node_and_none_for_all() {
+    let mut desired = desired(&BTreeSet::from([1]), &BTreeSet::from([80]));
+    let front = Frontend::Port(Protocol::Tcp, 80);
+    let at = |desired: &Desired| -> Vec<Addr> {
+        let tables = tables(desired, &host(&[]), &mut Rings::default());
+        let listen = tables.config[&0].flags & config::LISTEN != 0;
+        assert_eq!(listen, !desired.listens.is_empty());
+        tables.front.keys().map(|key| key.addr).collect()
+    };
+    assert_eq!(at(&desired), [Addr::ANY]);
+    desired
+        .listens
+        .insert(front, vec!["192.0.2.0/24".parse().unwrap()]);
+    assert_eq!(
+        at(&desired),
+        [Addr::v4([192, 0, 2, 11]), Addr::v4([192, 0, 2, 12])]
+    );
+    desired
+        .listens
+        .insert(front, vec!["127.0.0.1/32".parse().unwrap()]);
+    assert_eq!(
+        at(&desired),
+        [Addr::v4([127, 0, 0, 1])],
+        "wider than asked for"
+    );
+    desired
+        .listens
+        .insert(front, vec!["203.0.113.0/24".parse().unwrap()]);
+    assert_eq!(at(&desired), [Addr::ANY; 0], "no node has such an address");
+}
+
+#[test]
+fn ten_thousand_ports_are_a_handful_of_rows() {
+    let mut desired = desired(&BTreeSet::from([1]), &BTreeSet::new());
+    let target = Target {
+        ring: 5,
+        port: 1000,
+        host_mode: false,
+        affinity: 60,
+        allowed: true,
+    };
+    desired
+        .fronts
+        .insert(Frontend::Ports(Protocol::Tcp, 20_000, 29_999), target);
+    desired
+        .allowed
+        .insert(5, vec!["198.51.100.0/24".parse().unwrap()]);
+    desired.caps.insert(5, 1_000_000);
+    let tables = tables(&desired, &host(&[]), &mut Rings::default());
+    assert!(tables.front.is_empty());
+    assert!(
+        tables.front_ranges.len() <= 30,
+        "{} rows",
+        tables.front_ranges.len()
+    );
+    let ports: u32 = tables
+        .front_ranges
+        .keys()
+        .map(|key| 1 << (RangeKey::WHOLE - key.prefix))
+        .sum();
+    assert_eq!(ports, 10_000);
+    for (key, front) in &tables.front_ranges {
+        let first = key.data.port;
+        assert_eq!(front.target(first).get(), first.get() - 20_000 + 1000);
+        assert_eq!(
+            (front.flags & front::ALLOWED, front.affinity),
+            (front::ALLOWED, 60)
+        );
+    }
+    let allowed: Vec<_> = tables.allowed.keys().collect();
+    assert_eq!(allowed.len(), 1);
+    assert_eq!(
+        (allowed[0].prefix, allowed[0].data.service),
+        (32 + 96 + 24, 5)
+    );
+    assert_eq!(
+        (tables.caps[&5].rate, tables.caps[&5].burst),
+        (1_000_000, 131_072)
+    );
+    let flags = tables.config[&0].flags;
+    assert_eq!(flags, config::RANGES | config::CAPS);
+    assert_eq!(
+        (tables.nodes[&1].mtu, tables.nodes[&1].mtu_encrypted),
+        (1450, 1390)
+    );
 }

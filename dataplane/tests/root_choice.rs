@@ -1,0 +1,178 @@
+//! What labels of a service ask for, through the loaded programs: who may ask, where, and who answers.
+//! Needs root.
+
+mod lan;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use lan::{CLIENT4, Lan, host4, ingress};
+use weft_types::{
+    ServiceId,
+    service::{PortConfig, Protocol, PublishMode},
+};
+
+/// A service with these labels and a task on each of two hosts, published at 8000 and as a range from 20000
+/// on, which leads to the tasks' 1000 and on.
+async fn labelled(labels: &[(&str, &str)]) -> Result<Lan> {
+    let mut lan = Lan::new(2)?;
+    lan.start_all().await?;
+    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
+    for (number, address) in [(1, "10.0.0.5/24"), (2, "10.0.0.6/24")] {
+        lan.add_task(number, Some(web), number, &[(ingress(), &[address])])
+            .await?;
+    }
+    label(&mut lan, web, labels)?;
+    lan.apply().await?;
+    lan.serve("t1", 80)?;
+    lan.serve("t2", 80)?;
+    Ok(lan)
+}
+
+fn label(lan: &mut Lan, service: ServiceId, labels: &[(&str, &str)]) -> Result<()> {
+    let service = lan
+        .state
+        .services
+        .get_mut(&service)
+        .context("the service")?;
+    let labels = labels
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    service.labels = labels.collect::<BTreeMap<_, _>>();
+    Ok(())
+}
+
+/// How many of these questions each task answers.
+fn shares(lan: &Lan, host: u32, questions: u32) -> Result<BTreeMap<String, u32>> {
+    let mut shares = BTreeMap::new();
+    for _ in 0..questions {
+        *shares
+            .entry(lan.ask_udp("c", (host4(host), 8000))?)
+            .or_insert(0) += 1;
+    }
+    Ok(shares)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_stays_with_its_task() -> Result<()> {
+    let lan = labelled(&[("weft.affinity", "60s")]).await?;
+    let first = shares(&lan, 1, 10)?;
+    assert_eq!(first.len(), 1, "{first:?}");
+    assert_eq!(shares(&lan, 2, 10)?, first, "through the other host too");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_tasks_answer_and_weights_are_followed() -> Result<()> {
+    let mut lan = labelled(&[("weft.prefer", "local")]).await?;
+    for host in [1, 2] {
+        let shares = shares(&lan, host, 10)?;
+        assert_eq!(shares, BTreeMap::from([(format!("t{host} {CLIENT4}"), 10)]));
+    }
+    label(
+        &mut lan,
+        ServiceId::numbered(1),
+        &[("weft.weights", "n1=20,n2=1")],
+    )?;
+    lan.apply().await?;
+    let shares = shares(&lan, 2, 60)?;
+    let first = shares.get(&format!("t1 {CLIENT4}")).copied().unwrap_or(0);
+    assert!(first >= 45, "{shares:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_those_on_the_list_may_ask_and_only_where_it_listens() -> Result<()> {
+    let mut lan = labelled(&[("weft.allow", "203.0.113.0/24")]).await?;
+    assert!(lan.ask_tcp("c", (host4(1), 8000)).is_err());
+    let drops = lan.hosts[&1].drops().await?;
+    assert!(
+        drops.iter().any(|drop| drop.reason.contains("allow list")),
+        "{drops:?}"
+    );
+    label(
+        &mut lan,
+        ServiceId::numbered(1),
+        &[("weft.allow", "203.0.113.0/24,192.0.2.100")],
+    )?;
+    lan.apply().await?;
+    assert!(
+        lan.ask_tcp("c", (host4(1), 8000))?
+            .ends_with(&CLIENT4.to_string())
+    );
+    // Never wider than asked for: on one host's address, then on loopback alone.
+    label(
+        &mut lan,
+        ServiceId::numbered(1),
+        &[("weft.listen", "192.0.2.12")],
+    )?;
+    lan.apply().await?;
+    assert!(lan.ask_tcp("c", (host4(1), 8000)).is_err());
+    for _ in 0..6 {
+        lan.ask_tcp("c", (host4(2), 8000))?;
+    }
+    label(
+        &mut lan,
+        ServiceId::numbered(1),
+        &[("weft.listen", "127.0.0.1")],
+    )?;
+    lan.apply().await?;
+    for host in [1, 2] {
+        assert!(lan.ask_tcp("c", (host4(host), 8000)).is_err());
+        lan.ask_tcp(&format!("n{host}"), "127.0.0.1:8000".parse::<SocketAddr>()?)?;
+        assert!(
+            lan.ask_tcp(&format!("n{host}"), (host4(host), 8000))
+                .is_err()
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_is_held_to_its_cap() -> Result<()> {
+    // 200 kB there and back at 2 Mbit/s are 0.8 s each way, less what may come at once.
+    let lan = labelled(&[("weft.cap", "2mbit")]).await?;
+    let begun = Instant::now();
+    for _ in 0..2 {
+        lan.ask_tcp("c", (host4(1), 8000))?;
+    }
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(500), "400 kB took {took:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_ports_are_published_at_once() -> Result<()> {
+    let mut lan = labelled(&[]).await?;
+    let service = lan
+        .state
+        .services
+        .get_mut(&ServiceId::numbered(1))
+        .context("the service")?;
+    service.ports.extend((0..10_000_u16).map(|at| PortConfig {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        target_port: 1000 + at,
+        published_port: 20_000 + at,
+        publish_mode: PublishMode::Ingress,
+    }));
+    lan.apply().await?;
+    for at in [0, 1, 4321, 9999] {
+        for task in ["t1", "t2"] {
+            lan.serve(task, 1000 + at)?;
+        }
+        for host in [1, 2] {
+            let said = lan.ask_tcp("c", (host4(host), 20_000 + at))?;
+            assert!(said.ends_with(&CLIENT4.to_string()), "{said}");
+        }
+    }
+    assert!(
+        lan.ask_tcp("c", (host4(1), 30_000)).is_err(),
+        "one port further"
+    );
+    Ok(())
+}
