@@ -9,6 +9,7 @@ pub mod bed;
 pub mod census;
 pub mod client;
 pub mod command;
+pub mod golden;
 pub mod host;
 pub mod story;
 pub mod wait;

@@ -94,13 +94,40 @@ pub(crate) struct ServiceView<'a> {
     spec: ServiceSpec,
     #[serde(skip_serializing_if = "Option::is_none")]
     previous_spec: Option<ServiceSpec>,
-    endpoint: &'a Endpoint,
+    endpoint: EndpointView<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     update_status: Option<&'a UpdateStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     service_status: Option<ServiceStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     job_status: Option<JobStatus>,
+}
+
+/// What the allocator gave; a service that is on no network and publishes nothing was given nothing.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum EndpointView<'a> {
+    Given(&'a Endpoint),
+    Nothing {
+        #[serde(rename = "Spec")]
+        spec: Nothing,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Nothing {}
+
+impl<'a> EndpointView<'a> {
+    fn of(service: &'a Service) -> Self {
+        let spec = &service.spec;
+        let alone = spec.attachments().is_empty()
+            && spec.ports().is_empty()
+            && service.endpoint.virtual_ips.is_empty();
+        match alone {
+            true => Self::Nothing { spec: Nothing {} },
+            false => Self::Given(&service.endpoint),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -138,7 +165,7 @@ impl<'a> ServiceView<'a> {
             meta: service.meta.into(),
             spec,
             previous_spec: service.previous_spec.as_ref().map(shown),
-            endpoint: &service.endpoint,
+            endpoint: EndpointView::of(service),
             update_status: service.update_status.as_ref(),
             service_status: status,
             job_status: job_status.or(empty_job_status),

@@ -2,6 +2,7 @@
 
 mod bed;
 mod door;
+mod golden;
 mod manager;
 mod mesh;
 mod names;

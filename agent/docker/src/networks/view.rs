@@ -233,8 +233,10 @@ impl Here<'_> {
         view.containers = Some(containers.collect());
         view.labels.get_or_insert_with(Labels::new);
         let present: BTreeSet<NodeId> = endpoints().map(|(_, endpoint)| endpoint.node).collect();
-        let nodes = self.state.nodes.iter();
+        let mut nodes: Vec<_> = self.state.nodes.iter().collect();
+        nodes.sort_by_key(|(_, facts)| facts.addr);
         view.peers = nodes
+            .into_iter()
             .filter(|(node, facts)| facts.alive && (ingress || present.contains(node)))
             .map(|(node, facts)| PeerView {
                 name: format!("{:012x}", scatter(node.as_str()) >> 16),
