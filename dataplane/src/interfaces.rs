@@ -1,6 +1,7 @@
 //! Making a task's interfaces: the host's side and the sandbox's.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::BorrowedFd,
 };
@@ -104,6 +105,24 @@ pub(crate) fn plan(
     each.collect()
 }
 
+/// Gives each interface its name in the sandbox: one that is there keeps the name it has, a new one
+/// takes the first `eth` that nobody has. So interfaces come to and go from a running container
+/// without the others noticing.
+pub(crate) fn settle_names(wanted: &mut [Interface], inner: &[Link]) {
+    let mut taken: BTreeSet<String> = inner.iter().map(|link| link.name.clone()).collect();
+    for interface in wanted {
+        let held = inner.iter().find(|link| link.mac == interface.mac);
+        interface.inner_name = match held {
+            Some(link) => link.name.clone(),
+            None => {
+                let mut names = (0..).map(|number| format!("eth{number}"));
+                names.find(|name| !taken.contains(name)).unwrap_or_default()
+            }
+        };
+        taken.insert(interface.inner_name.clone());
+    }
+}
+
 /// The first address of the pool that nobody has; the first two are left out by custom.
 pub(crate) fn free_egress(pool: Ipv4Network, taken: impl Fn(Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
     let last = pool.broadcast();
@@ -182,8 +201,12 @@ pub(crate) fn configure_inside(
         for interface in interfaces {
             take_up_inside(&mut netlink, interface)?;
         }
+        // Where the engine has given the container a way out, that one stays the first.
+        let ours = |link: &Link| interfaces.iter().any(|one| link.mac == one.mac);
+        let mut links = netlink.links()?.into_iter();
+        let has_default = links.any(|link| link.up && !link.loopback && !ours(&link));
         for v4 in [true, false] {
-            add_ways_out(&mut netlink, interfaces, v4)?;
+            add_ways_out(&mut netlink, interfaces, v4, has_default)?;
         }
         Ok(())
     })
@@ -220,14 +243,15 @@ fn add_ways_out(
     netlink: &mut Netlink,
     interfaces: &[Interface],
     v4: bool,
+    mut has_default: bool,
 ) -> Result<(), DataplaneError> {
     let gateway: IpAddr = if v4 {
         Ipv4Addr::from(GATEWAY4).into()
     } else {
         Ipv6Addr::from(GATEWAY6).into()
     };
-    let mut has_default = false;
-    for (number, interface) in interfaces.iter().enumerate() {
+    let alone = interfaces.len() == 1 && !has_default;
+    for interface in interfaces {
         let Some(addr) = interface.addresses.iter().find(|addr| addr.is_ipv4() == v4) else {
             continue;
         };
@@ -236,8 +260,10 @@ fn add_ways_out(
             netlink.add_default_route(index, gateway, None, MAIN_TABLE)?;
             has_default = true;
         }
-        if interfaces.len() > 1 {
-            let table = FIRST_TABLE.saturating_add(number as u8);
+        if !alone {
+            // Named after the interface, so that it stays the same while others come and go.
+            let number = interface.inner_name.trim_start_matches("eth").parse();
+            let table = FIRST_TABLE.saturating_add(number.unwrap_or(u8::MAX));
             netlink.add_default_route(index, gateway, None, table)?;
             netlink.add_source_rule(addr.ip(), table)?;
         }

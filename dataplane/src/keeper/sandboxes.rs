@@ -56,6 +56,8 @@ impl<K: Kernel> Keeper<K> {
                 .iter_mut()
                 .for_each(|interface| interface.addresses.retain(IpNetwork::is_ipv4));
         }
+        let inner = self.drop_unwanted(spec.task, &wanted, inner)?;
+        interfaces::settle_names(&mut wanted, &inner);
         let mut made = Vec::new();
         for interface in &wanted {
             let link = self.kernel.make_pair(&inner, netns.as_fd(), interface)?;
@@ -90,6 +92,29 @@ impl<K: Kernel> Keeper<K> {
             cookie,
             netns: Arc::new(netns),
         })
+    }
+
+    /// Removes the interfaces that a sandbox has and is to have no more; what stays inside.
+    fn drop_unwanted(
+        &mut self,
+        task: TaskId,
+        wanted: &[Interface],
+        mut inner: Vec<Link>,
+    ) -> Result<Vec<Link>, DataplaneError> {
+        let Some(local) = self.sandboxes.get_mut(&task) else {
+            return Ok(inner);
+        };
+        let is_wanted = |one: &Interface| wanted.iter().any(|other| other.mac == one.mac);
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut local.interfaces)
+            .into_iter()
+            .partition(|(interface, _)| is_wanted(interface));
+        local.interfaces = kept;
+        for (interface, endpoint) in gone {
+            self.kernel.remove_link(&interface.name)?;
+            self.kernel.detach(Hook::TaskIn(endpoint.ifindex))?;
+            inner.retain(|link| link.mac != interface.mac);
+        }
+        Ok(inner)
     }
 
     /// The address a task without networks has already, or a free one.
