@@ -19,6 +19,8 @@ use weft_types::{
     task::{Task, TaskStatus},
 };
 
+use crate::guest::Guest;
+
 /// The journal of a node.
 #[derive(Debug, Clone)]
 pub struct Journal {
@@ -95,15 +97,44 @@ impl Journal {
     /// # Errors
     /// When the file cannot be removed.
     pub fn remove_task(&self, task: TaskId) -> Result<(), JournalError> {
-        let path = self.task_path(task);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(JournalError {
-                verb: "remove",
-                path,
-                source,
-            }),
-            _ => Ok(()),
-        }
+        remove(self.task_path(task))
+    }
+
+    fn guests(&self) -> PathBuf {
+        self.dir.join("guests")
+    }
+
+    /// Users' own containers on swarm networks.
+    #[must_use]
+    pub fn load_guests(&self) -> Vec<Guest> {
+        let Ok(files) = fs::read_dir(self.guests()) else {
+            return Vec::new();
+        };
+        let guests = files.flatten();
+        guests.filter_map(|file| read(&file.path())).collect()
+    }
+
+    /// Remembers a user's own container.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save_guest(&self, guest: &Guest) -> Result<(), JournalError> {
+        let dir = self.guests();
+        let made = fs::create_dir_all(&dir);
+        made.map_err(|source| JournalError {
+            verb: "make",
+            path: dir.clone(),
+            source,
+        })?;
+        write(&dir.join(&guest.container), guest)
+    }
+
+    /// Forgets a user's own container.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn remove_guest(&self, container: &str) -> Result<(), JournalError> {
+        remove(self.guests().join(container))
     }
 
     /// The last network state; the default when there is none.
@@ -147,6 +178,17 @@ impl Journal {
             }),
             _ => Ok(()),
         }
+    }
+}
+
+fn remove(path: PathBuf) -> Result<(), JournalError> {
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(JournalError {
+            verb: "remove",
+            path,
+            source,
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -85,6 +85,9 @@ pub trait Wiring: Send + Sync + 'static {
     /// When the kernel refuses, or the networks do not come.
     async fn connect(&self, task: &Task, pid: i64) -> Result<(), Failure>;
 
+    /// Takes a task's network away from a program that goes on running.
+    async fn disconnect(&self, task: TaskId);
+
     /// Removes the sandboxes of all other tasks.
     async fn retain(&self, tasks: &BTreeSet<TaskId>);
 

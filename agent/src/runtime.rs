@@ -13,7 +13,7 @@ mod log;
 mod tell;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -39,6 +39,7 @@ pub use self::link::{Dial, Grpc};
 use crate::{
     deliver::Shelf,
     executor::{Change, Executor, Found, Place},
+    guest::keep::Sandboxes,
     journal::{Journal, JournalError},
     network::Wiring,
     session::Session,
@@ -76,6 +77,8 @@ pub struct AgentConfig {
     pub wiring: Arc<dyn Wiring>,
     /// Reaches managers.
     pub dial: Arc<dyn Dial>,
+    /// Sandboxes of users' own containers, which are kept though no task has them.
+    pub guests: watch::Receiver<Sandboxes>,
 }
 
 /// A running agent. Dropping it stops the loop and leaves containers and network as they are.
@@ -177,6 +180,8 @@ struct Runtime {
     dial_from: Instant,
     node: Option<Arc<Node>>,
     logs: HashMap<u64, AbortHandle>,
+    /// Users' own containers that the managers hold addresses for, by task.
+    attachments: Arc<BTreeMap<TaskId, String>>,
     /// A full assignment set has been seen in this life: what is not in it is nobody's.
     knows_all: bool,
     leaving: Option<Leaving>,
@@ -256,6 +261,7 @@ impl Runtime {
             dial_from: Instant::now() + DESCRIBE_LIMIT,
             node: None,
             logs: HashMap::new(),
+            attachments: Arc::default(),
             knows_all: false,
             leaving: None,
             companions: Vec::new(),
@@ -303,6 +309,7 @@ impl Runtime {
             Companion::spawn(hear::keep_sandboxes(
                 Arc::clone(wiring),
                 self.sandboxes_wished.subscribe(),
+                self.config.guests.clone(),
             )),
         ]
     }
@@ -477,6 +484,8 @@ impl Runtime {
             net: self.net.borrow().clone(),
             applied_revision: self.applied,
             containers: containers.collect(),
+            attachments: Arc::clone(&self.attachments),
+            knows_all: self.knows_all,
             is_empty: self.worker.machines().next().is_none(),
         };
         self.glance.send_replace(glance);

@@ -26,8 +26,8 @@ const GATE: &str = "/.weft-gate";
 /// What this node knows of its containers' networks.
 struct Known {
     state: Arc<NetState>,
-    /// Task by the engine's id.
-    tasks: BTreeMap<String, TaskId>,
+    /// Tasks by the engine's id: a user's own container has one for each of its networks.
+    tasks: BTreeMap<String, Vec<TaskId>>,
 }
 
 impl Door {
@@ -53,10 +53,13 @@ impl Door {
 
     async fn known(&self) -> Known {
         let containers = self.node.local_containers().await;
-        let tasks = containers.into_iter().map(|(task, id)| (id, task));
+        let mut tasks: BTreeMap<String, Vec<TaskId>> = BTreeMap::new();
+        for (task, id) in containers {
+            tasks.entry(id).or_default().push(task);
+        }
         Known {
             state: self.node.net_state().await,
-            tasks: tasks.collect(),
+            tasks,
         }
     }
 
@@ -115,11 +118,11 @@ impl Known {
 
     /// Shows the swarm networks of a container instead of the engine's `none`.
     fn amend_networks(&self, container: &mut Ordered, gated: bool) -> bool {
-        let Some(task) = self.tasks.get(container.text_of("Id")) else {
+        let Some(tasks) = self.tasks.get(container.text_of("Id")) else {
             return false;
         };
         let endpoints = self.state.endpoints.iter();
-        let own: Vec<_> = endpoints.filter(|(_, end)| end.task == *task).collect();
+        let own: Vec<_> = endpoints.filter(|(_, end)| tasks.contains(&end.task)).collect();
         if own.is_empty() && !gated {
             return false;
         }
@@ -134,7 +137,16 @@ impl Known {
         if let Some(settings) = container.get_mut("NetworkSettings")
             && let Some(shown) = settings.get_mut("Networks")
         {
-            *shown = Value::Object(networks).into();
+            // Networks of the engine's beside ours stay.
+            let mut fields = match std::mem::replace(shown, Ordered::Null) {
+                Ordered::Object(fields) => fields,
+                _ => Vec::new(),
+            };
+            fields.retain(|(name, _)| name != "none");
+            if let Ordered::Object(ours) = Value::Object(networks).into() {
+                fields.extend(ours);
+            }
+            *shown = Ordered::Object(fields);
         }
         if let Some(host) = container.get_mut("HostConfig")
             && host.text_of("NetworkMode") == "none"
@@ -274,7 +286,7 @@ mod tests {
         let id = "abcdefabcdef0123".to_owned();
         Known {
             state: Arc::new(state),
-            tasks: BTreeMap::from([(id, Id::numbered(2))]),
+            tasks: BTreeMap::from([(id, vec![Id::numbered(2)])]),
         }
     }
 

@@ -8,6 +8,7 @@ mod body;
 mod connection;
 mod files;
 mod gate;
+mod guest;
 mod image;
 mod logs;
 mod watch;
@@ -34,7 +35,7 @@ use self::{connection::Connection, files::TaskFiles, image::Images};
 use super::{Change, Executor, Found, LogEntry, LogQuery, Order};
 use crate::task::{Failure, Health, Observation};
 
-pub use files::FilesError;
+pub use files::{FilesError, GATE_FILE};
 
 /// Label that every task's container has.
 const TASK_LABEL: &str = "com.docker.swarm.task";

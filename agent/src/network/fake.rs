@@ -55,6 +55,10 @@ impl Wiring for FakeWiring {
         Ok(())
     }
 
+    async fn disconnect(&self, task: TaskId) {
+        self.held().sandboxes.remove(&task);
+    }
+
     async fn retain(&self, tasks: &BTreeSet<TaskId>) {
         self.held().sandboxes.retain(|task| tasks.contains(task));
     }

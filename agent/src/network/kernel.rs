@@ -143,6 +143,22 @@ impl Wiring for Kernel {
         Ok(())
     }
 
+    async fn disconnect(&self, task: TaskId) {
+        {
+            let mut resolvers = self
+                .resolvers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            resolvers.remove(&task);
+        }
+        let Some(dataplane) = self.dataplane.get() else {
+            return;
+        };
+        if let Err(error) = dataplane.remove_sandbox(task).await {
+            tracing::warn!(%task, %error, "cannot remove the sandbox of a container");
+        }
+    }
+
     async fn retain(&self, tasks: &BTreeSet<TaskId>) {
         {
             let mut resolvers = self

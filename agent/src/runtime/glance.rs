@@ -34,6 +34,10 @@ pub struct Glance {
     pub applied_revision: u64,
     /// Containers by task.
     pub containers: BTreeMap<TaskId, String>,
+    /// Addresses that the managers hold here for users' own containers: container by task.
+    pub attachments: Arc<BTreeMap<TaskId, String>>,
+    /// Whether a manager has told everything that belongs here, in this life.
+    pub knows_all: bool,
     /// Whether no container of a task is left.
     pub is_empty: bool,
 }

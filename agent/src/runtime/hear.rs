@@ -9,7 +9,7 @@ use tokio::{
 use weft_types::{TaskId, netstate::NetState};
 
 use super::Input;
-use crate::{executor::Executor, network::Wiring};
+use crate::{executor::Executor, guest::keep::Sandboxes, network::Wiring};
 
 /// The same revision is applied again after so long, which mends what drifted.
 const MEND_PERIOD: Duration = Duration::from_secs(10);
@@ -63,13 +63,15 @@ pub(super) async fn keep_network(
     }
 }
 
-/// Removes sandboxes of tasks that hold none any more.
+/// Removes sandboxes of tasks that hold none any more; those of users' own containers are not theirs.
 pub(super) async fn keep_sandboxes(
     wiring: Arc<dyn Wiring>,
     mut wished: watch::Receiver<BTreeSet<TaskId>>,
+    guests: watch::Receiver<Sandboxes>,
 ) {
     while wished.changed().await.is_ok() {
-        let tasks = wished.borrow_and_update().clone();
+        let mut tasks = wished.borrow_and_update().clone();
+        tasks.extend(guests.borrow().values());
         wiring.retain(&tasks).await;
     }
 }

@@ -224,6 +224,16 @@ impl Runtime {
         for id in set.removed_configs {
             shelf.configs.remove(&id);
         }
+        let attachments = Arc::make_mut(&mut self.attachments);
+        if set.complete {
+            attachments.clear();
+        }
+        for task in &set.tasks {
+            if let Some(spec) = &task.spec.network_attachment_spec {
+                attachments.insert(task.id, spec.container_id.clone());
+            }
+        }
+        attachments.retain(|task, _| !set.removed_tasks.contains(task));
         let mut assignment = Assignment {
             complete: set.complete,
             tasks: set.tasks,

@@ -1,6 +1,7 @@
 //! The `weft` program: one per node. The manager is a role inside it.
 
 mod admin;
+mod asking;
 mod interface;
 mod membership;
 mod place;

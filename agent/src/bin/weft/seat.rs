@@ -3,17 +3,25 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
 use weft_agent::{
     Agent, AgentConfig, Notice,
     executor::{Executor, engine::Engine},
+    guest::keep::{Containers, Guests, GuestsConfig, SWEEP_PERIOD},
+    journal::Journal,
     network::{Wiring, kernel::Kernel},
     runtime::Grpc,
 };
 use weft_dns::{Forwarder, Resolver, Servers};
 use weft_proto::identity::Credentials;
 
-use crate::place::{Place, Settings};
+use crate::{
+    asking::Asking,
+    place::{Place, Settings},
+};
 
 /// How long tasks may take to stop when a node leaves: most grace periods, and some.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
@@ -25,6 +33,14 @@ pub(crate) struct Seat {
     pub(crate) agent: Agent,
     engine: Arc<Engine>,
     pub(crate) wiring: Arc<Kernel>,
+    pub(crate) guests: Arc<Guests>,
+    guarding: AbortHandle,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.guarding.abort();
+    }
 }
 
 fn dataplane_config(place: &Place, settings: &Settings) -> weft_dataplane::Config {
@@ -51,6 +67,19 @@ impl Seat {
         let mut config = dataplane_config(place, &settings);
         config.wireguard = Some(wireguard.clone());
         let wiring = Arc::new(Kernel::new(node, config, Resolver::new(forwarder)));
+        let (told, glance) = watch::channel(None);
+        let guests = Guests::new(GuestsConfig {
+            node,
+            journal: Journal::open(&flags.state_dir)?,
+            containers: Arc::clone(&engine) as Arc<dyn Containers>,
+            wiring: Arc::clone(&wiring) as Arc<dyn Wiring>,
+            managers: Arc::new(Asking {
+                credentials: credentials.clone(),
+                known: settings.managers.clone(),
+                glance,
+            }),
+            sweep_period: SWEEP_PERIOD,
+        });
         let (agent, notices) = Agent::start(AgentConfig {
             node,
             state_dir: flags.state_dir.clone(),
@@ -60,13 +89,18 @@ impl Seat {
             executor: Arc::clone(&engine) as Arc<dyn Executor>,
             wiring: Arc::clone(&wiring) as Arc<dyn Wiring>,
             dial: Arc::new(Grpc::new(credentials.clone())),
+            guests: guests.sandboxes(),
         })?;
+        told.send_replace(Some(agent.glance()));
+        let guarding = tokio::spawn(Arc::clone(&guests).run(agent.glance())).abort_handle();
         let seat = Self {
             settings,
             credentials,
             agent,
             engine,
             wiring,
+            guests,
+            guarding,
         };
         Ok((seat, notices))
     }

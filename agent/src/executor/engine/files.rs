@@ -18,6 +18,9 @@ use crate::{executor::DeliveredFile, task::Failure};
 /// The engine's host's resolvers, for search domains and options.
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
+/// Name of the gate in the state directory.
+pub const GATE_FILE: &str = "weft-gate";
+
 /// A file of the state directory that cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {path}: {source}", path = path.display())]
@@ -62,7 +65,7 @@ impl TaskFiles {
     }
 
     fn gate(&self) -> PathBuf {
-        self.state_dir.join("weft-gate")
+        self.state_dir.join(GATE_FILE)
     }
 
     fn containers(&self) -> PathBuf {

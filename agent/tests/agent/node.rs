@@ -1,11 +1,9 @@
 //! A whole agent against a scripted manager, a pretend engine and a pretend network.
 
-mod fixture;
-
 use std::{collections::VecDeque, net::SocketAddr, path::Path, sync::Arc};
 
+use crate::fixture::{task, wait_for};
 use async_trait::async_trait;
-use fixture::{task, wait_for};
 use tokio::sync::{Mutex, mpsc};
 use weft_agent::{
     Agent, AgentConfig, Notice,
@@ -101,6 +99,7 @@ impl World {
             executor: Arc::clone(&self.engine) as _,
             wiring: Arc::clone(&self.wiring) as _,
             dial: Arc::clone(&board) as _,
+            guests: tokio::sync::watch::channel(Default::default()).1,
         })
         .expect("an agent");
         Node {

@@ -1,10 +1,8 @@
 //! One task's machine: its ways, and what holds on all of them.
 
-mod fixture;
-
 use std::time::Duration;
 
-use fixture::{at, task};
+use crate::fixture::{at, task};
 use proptest::prelude::*;
 use weft_agent::task::{Action, Event, Failure, Health, Machine, Observation};
 use weft_types::{TaskState, task::Task};

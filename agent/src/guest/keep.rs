@@ -1,0 +1,519 @@
+//! Keeping users' own containers on the networks that they wish for.
+//!
+//! Every change of a guest happens under its lock and ends in [`Guests::tend`], which looks how the
+//! container is and makes the rest agree with that: level-triggered, so a start that the front door
+//! saw, one that the engine's restart policy made and one that happened while no agent ran are the
+//! same. What a manager could not be told is found by [`Guests::sweep`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::{Mutex as Lock, mpsc, watch},
+    time::{interval, sleep},
+};
+use weft_proto::{ControlError, ControlReply, ControlRequest, ErrorCode};
+use weft_types::{NodeId, TaskId, task::Task};
+
+use super::{Guest, Wish};
+use crate::{journal::Journal, network::Wiring, runtime::Glance, task::Failure};
+
+/// A good [`GuestsConfig::sweep_period`]: shorter than a gate's patience, longer than news take.
+pub const SWEEP_PERIOD: Duration = Duration::from_secs(5);
+/// Between two tries to hear the engine.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How a user's own container is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Look {
+    /// Process whose namespace it is, while it runs.
+    pub pid: Option<i64>,
+    /// Its name, without the slash.
+    pub name: String,
+    /// The wishes that it was made with.
+    pub wishes: Vec<Wish>,
+    /// Why it cannot be on a swarm network, if it cannot.
+    pub refusal: Option<String>,
+}
+
+/// What the engine tells of users' own containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// One has started, ended or gone.
+    Container {
+        /// Its id.
+        id: String,
+        /// Whether it was made with wishes.
+        wishes: bool,
+    },
+    /// Something may have been missed.
+    Resync,
+}
+
+/// Users' own containers, as the engine has them.
+#[async_trait]
+pub trait Containers: Send + Sync + 'static {
+    /// How one is; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    async fn look(&self, container: &str) -> Result<Option<Look>, Failure>;
+
+    /// Leads a container that was made without wishes to the resolver in its sandbox.
+    ///
+    /// # Errors
+    /// When its settings cannot be written.
+    async fn lead_to_resolver(&self, container: &str) -> Result<(), Failure>;
+
+    /// Tells of changes from now on; first, and after each gap, [`Heard::Resync`].
+    async fn listen(&self) -> mpsc::Receiver<Heard>;
+}
+
+/// Asks managers in this node's name.
+#[async_trait]
+pub trait Managers: Send + Sync + 'static {
+    /// Asks any manager.
+    ///
+    /// # Errors
+    /// The manager's refusal, or `Unavailable` when none answers.
+    async fn ask(&self, request: ControlRequest) -> Result<ControlReply, ControlError>;
+}
+
+/// What guests are kept with.
+pub struct GuestsConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Remembers them.
+    pub journal: Journal,
+    /// Has the containers.
+    pub containers: Arc<dyn Containers>,
+    /// Makes the network.
+    pub wiring: Arc<dyn Wiring>,
+    /// Grant the wishes.
+    pub managers: Arc<dyn Managers>,
+    /// Between two looks for what was missed.
+    pub sweep_period: Duration,
+}
+
+/// The guests of this node.
+pub struct Guests {
+    config: GuestsConfig,
+    all: Mutex<BTreeMap<String, Arc<Lock<Held>>>>,
+    /// Container by task, for who looks from outside.
+    shown: watch::Sender<BTreeMap<TaskId, String>>,
+    /// Sandbox by container.
+    sandboxes: watch::Sender<Sandboxes>,
+}
+
+/// Sandboxes that belong to no task that runs here, by container.
+pub type Sandboxes = BTreeMap<String, TaskId>;
+
+/// A guest, and what was made of it in this life.
+struct Held {
+    guest: Guest,
+    /// Process and tasks that its sandbox was last made for.
+    made: Option<(i64, Vec<TaskId>)>,
+    /// Seen lost once already.
+    doubted: bool,
+}
+
+impl Guests {
+    /// Takes up the journal; nothing is done before [`Guests::run`].
+    #[must_use]
+    pub fn new(config: GuestsConfig) -> Arc<Self> {
+        let known = config.journal.load_guests();
+        let sandboxes = known.iter();
+        let sandboxes =
+            sandboxes.filter_map(|guest| Some((guest.container.clone(), guest.sandbox?)));
+        let sandboxes = watch::Sender::new(sandboxes.collect());
+        let mut shown = BTreeMap::new();
+        for guest in &known {
+            shown.extend(guest.held().map(|task| (task, guest.container.clone())));
+        }
+        let all = known.into_iter().map(|guest| {
+            let container = guest.container.clone();
+            (container, Arc::new(Lock::new(Held::new(guest))))
+        });
+        Arc::new(Self {
+            all: Mutex::new(all.collect()),
+            shown: watch::Sender::new(shown),
+            sandboxes,
+            config,
+        })
+    }
+
+    /// Sandboxes of guests, which belong to no task that runs here.
+    #[must_use]
+    pub fn sandboxes(&self) -> watch::Receiver<Sandboxes> {
+        self.sandboxes.subscribe()
+    }
+
+    /// Containers by the tasks that hold their addresses.
+    #[must_use]
+    pub fn containers(&self) -> BTreeMap<TaskId, String> {
+        self.shown.borrow().clone()
+    }
+
+    /// Puts a container on a network; at once if it runs, else when it starts.
+    ///
+    /// # Errors
+    /// The managers' refusal, or why this container cannot be on such a network.
+    pub async fn attach(
+        &self,
+        container: &str,
+        wish: Wish,
+        glance: &Glance,
+    ) -> Result<(), ControlError> {
+        let held = self.held(container);
+        let mut held = held.lock().await;
+        let attached = self.attach_held(&mut held, wish, glance).await;
+        self.save(&held.guest);
+        attached
+    }
+
+    async fn attach_held(
+        &self,
+        held: &mut Held,
+        wish: Wish,
+        glance: &Glance,
+    ) -> Result<(), ControlError> {
+        let look = self.look(&held.guest.container).await?;
+        if let Some(refusal) = &look.refusal {
+            return Err(ControlError::precondition(refusal));
+        }
+        held.guest.name.clone_from(&look.name);
+        held.guest.begin(look.wishes.clone(), &glance.net);
+        let network = wish.network.clone();
+        held.guest.wish(wish, &glance.net)?;
+        let granted = match look.pid {
+            Some(pid) => self.grant(held, pid, glance).await,
+            None => self.try_out(&held.guest, &network, glance).await,
+        };
+        if granted.is_err()
+            && let Some(wish) = held.guest.give_up(&network, &glance.net)
+        {
+            self.remake(held, look.pid).await;
+            self.release(wish.held.iter().map(|task| task.id).collect())
+                .await;
+        }
+        granted
+    }
+
+    /// Takes a container off a network.
+    ///
+    /// # Errors
+    /// When it is not on it.
+    pub async fn detach(
+        &self,
+        container: &str,
+        network: &str,
+        glance: &Glance,
+    ) -> Result<(), ControlError> {
+        let held = self.held(container);
+        let mut held = held.lock().await;
+        let given_up = held.guest.give_up(network, &glance.net);
+        if let Some(wish) = &given_up {
+            let look = self.config.containers.look(container).await;
+            let pid = look.ok().flatten().and_then(|look| look.pid);
+            self.remake(&mut held, pid).await;
+            self.release(wish.held.iter().map(|task| task.id).collect())
+                .await;
+        }
+        self.save(&held.guest);
+        match given_up {
+            Some(_) => Ok(()),
+            None => Err(ControlError::precondition(format!(
+                "container {container} is not connected to network {network}"
+            ))),
+        }
+    }
+
+    /// Follows the engine, and finds what was missed, until dropped.
+    pub async fn run(self: Arc<Self>, glance: watch::Receiver<Glance>) {
+        let hearing = self.hear(&glance);
+        let sweeping = async {
+            let mut due = interval(self.config.sweep_period);
+            let mut doubted = BTreeSet::new();
+            loop {
+                due.tick().await;
+                let now = glance.borrow().clone();
+                doubted = self.sweep(&now, &doubted).await;
+            }
+        };
+        tokio::join!(hearing, sweeping);
+    }
+
+    async fn hear(self: &Arc<Self>, glance: &watch::Receiver<Glance>) {
+        loop {
+            let mut heard = self.config.containers.listen().await;
+            while let Some(change) = heard.recv().await {
+                let changed = match change {
+                    Heard::Resync => self.known(),
+                    Heard::Container { id, wishes } if wishes || self.known().contains(&id) => {
+                        vec![id]
+                    }
+                    Heard::Container { .. } => continue,
+                };
+                for id in changed {
+                    self.begin_to_tend(id, glance.borrow().clone());
+                }
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Tends one beside the rest: one whose network does not come must not hold up the others.
+    fn begin_to_tend(self: &Arc<Self>, container: String, glance: Glance) {
+        let this = Arc::downgrade(self);
+        tokio::spawn(async move {
+            if let Some(this) = this.upgrade() {
+                this.tend(&container, &glance).await;
+            }
+        });
+    }
+
+    /// Makes everything agree with how the container is.
+    async fn tend(&self, container: &str, glance: &Glance) {
+        let held = self.held(container);
+        let mut held = held.lock().await;
+        match self.config.containers.look(container).await {
+            Err(failure) => {
+                tracing::debug!(container, %failure, "cannot look at a container on swarm networks");
+            }
+            Ok(None) => {
+                self.end(&mut held).await;
+                held.guest = Guest::new(container);
+            }
+            Ok(Some(Look { pid: None, .. })) => self.end(&mut held).await,
+            Ok(Some(Look {
+                pid: Some(pid),
+                name,
+                wishes,
+                refusal,
+            })) => {
+                held.guest.name = name;
+                held.guest.begin(wishes, &glance.net);
+                if let Some(refusal) = refusal {
+                    tracing::warn!(container, refusal, "a container cannot be on its networks");
+                } else if let Err(error) = self.grant(&mut held, pid, glance).await {
+                    tracing::warn!(container, %error, "cannot put a container on its networks yet");
+                }
+            }
+        }
+        self.save(&held.guest);
+    }
+
+    /// Gets addresses for all wishes, then makes the sandbox.
+    async fn grant(&self, held: &mut Held, pid: i64, glance: &Glance) -> Result<(), ControlError> {
+        for at in 0..held.guest.wishes.len() {
+            let wish = &held.guest.wishes[at];
+            if wish.held.is_some() {
+                continue;
+            }
+            let task = self.ask_for(&held.guest, wish, glance).await?;
+            held.guest.wishes[at].held = Some(Box::new(task));
+            // A restart must know whose they are.
+            self.save(&held.guest);
+        }
+        let made = self.make(held, pid).await;
+        made.map_err(|failure| ControlError::unknown(failure.reason))
+    }
+
+    async fn ask_for(
+        &self,
+        guest: &Guest,
+        wish: &Wish,
+        glance: &Glance,
+    ) -> Result<Task, ControlError> {
+        let request = guest.request(wish, self.config.node);
+        let mut reply = self.config.managers.ask(request.clone()).await;
+        if let Err(error) = &reply
+            && error.code == ErrorCode::AlreadyExists
+        {
+            // An answer was lost, or a restart came between: nobody here holds what was given.
+            let held: BTreeSet<TaskId> = guest.held().collect();
+            let given = glance.attachments.iter();
+            let strays = given
+                .filter(|(task, owner)| **owner == guest.container && !held.contains(task))
+                .map(|(task, _)| *task);
+            self.release(strays.collect()).await;
+            reply = self.config.managers.ask(request).await;
+        }
+        match reply? {
+            ControlReply::Tasks(mut tasks) if !tasks.is_empty() => Ok(tasks.swap_remove(0)),
+            other => Err(ControlError::unknown(format!(
+                "the managers gave no address on network {} but {other:?}",
+                wish.network
+            ))),
+        }
+    }
+
+    /// Whether a wish would be granted, for a container that does not run.
+    async fn try_out(
+        &self,
+        guest: &Guest,
+        network: &str,
+        glance: &Glance,
+    ) -> Result<(), ControlError> {
+        let mut wishes = guest.wishes.iter();
+        if let Some(wish) = wishes.find(|wish| wish.is_about(network, &glance.net)) {
+            let task = self.ask_for(guest, wish, glance).await?;
+            self.release(vec![task.id]).await;
+        }
+        Ok(())
+    }
+
+    async fn make(&self, held: &mut Held, pid: i64) -> Result<(), Failure> {
+        let wanted = Some((pid, held.guest.held().collect()));
+        let Some(task) = held.guest.joined().filter(|_| held.made != wanted) else {
+            return Ok(());
+        };
+        // First: whoever removes sandboxes of nobody must know whose it is.
+        self.save(&held.guest);
+        if !held.guest.begun {
+            let container = &held.guest.container;
+            self.config.containers.lead_to_resolver(container).await?;
+        }
+        self.config.wiring.connect(&task, pid).await?;
+        held.made = wanted;
+        Ok(())
+    }
+
+    /// Makes the sandbox what is left of the wishes.
+    async fn remake(&self, held: &mut Held, pid: Option<i64>) {
+        if held.guest.held().next().is_none() {
+            self.close(held).await;
+        } else if let Some(pid) = pid
+            && let Err(failure) = self.make(held, pid).await
+        {
+            tracing::warn!(container = held.guest.container, %failure, "cannot take an interface from a container");
+        }
+    }
+
+    async fn close(&self, held: &mut Held) {
+        held.made = None;
+        if let Some(sandbox) = held.guest.sandbox.take() {
+            self.config.wiring.disconnect(sandbox).await;
+        }
+    }
+
+    /// The container does not run: its sandbox and its addresses go.
+    async fn end(&self, held: &mut Held) {
+        self.close(held).await;
+        let tasks = held.guest.let_go();
+        self.release(tasks).await;
+    }
+
+    /// Gives addresses back. What no manager hears now is found by the next sweep.
+    async fn release(&self, tasks: Vec<TaskId>) {
+        for task in tasks {
+            let request = ControlRequest::DetachNetwork(task);
+            match self.config.managers.ask(request).await {
+                Ok(_) => {}
+                Err(error) if error.code == ErrorCode::NotFound => {}
+                Err(error) => {
+                    tracing::debug!(%task, %error, "an address is given back later");
+                }
+            }
+        }
+    }
+
+    /// Gives back what the managers hold here for nobody, asks again for what they have lost, and
+    /// tries again what has failed. `doubted` is what the last sweep found; only what is found twice
+    /// is believed, because news are under way. Answers what was found.
+    async fn sweep(
+        self: &Arc<Self>,
+        glance: &Glance,
+        doubted: &BTreeSet<TaskId>,
+    ) -> BTreeSet<TaskId> {
+        let mut claimed = BTreeSet::new();
+        let known: BTreeSet<TaskId> = glance.attachments.keys().copied().collect();
+        for container in self.known() {
+            let held = self.held(&container);
+            let Ok(mut held) = held.try_lock() else {
+                // At work: whatever is held for it is spoken for.
+                let mine = glance.attachments.iter();
+                let mine = mine.filter(|(_, owner)| **owner == container);
+                claimed.extend(mine.map(|(task, _)| *task));
+                continue;
+            };
+            claimed.extend(held.guest.held());
+            let is_lost = glance.knows_all && held.guest.held().any(|task| !known.contains(&task));
+            let believed = is_lost && std::mem::replace(&mut held.doubted, is_lost);
+            held.doubted = is_lost;
+            if believed {
+                held.guest.forget_lost(&known);
+                held.made = None;
+                self.save(&held.guest);
+            }
+            let waits = held.guest.wishes.iter().any(|wish| wish.held.is_none());
+            drop(held);
+            if waits || believed {
+                self.begin_to_tend(container, glance.clone());
+            }
+        }
+        let unclaimed: BTreeSet<TaskId> = known.difference(&claimed).copied().collect();
+        let stray = unclaimed.intersection(doubted).copied().collect();
+        self.release(stray).await;
+        unclaimed
+    }
+
+    async fn look(&self, container: &str) -> Result<Look, ControlError> {
+        let look = self.config.containers.look(container).await;
+        let look = look.map_err(|failure| ControlError::unavailable(failure.reason))?;
+        look.ok_or_else(|| ControlError::not_found(format!("No such container: {container}")))
+    }
+
+    fn known(&self) -> Vec<String> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.keys().cloned().collect()
+    }
+
+    fn held(&self, container: &str) -> Arc<Lock<Held>> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = all
+            .entry(container.to_owned())
+            .or_insert_with(|| Arc::new(Lock::new(Held::new(Guest::new(container)))));
+        Arc::clone(held)
+    }
+
+    /// Writes a guest to the journal, and shows it; one without wishes is forgotten.
+    fn save(&self, guest: &Guest) {
+        let journal = &self.config.journal;
+        let saved = if guest.is_idle() {
+            let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+            all.remove(&guest.container);
+            journal.remove_guest(&guest.container)
+        } else {
+            journal.save_guest(guest)
+        };
+        if let Err(error) = saved {
+            tracing::error!(container = guest.container, %error, "a restart of the agent will not know this container's networks");
+        }
+        self.shown.send_modify(|shown| {
+            shown.retain(|_, container| *container != guest.container);
+            shown.extend(guest.held().map(|task| (task, guest.container.clone())));
+        });
+        self.sandboxes.send_if_modified(|sandboxes| {
+            let container = &guest.container;
+            match guest.sandbox {
+                Some(sandbox) => sandboxes.insert(container.clone(), sandbox) != Some(sandbox),
+                None => sandboxes.remove(container).is_some(),
+            }
+        });
+    }
+}
+
+impl Held {
+    fn new(guest: Guest) -> Self {
+        Self {
+            guest,
+            made: None,
+            doubted: false,
+        }
+    }
+}
