@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
+use crate::clock::Clock;
 use crate::run::run;
 use crate::testbed::{self, Verb};
 use crate::{build, demo, ebpf, place, rights, setup, tidy};
@@ -15,27 +16,30 @@ use crate::{build, demo, ebpf, place, rights, setup, tidy};
 /// When anything cannot be built or any test fails.
 pub(crate) fn test() -> Result<()> {
     rights::require_root("test", rights::HOSTS)?;
+    let clock = Clock::start();
+    clock.says("looking at what this machine has");
     setup::setup()?;
+    clock.says("building the eBPF object and the gate");
     ebpf::build()?;
     build::gate()?;
     let mut count = Count::default();
-    println!("-- house rules");
+    clock.says("house rules");
     count.judge(&tidy::tidy());
-    println!("-- building every test");
+    clock.says("building every test");
     run("cargo test --workspace --quiet --no-run")
         .dir(place::root())
         .show()?;
-    println!("-- on the host, and with programs loaded");
+    clock.says("on the host, and with programs loaded");
     // One crate's failure must not hide the next one's.
     count.add("cargo test --workspace --exclude weft-tests --no-fail-fast")?;
-    println!("-- stories on the testbed");
+    clock.says("stories on the testbed");
     build::agent()?;
     let told = count.add("cargo test -p weft-tests --no-fail-fast -- --test-threads=1");
     testbed::act(Verb::Down)?;
     told?;
-    println!("-- the demo, unattended");
+    clock.says("the demo, unattended");
     count.judge(&demo::unattended());
-    println!("{} passed, {} failed", count.passed, count.failed);
+    clock.says(&format!("{} passed, {} failed", count.passed, count.failed));
     if count.failed > 0 || !count.content {
         bail!(
             "not every test passed; evidence of failed stories is in {}",

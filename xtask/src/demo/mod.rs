@@ -3,11 +3,12 @@
 mod coins;
 mod table;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::clock::Clock;
 use crate::testbed::plan::Host;
 use crate::testbed::swarm::docker;
 use crate::testbed::{self, image, up};
@@ -33,7 +34,7 @@ pub(crate) struct Demo {
 /// When a step fails, or when a host's answer is not what the routing mesh promises.
 pub(crate) fn demo(how: &Demo) -> Result<()> {
     rights::require_root("demo", rights::HOSTS)?;
-    let clock = Clock(Instant::now());
+    let clock = Clock::start();
     let outcome = run_through(how, &clock);
     if outcome.is_err() {
         evidence::keep("demo");
@@ -61,15 +62,6 @@ pub(crate) fn unattended() -> Result<()> {
         check: true,
         hosts: 3,
     })
-}
-
-/// Tells how far we are, with the time since the start.
-struct Clock(Instant);
-
-impl Clock {
-    fn says(&self, what: &str) {
-        println!("[{:>4.0} s] {what}", self.0.elapsed().as_secs_f32());
-    }
 }
 
 fn run_through(how: &Demo, clock: &Clock) -> Result<()> {
