@@ -141,10 +141,14 @@ pub fn environment(
     task: &Task,
     place: &Place,
 ) -> Result<Vec<String>, TemplateError> {
-    let lines = spec.env.iter().flatten().map(|line| match line.split_once('=') {
-        Some((name, value)) => Ok(format!("{name}={}", expand(value, task, place)?)),
-        None => Ok(line.clone()),
-    });
+    let lines = spec
+        .env
+        .iter()
+        .flatten()
+        .map(|line| match line.split_once('=') {
+            Some((name, value)) => Ok(format!("{name}={}", expand(value, task, place)?)),
+            None => Ok(line.clone()),
+        });
     lines.collect()
 }
 

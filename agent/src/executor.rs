@@ -12,11 +12,7 @@ use std::{path::PathBuf, time::Duration};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use weft_proto::LogStream;
-use weft_types::{
-    TaskId, Timestamp,
-    node::NodeDescription,
-    task::Task,
-};
+use weft_types::{TaskId, Timestamp, node::NodeDescription, task::Task};
 
 use crate::task::{Failure, Health, Observation};
 

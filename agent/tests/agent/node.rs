@@ -396,7 +396,7 @@ async fn logs_are_served_to_the_end() {
         for word in ["one\n", "two\n", "three\n"] {
             container.log.push(weft_agent::executor::LogEntry {
                 stream: weft_proto::LogStream::Stdout,
-                at: fixture::at(1),
+                at: crate::fixture::at(1),
                 line: word.as_bytes().to_vec(),
             });
         }
