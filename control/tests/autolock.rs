@@ -7,7 +7,7 @@ use weft_control::{
     raft::{KeyError, Seal},
     runtime::{Manager, StartError},
 };
-use weft_proto::{ControlApi, ControlReply, ControlRequest};
+use weft_proto::{ControlApi, ControlReply, ControlRequest, dial};
 
 async fn lock(manager: &Manager, locks: bool) {
     let cluster = cluster_of(manager).await;
@@ -31,6 +31,12 @@ async fn is_locked(host: &Host, locked: bool) {
     .await;
 }
 
+/// Whether the node's private key can be read from disk.
+fn lies_open(host: &Host) -> bool {
+    let text = std::fs::read_to_string(host.path().join("identity.json")).expect("there");
+    text.contains("PRIVATE KEY")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_manager_starts_only_with_the_unlock_key() {
     log_to_stderr();
@@ -41,6 +47,16 @@ async fn a_locked_manager_starts_only_with_the_unlock_key() {
         panic!("no key");
     };
     is_locked(&host, true).await;
+    eventually("the node's own key to be locked", || async {
+        (!lies_open(&host)).then_some(())
+    })
+    .await;
+    // A renewed certificate's key is locked as well.
+    let credentials = manager.credentials();
+    let identity = dial::renew(host.addr, &credentials).await.expect("renewed");
+    let renewed = identity.certificate.clone();
+    credentials.keep(host.path(), identity).expect("kept");
+    assert!(!lies_open(&host), "the renewed key lies open");
     manager.shutdown().await;
 
     let refusal = Manager::start(host.config(), host.credentials(), vec![]).await;
@@ -55,12 +71,22 @@ async fn a_locked_manager_starts_only_with_the_unlock_key() {
         "{refusal:?}"
     );
 
-    let manager = Manager::unlock(host.config(), host.credentials(), &key)
+    // Without its key the node proves nothing to anybody.
+    let credentials = host.credentials();
+    assert_eq!(credentials.identity().certificate, renewed);
+    assert!(credentials.identity().key.is_empty());
+
+    let manager = Manager::unlock(host.config(), credentials.clone(), &key)
         .await
         .expect("unlocked");
+    assert!(!credentials.identity().key.is_empty());
+    dial::connect(host.addr, &credentials)
+        .await
+        .expect("its own certificate opens");
     assert_eq!(nodes(&manager).await.len(), 1);
     lock(&manager, false).await;
     is_locked(&host, false).await;
+    assert!(lies_open(&host), "the node's key is still locked");
     manager.shutdown().await;
     host.restart().await.shutdown().await;
 }

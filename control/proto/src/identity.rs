@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use arc_swap::ArcSwap;
@@ -13,7 +13,8 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
 };
 use serde::{Deserialize, Serialize};
 use weft_types::{ClusterId, NodeId, node::Role};
@@ -29,7 +30,7 @@ pub struct Identity {
     pub role: Role,
     /// Certificate chain, PEM.
     pub certificate: String,
-    /// Private key, PEM.
+    /// Private key, PEM; empty while it is locked.
     pub key: String,
     /// Root certificates trusted, PEM.
     pub trust_root: String,
@@ -43,6 +44,25 @@ impl std::fmt::Debug for Identity {
             .field("role", &self.role)
             .finish_non_exhaustive()
     }
+}
+
+/// What lies on disk.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    identity: Identity,
+    /// The private key as a [`KeyLock`] locked it; `key` is empty then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    locked_key: Option<String>,
+}
+
+/// Locks a node's private key on disk, and opens it again.
+pub trait KeyLock: Send + Sync {
+    /// The key, locked, as text.
+    fn lock(&self, key: &str) -> String;
+
+    /// The key that was locked; `None` if another lock did that, or the text was changed.
+    fn open(&self, locked: &str) -> Option<String>;
 }
 
 /// File name of the identity in a node's state directory.
@@ -107,12 +127,8 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-impl Identity {
-    /// The identity kept in `state_dir`; `None` if the node belongs to no cluster.
-    ///
-    /// # Errors
-    /// When the file is there but cannot be read.
-    pub fn load(state_dir: &Path) -> Result<Option<Self>, CredentialsError> {
+impl Kept {
+    fn load(state_dir: &Path) -> Result<Option<Self>, CredentialsError> {
         let path = state_dir.join(FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -133,11 +149,7 @@ impl Identity {
             })
     }
 
-    /// Keeps the identity in `state_dir`, which must exist.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn save(&self, state_dir: &Path) -> Result<(), CredentialsError> {
+    fn save(&self, state_dir: &Path) -> Result<(), CredentialsError> {
         let path = state_dir.join(FILE);
         let text = serde_json::to_vec_pretty(self).map_err(|source| CredentialsError::Format {
             path: path.display().to_string(),
@@ -148,6 +160,36 @@ impl Identity {
             path: path.display().to_string(),
             source,
         })
+    }
+}
+
+impl Identity {
+    /// The identity kept in `state_dir`; `None` if the node belongs to no cluster. Its key is empty
+    /// if it is locked.
+    ///
+    /// # Errors
+    /// When the file is there but cannot be read.
+    pub fn load(state_dir: &Path) -> Result<Option<Self>, CredentialsError> {
+        Ok(Kept::load(state_dir)?.map(|kept| kept.identity))
+    }
+
+    /// Keeps the identity in `state_dir`, which must exist. A key that is locked there stays so if
+    /// this identity has none.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, state_dir: &Path) -> Result<(), CredentialsError> {
+        let locked_key = if self.key.is_empty() {
+            Kept::load(state_dir)?.and_then(|kept| kept.locked_key)
+        } else {
+            None
+        };
+        let identity = self.clone();
+        Kept {
+            identity,
+            locked_key,
+        }
+        .save(state_dir)
     }
 
     /// Forgets the identity kept in `state_dir`; fine if there is none.
@@ -171,8 +213,16 @@ impl Identity {
 
 /// An identity ready for use on connections, replaceable while they live: a connection keeps what
 /// it was made with, the next one takes the newest.
+///
+/// Without its key, while that is locked, a node proves nothing to anybody.
 #[derive(Clone)]
-pub struct Credentials(Arc<ArcSwap<Ready>>);
+pub struct Credentials(Arc<Held>);
+
+struct Held {
+    ready: ArcSwap<Ready>,
+    /// Locks a manager's key on disk.
+    lock: Mutex<Option<Arc<dyn KeyLock>>>,
+}
 
 struct Ready {
     identity: Arc<Identity>,
@@ -194,7 +244,65 @@ impl Credentials {
     /// # Errors
     /// When its certificate, key or root is malformed or they do not fit together.
     pub fn new(identity: Identity) -> Result<Self, CredentialsError> {
-        Ok(Self(Arc::new(ArcSwap::from_pointee(Ready::new(identity)?))))
+        Ok(Self(Arc::new(Held {
+            ready: ArcSwap::from_pointee(Ready::new(identity)?),
+            lock: Mutex::default(),
+        })))
+    }
+
+    /// Keeps `identity` in `state_dir`, its key locked if that is the rule here, and uses it from
+    /// now on.
+    ///
+    /// # Errors
+    /// When the file cannot be written or the identity is malformed; the old one stays then.
+    pub fn keep(&self, state_dir: &Path, identity: Identity) -> Result<(), CredentialsError> {
+        let ready = Ready::new(identity)?;
+        let lock = self.rule();
+        write(state_dir, &ready.identity, lock.as_deref())?;
+        self.0.ready.store(Arc::new(ready));
+        Ok(())
+    }
+
+    /// From now on a manager's key is locked by `lock` when it is kept, or lies open for `None`.
+    /// The file in `state_dir` follows.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn lock(
+        &self,
+        state_dir: &Path,
+        lock: Option<Arc<dyn KeyLock>>,
+    ) -> Result<(), CredentialsError> {
+        let mut rule = self.rule();
+        *rule = lock;
+        write(state_dir, &self.identity(), rule.as_deref())
+    }
+
+    /// Opens the key that is locked in `state_dir`, and uses it from now on; fine if none is.
+    ///
+    /// # Errors
+    /// When `lock` does not open it.
+    pub fn unlock(&self, state_dir: &Path, lock: Arc<dyn KeyLock>) -> Result<(), CredentialsError> {
+        let Some(kept) = Kept::load(state_dir)? else {
+            return Ok(());
+        };
+        let Some(locked) = kept.locked_key else {
+            return Ok(());
+        };
+        let key = lock.open(&locked).ok_or_else(|| {
+            unusable("key")("it is locked by another lock, or damaged".to_owned())
+        })?;
+        self.swap(Identity {
+            key,
+            ..kept.identity
+        })?;
+        *self.rule() = Some(lock);
+        Ok(())
+    }
+
+    /// How keys are locked on disk here; held while the file is written.
+    fn rule(&self) -> MutexGuard<'_, Option<Arc<dyn KeyLock>>> {
+        self.0.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces the identity for all connections made from now on.
@@ -202,27 +310,46 @@ impl Credentials {
     /// # Errors
     /// As [`Credentials::new`]; the old identity stays then.
     pub fn swap(&self, identity: Identity) -> Result<(), CredentialsError> {
-        self.0.store(Arc::new(Ready::new(identity)?));
+        self.0.ready.store(Arc::new(Ready::new(identity)?));
         Ok(())
     }
 
     /// The identity in force.
     #[must_use]
     pub fn identity(&self) -> Arc<Identity> {
-        self.0.load().identity.clone()
+        self.0.ready.load().identity.clone()
     }
 
     /// TLS for connections that this node makes.
     #[must_use]
     pub fn client_config(&self) -> Arc<ClientConfig> {
-        self.0.load().client.clone()
+        self.0.ready.load().client.clone()
     }
 
     /// TLS for connections that this node accepts: callers without a certificate are let in (they
     /// may want to join), callers with one from a stranger are not.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
-        self.0.load().server.clone()
+        self.0.ready.load().server.clone()
+    }
+}
+
+/// Keeps an identity; a manager's key locked by `lock`.
+fn write(
+    state_dir: &Path,
+    identity: &Identity,
+    lock: Option<&dyn KeyLock>,
+) -> Result<(), CredentialsError> {
+    match lock {
+        Some(lock) if identity.role == Role::Manager && !identity.key.is_empty() => Kept {
+            locked_key: Some(lock.lock(&identity.key)),
+            identity: Identity {
+                key: String::new(),
+                ..identity.clone()
+            },
+        }
+        .save(state_dir),
+        _ => identity.save(state_dir),
     }
 }
 
@@ -245,34 +372,55 @@ pub(crate) fn roots(pem: &str) -> Result<RootCertStore, CredentialsError> {
     Ok(roots)
 }
 
+/// Shows no certificate to anybody.
+#[derive(Debug)]
+struct Nobody;
+
+impl ResolvesServerCert for Nobody {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+}
+
 impl Ready {
     fn new(identity: Identity) -> Result<Self, CredentialsError> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(identity.certificate.as_bytes())
             .collect::<Result<_, _>>()
             .map_err(|error| unusable("certificate")(error.to_string()))?;
-        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())
-            .map_err(|error| unusable("key")(error.to_string()))?;
+        let key = match identity.key.as_str() {
+            "" => None,
+            pem => Some(
+                PrivateKeyDer::from_pem_slice(pem.as_bytes())
+                    .map_err(|error| unusable("key")(error.to_string()))?,
+            ),
+        };
         let roots = Arc::new(roots(&identity.trust_root)?);
         let fail = |error: rustls::Error| unusable("certificate")(error.to_string());
 
-        let mut client = ClientConfig::builder_with_provider(provider())
+        let client = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(fail)?
-            .with_root_certificates(Arc::clone(&roots))
-            .with_client_auth_cert(chain.clone(), key.clone_key())
-            .map_err(fail)?;
+            .with_root_certificates(Arc::clone(&roots));
+        let mut client = match &key {
+            Some(key) => client
+                .with_client_auth_cert(chain.clone(), key.clone_key())
+                .map_err(fail)?,
+            None => client.with_no_client_auth(),
+        };
         client.alpn_protocols = vec![b"h2".to_vec()];
 
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
             .allow_unauthenticated()
             .build()
             .map_err(|error| unusable("root certificate")(error.to_string()))?;
-        let mut server = ServerConfig::builder_with_provider(provider())
+        let server = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(fail)?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .map_err(fail)?;
+            .with_client_cert_verifier(verifier);
+        let mut server = match key {
+            Some(key) => server.with_single_cert(chain, key).map_err(fail)?,
+            None => server.with_cert_resolver(Arc::new(Nobody)),
+        };
         server.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self {
             identity: Arc::new(identity),

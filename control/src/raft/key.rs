@@ -11,7 +11,7 @@ use chacha20poly1305::{
     aead::{Aead, Payload},
 };
 use serde::{Deserialize, Serialize};
-use weft_proto::identity::write_private;
+use weft_proto::identity::{KeyLock, write_private};
 use zeroize::{Zeroize, Zeroizing};
 
 const FILE: &str = "key";
@@ -259,6 +259,20 @@ impl Seal {
         self.cipher
             .decrypt(&XNonce::from(nonce), payload)
             .map_err(|_| damaged())
+    }
+}
+
+/// The place of a node's private key.
+const NODE_KEY: &[u8] = b"node key";
+
+impl KeyLock for Seal {
+    fn lock(&self, key: &str) -> String {
+        STANDARD.encode(self.seal(NODE_KEY, key.as_bytes()))
+    }
+
+    fn open(&self, locked: &str) -> Option<String> {
+        let record = STANDARD.decode(locked).ok()?;
+        String::from_utf8(self.open_record(NODE_KEY, &record).ok()?).ok()
     }
 }
 

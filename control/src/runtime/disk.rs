@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tracing::{debug, warn};
 use weft_types::cluster::RaftConfig;
 
-use super::Manager;
+use super::{Manager, StartError, start::directory};
 
 /// Log entries between snapshots when the user has not chosen.
 const SNAPSHOT_EVERY: u64 = 10_000;
@@ -42,11 +42,23 @@ impl Manager {
         }
     }
 
-    /// Locks the data key with the cluster's unlock key, or opens it.
+    /// Locks the data key with the cluster's unlock key, and the node's own key with the data key;
+    /// or opens both. Whatever is interrupted here, the unlock key opens what was left.
     async fn keep_key(&self, unlock_key: String) -> bool {
-        let (seal, directory) = (self.seal.clone(), self.config.state_dir.join("raft"));
+        let (seal, directory) = (self.seal.clone(), directory(&self.config));
+        let (credentials, state_dir) = (self.credentials.clone(), self.config.state_dir.clone());
         let locks = !unlock_key.is_empty();
-        let kept = tokio::task::spawn_blocking(move || seal.keep(&directory, &unlock_key)).await;
+        let kept = tokio::task::spawn_blocking(move || -> Result<(), StartError> {
+            if locks {
+                seal.keep(&directory, &unlock_key)?;
+                credentials.lock(&state_dir, Some(Arc::new(seal)))?;
+            } else {
+                credentials.lock(&state_dir, None)?;
+                seal.keep(&directory, &unlock_key)?;
+            }
+            Ok(())
+        })
+        .await;
         match kept {
             Ok(Ok(())) => {
                 debug!(node = %self.node, locks, "data key kept");

@@ -20,6 +20,7 @@ mod rotation;
 mod route;
 mod session;
 mod start;
+mod talk;
 
 use std::{
     net::{IpAddr, SocketAddr},

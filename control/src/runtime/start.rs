@@ -275,6 +275,7 @@ impl Manager {
         unlock_key: &str,
     ) -> Result<Arc<Self>, StartError> {
         let opened = open(&config, Some(unlock_key)).await?;
+        credentials.unlock(&config.state_dir, Arc::new(opened.seal.clone()))?;
         Self::again(config, credentials, opened).await
     }
 

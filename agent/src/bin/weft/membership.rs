@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, RwLock},
     time::{Duration, SystemTime},
 };
@@ -20,13 +21,20 @@ use tokio::{
 };
 use weft_agent::{
     Notice,
-    executor::{Executor, engine::Engine},
+    executor::{
+        Executor,
+        engine::{Engine, GATE_FILE},
+    },
+    guest::Wish,
 };
 use weft_control::{
     raft::Seal,
     runtime::{InitOptions, Manager},
 };
-use weft_docker::{InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl, NotManager};
+use weft_docker::{
+    AttachRequest, DetachRequest, InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl,
+    NotManager,
+};
 use weft_proto::{
     ControlApi, ControlError,
     dial::{self, JoinWish},
@@ -188,10 +196,13 @@ impl Membership {
                     role::RETRY
                 }
             };
-            let notice = match tokio::time::timeout(pause, notices.recv()).await {
-                Ok(None) => return,
-                Ok(notice) => notice,
-                Err(_) => None,
+            let notice = tokio::select! {
+                notice = notices.recv() => match notice {
+                    None => return,
+                    notice => notice,
+                },
+                () = self.manager_failed() => None,
+                () = tokio::time::sleep(pause) => None,
             };
             match notice {
                 Some(Notice::Role(role)) => wished = Some(role),
@@ -207,6 +218,25 @@ impl Membership {
         }
     }
 
+    /// Comes back when the manager of this node has stopped by itself, and is put away: the next step
+    /// starts it again.
+    async fn manager_failed(&self) {
+        let Some(manager) = self.standing().manager else {
+            return std::future::pending().await;
+        };
+        let why = manager.failed().await;
+        let _one = self.change.lock().await;
+        let is_held = |held: &Arc<Manager>| Arc::ptr_eq(held, &manager);
+        if self.standing().manager.as_ref().is_some_and(is_held) {
+            tracing::error!(why, "the manager of this node has stopped");
+            manager.shutdown().await;
+            self.amend(|now| {
+                now.manager = None;
+                now.error = why;
+            });
+        }
+    }
+
     /// One step towards the role wished: certificate first, then the manager.
     async fn settle_role(&self, seat: &Arc<Seat>, wished: Option<Role>) -> anyhow::Result<()> {
         let standing = self.standing();
@@ -219,6 +249,14 @@ impl Membership {
         }
         let dir = self.place.state_dir();
         let held = seat.credentials.identity().role;
+        if held == Role::Manager
+            && standing.manager.is_none()
+            && Seal::is_locked(&dir.join("raft"))?
+        {
+            // Only the user can go on from here: not even the node's own key is open.
+            self.amend(|now| now.state = LocalState::Locked);
+            return Ok(());
+        }
         let mut managers = self.managers(seat);
         let role = match wished {
             // Asked for the role it has, the node gets a new certificate all the same: that is how
@@ -236,12 +274,7 @@ impl Membership {
             }
             _ => held,
         };
-        let is_locked = role == Role::Manager
-            && standing.manager.is_none()
-            && Seal::is_locked(&dir.join("raft"))?;
         match (role, &standing.manager) {
-            // Only the user can go on from here.
-            (Role::Manager, None) if is_locked => self.amend(|now| now.state = LocalState::Locked),
             (Role::Manager, None) => {
                 let manager =
                     role::start(dir, &seat.settings, &seat.credentials, &managers).await?;
@@ -264,10 +297,7 @@ impl Membership {
         }
         let mut identity = (*held).clone();
         identity.trust_root = root;
-        let saved = identity
-            .save(self.place.state_dir())
-            .and_then(|()| seat.credentials.swap(identity));
-        if let Err(error) = saved {
+        if let Err(error) = seat.credentials.keep(self.place.state_dir(), identity) {
             tracing::error!(%error, "cannot take up the cluster's new root certificate");
         }
     }
@@ -525,11 +555,44 @@ impl NodeControl for Handle {
     }
 
     async fn local_containers(&self) -> BTreeMap<TaskId, String> {
-        match &self.standing().seat {
-            Some(seat) => seat.agent.glance().borrow().containers.clone(),
-            None => BTreeMap::new(),
-        }
+        let Some(seat) = self.standing().seat else {
+            return BTreeMap::new();
+        };
+        let mut containers = seat.agent.glance().borrow().containers.clone();
+        containers.extend(seat.guests.containers());
+        containers
     }
+
+    fn gate(&self) -> Option<PathBuf> {
+        let gate = self.place.state_dir().join(GATE_FILE);
+        std::path::absolute(gate).ok()
+    }
+
+    async fn attach(&self, request: AttachRequest) -> Result<(), ControlError> {
+        let seat = self.standing().seat.ok_or_else(not_a_member)?;
+        let glance = seat.agent.glance().borrow().clone();
+        let wish = Wish {
+            network: request.network,
+            aliases: request.aliases,
+            addresses: request.addresses,
+            held: None,
+        };
+        seat.guests
+            .attach(&request.container_id, wish, &glance)
+            .await
+    }
+
+    async fn detach(&self, request: DetachRequest) -> Result<(), ControlError> {
+        let seat = self.standing().seat.ok_or_else(not_a_member)?;
+        let glance = seat.agent.glance().borrow().clone();
+        seat.guests
+            .detach(&request.container_id, &request.network, &glance)
+            .await
+    }
+}
+
+fn not_a_member() -> ControlError {
+    ControlError::unavailable(NotManager::Inactive.to_string())
 }
 
 impl Membership {

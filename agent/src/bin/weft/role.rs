@@ -36,8 +36,7 @@ pub(crate) async fn renew(
         match dial::renew(*addr, credentials).await {
             Ok(identity) => {
                 let role = identity.role;
-                identity.save(state_dir)?;
-                credentials.swap(identity)?;
+                credentials.keep(state_dir, identity)?;
                 return Ok(role);
             }
             Err(error) => last = anyhow::Error::new(error).context(format!("manager {addr}")),
