@@ -1,6 +1,10 @@
 //! Questions to a running agent, over a socket in its state directory that only root may use.
 //!
-//! One question per connection: a word and a newline; the answer is text for people.
+//! One question per connection: a word and a newline; the answer is text for people. The question may
+//! be HTTP's `GET /metrics`, too.
+
+mod metrics;
+mod show;
 
 use std::{
     fmt::Write as _,
@@ -18,6 +22,8 @@ use tokio::{
     task::AbortHandle,
     time::{sleep, timeout},
 };
+use weft_agent::Glance;
+use weft_dataplane::{Status, flow_pairs};
 use weft_docker::NodeControl;
 use weft_proto::{ControlReply, ControlRequest};
 
@@ -91,6 +97,20 @@ async fn answer(stream: UnixStream, membership: Arc<Membership>) -> io::Result<(
     let said = match words.as_slice() {
         ["status"] => status(&membership).await,
         ["drops"] => drops(&membership).await,
+        ["flows"] => flows(&membership, false).await,
+        ["flows", "all"] => flows(&membership, true).await,
+        ["explain", client, server] => explain(&membership, client, server).await,
+        ["metrics"] => metrics(&membership).await,
+        ["GET", "/metrics", ..] => {
+            let page = metrics(&membership).await;
+            format!(
+                "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}",
+                page.len()
+            )
+        }
+        ["GET" | "HEAD" | "POST", ..] => {
+            "HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned()
+        }
         ["rebalance", verb @ ("plan" | "apply"), budget] => {
             let budget = budget.parse().unwrap_or(0);
             rebalance(&membership, budget, *verb == "apply").await
@@ -143,19 +163,79 @@ async fn status(membership: &Arc<Membership>) -> String {
         line("flows", plane.flows.to_string());
         line("repairs", plane.repairs.total().to_string());
         line("mtu", format!("{} bytes", plane.mtu_bytes));
+        for fault in plane.faults {
+            line("fault", fault);
+        }
     }
     text
 }
 
+/// Said where no data plane runs.
+const NO_PLANE: &str = "the data plane of this node does not run: it is in no swarm\n";
+
 async fn drops(membership: &Arc<Membership>) -> String {
     let seat = membership.seat();
     let Some(dataplane) = seat.as_ref().and_then(|seat| seat.wiring.started()) else {
-        return "the data plane of this node does not run: it is in no swarm\n".to_owned();
+        return NO_PLANE.to_owned();
     };
     match dataplane.drops().await {
-        Ok(drops) => table(drops),
+        Ok(drops) => show::drops(drops),
         Err(error) => format!("cannot read the drop counters: {error}\n"),
     }
+}
+
+async fn flows(membership: &Arc<Membership>, all: bool) -> String {
+    let seat = membership.seat();
+    let Some(dataplane) = seat.as_ref().and_then(|seat| seat.wiring.started()) else {
+        return NO_PLANE.to_owned();
+    };
+    match dataplane.flow_rows().await {
+        Ok(rows) if all => show::flows(&rows),
+        Ok(rows) => show::pairs(&flow_pairs(&rows)),
+        Err(error) => format!("cannot read the flows: {error}\n"),
+    }
+}
+
+async fn explain(membership: &Arc<Membership>, client: &str, server: &str) -> String {
+    let seat = membership.seat();
+    let Some((seat, dataplane)) = seat
+        .as_ref()
+        .and_then(|seat| Some((seat, seat.wiring.started()?)))
+    else {
+        return NO_PLANE.to_owned();
+    };
+    let net = Arc::clone(&seat.agent.glance().borrow().net);
+    let question = match show::question(client, server, &net) {
+        Ok(question) => question,
+        Err(refusal) => return format!("{refusal}\n"),
+    };
+    match dataplane.explain(question).await {
+        Ok(steps) => show::steps(&steps),
+        Err(error) => format!("cannot explain {client} to {server}: {error}\n"),
+    }
+}
+
+async fn metrics(membership: &Arc<Membership>) -> String {
+    let standing = Handle(Arc::clone(membership)).status().await;
+    let mut taken = metrics::Taken {
+        state: standing.state,
+        manages: standing.control_available,
+        glance: Glance::default(),
+        plane: Status::default(),
+        drops: Vec::new(),
+        pairs: Vec::new(),
+    };
+    if let Some(seat) = membership.seat() {
+        taken.glance = seat.agent.glance().borrow().clone();
+        if let Some(dataplane) = seat.wiring.started() {
+            taken.plane = dataplane.status().await;
+            // A table that cannot be read now has no lines in this page.
+            taken.drops = dataplane.drops().await.unwrap_or_default();
+            let rows = dataplane.flow_rows().await.unwrap_or_default();
+            taken.pairs = flow_pairs(&rows);
+        }
+    }
+    metrics::page(&taken)
 }
 
 async fn rebalance(membership: &Arc<Membership>, budget: usize, apply: bool) -> String {
@@ -187,41 +267,5 @@ async fn rebalance(membership: &Arc<Membership>, budget: usize, apply: bool) -> 
     } else {
         "nothing was moved: --apply does it\n"
     });
-    text
-}
-
-fn table(drops: Vec<weft_dataplane::DropCount>) -> String {
-    if drops.is_empty() {
-        return "no packet was dropped\n".to_owned();
-    }
-    let mut text = format!(
-        "{:<12} {:<24} {:>10} {:>12}  LAST\n",
-        "PROGRAM", "REASON", "PACKETS", "BYTES"
-    );
-    for drop in drops {
-        let last = drop.sample.map(|sample| {
-            let end = |(address, port): (std::net::IpAddr, u16)| match port {
-                0 => address.to_string(),
-                port => std::net::SocketAddr::new(address, port).to_string(),
-            };
-            format!(
-                "{} > {} protocol {} vni {}, {:.1} s ago",
-                end(sample.source),
-                end(sample.destination),
-                sample.protocol,
-                sample.vni,
-                sample.age.as_secs_f64()
-            )
-        });
-        let _infallible = writeln!(
-            text,
-            "{:<12} {:<24} {:>10} {:>12}  {}",
-            drop.program,
-            drop.reason,
-            drop.packets,
-            drop.bytes,
-            last.unwrap_or_default()
-        );
-    }
     text
 }

@@ -42,10 +42,40 @@ enum Verb {
     Status(AdminFlags),
     /// Show which packets were dropped here, and why.
     Drops(AdminFlags),
+    /// Show who talks to whom here: flows, packets, bytes, age.
+    Flows(FlowsFlags),
+    /// Show what this node's programs would decide about a packet, without sending it.
+    Explain(ExplainFlags),
+    /// Print this node's figures as Prometheus reads them; also `GET /metrics` on admin.sock.
+    Metrics(AdminFlags),
     /// Show which tasks would move for services to be spread evenly again; move them if told to.
     Rebalance(RebalanceFlags),
     /// Say which weft this is.
     Version,
+}
+
+/// Which flows are shown.
+#[derive(Debug, Args)]
+struct FlowsFlags {
+    #[command(flatten)]
+    admin: AdminFlags,
+    /// Each flow by itself, with its state, rather than sums.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Which packet is explained.
+#[derive(Debug, Args)]
+struct ExplainFlags {
+    #[command(flatten)]
+    admin: AdminFlags,
+    /// Who sends it.
+    #[arg(value_name = "CLIENT:PORT")]
+    client: String,
+    /// To whom: a published port on a node, a service's address, a task. The protocol is tcp, udp or
+    /// sctp; hosts may be nodes by name.
+    #[arg(value_name = "HOST:PORT/PROTO")]
+    server: String,
 }
 
 /// How much is to move.
@@ -124,6 +154,15 @@ fn main() -> ExitCode {
         }
         Verb::Status(flags) => in_runtime(admin::ask(flags.state_dir, "status")),
         Verb::Drops(flags) => in_runtime(admin::ask(flags.state_dir, "drops")),
+        Verb::Metrics(flags) => in_runtime(admin::ask(flags.state_dir, "metrics")),
+        Verb::Flows(flags) => {
+            let question = if flags.all { "flows all" } else { "flows" };
+            in_runtime(admin::ask(flags.admin.state_dir, question))
+        }
+        Verb::Explain(flags) => {
+            let question = format!("explain {} {}", flags.client, flags.server);
+            in_runtime(admin::ask(flags.admin.state_dir, &question))
+        }
         Verb::Rebalance(flags) => {
             let verb = if flags.apply { "apply" } else { "plan" };
             let question = format!("rebalance {verb} {}", flags.budget);
