@@ -20,6 +20,8 @@ mod door;
 mod engine;
 mod events;
 mod filter;
+#[cfg(test)]
+mod fuzz;
 mod go_json;
 mod history;
 mod info;
@@ -41,6 +43,10 @@ mod tasks;
 mod version;
 mod view;
 mod words;
+
+// The fakes that the tests over sockets share with `fuzz` name this crate as its users do.
+#[cfg(test)]
+extern crate self as weft_docker;
 
 pub use engine::Engine;
 pub use node::{

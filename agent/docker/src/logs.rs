@@ -183,9 +183,15 @@ fn frame(line: &LogLine, form: Form) -> Bytes {
 
 /// A frame of stream 3: the client prints it as an error of the daemon.
 fn lament(reasons: &[String]) -> Bytes {
+    let begin =
+        "incomplete log stream. some logs could not be retrieved for the following reasons: ";
+    // Managers word some of their reasons so themselves.
+    let reasons = reasons
+        .iter()
+        .map(|reason| reason.strip_prefix(begin).unwrap_or(reason));
     let text = format!(
-        "Error grabbing logs: rpc error: code = Unknown desc = warning: incomplete log stream. some logs could not be retrieved for the following reasons: {}",
-        reasons.join(", ")
+        "Error grabbing logs: rpc error: code = Unknown desc = warning: {begin}{}",
+        reasons.collect::<Vec<_>>().join(", ")
     );
     framed(3, text.as_bytes())
 }

@@ -6,7 +6,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use serde_json::json;
 use tokio::sync::{broadcast, mpsc};
 use weft_docker::{
     AttachRequest, InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl, NotManager,
@@ -16,34 +15,18 @@ use weft_proto::{
     ManagerStanding, Object,
 };
 use weft_types::{
-    Id, Meta, NetworkId, NodeId, ServiceId, TaskId, Timestamp, Version,
-    cluster::Cluster,
+    Id, NetworkId, NodeId, TaskId, Timestamp,
     netstate::NetState,
     network::{Driver, IpamConfig, IpamOptions, Network, NetworkSpec},
     node::Node,
     secret::{Config, Secret},
-    service::{Endpoint, Service, VirtualIp},
     task::Task,
 };
 
+use super::store::{State, find, in_sequence, service_names};
+
 /// A moment that all objects are of.
 pub(crate) const NOW: Timestamp = Timestamp(1_795_215_826_384_161_800);
-
-#[derive(Default)]
-pub(crate) struct State {
-    pub(crate) index: u64,
-    pub(crate) cluster: Option<Cluster>,
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) services: Vec<Service>,
-    pub(crate) tasks: Vec<Task>,
-    pub(crate) networks: Vec<Network>,
-    pub(crate) secrets: Vec<Secret>,
-    pub(crate) configs: Vec<Config>,
-    pub(crate) lines: Vec<LogItem>,
-    pub(crate) requests: Vec<ControlRequest>,
-    /// Answered to every request instead of the truth.
-    pub(crate) refusal: Option<ControlError>,
-}
 
 pub(crate) struct FakeCluster {
     state: Mutex<State>,
@@ -230,6 +213,28 @@ impl NodeControl for FakeNode {
     async fn local_containers(&self) -> BTreeMap<TaskId, String> {
         self.containers.lock().unwrap().clone()
     }
+}
+
+/// Whether a request is to change something.
+fn changes(request: &ControlRequest) -> bool {
+    use ControlRequest as Ask;
+    !matches!(
+        request,
+        Ask::GetCluster
+            | Ask::GetUnlockKey
+            | Ask::ListNodes
+            | Ask::GetNode(_)
+            | Ask::ListServices
+            | Ask::GetService(_)
+            | Ask::ListTasks { .. }
+            | Ask::GetTask(_)
+            | Ask::ListNetworks
+            | Ask::GetNetwork(_)
+            | Ask::ListSecrets
+            | Ask::GetSecret(_)
+            | Ask::ListConfigs
+            | Ask::GetConfig(_)
+    )
 }
 
 impl FakeCluster {
@@ -432,136 +437,6 @@ impl FakeCluster {
     }
 }
 
-fn service_names(service: &Service) -> (String, String) {
-    (service.id.to_string(), service.spec.name.clone())
-}
-
-fn in_sequence(version: u64, meta: &Meta) -> Result<(), ControlError> {
-    if version == meta.version.index {
-        return Ok(());
-    }
-    Err(ControlError::aborted("update out of sequence"))
-}
-
-fn find<'a, T>(
-    kind: &str,
-    reference: &str,
-    objects: &'a [T],
-    names: impl Fn(&T) -> (String, String),
-) -> Result<&'a T, ControlError> {
-    let by = |test: &dyn Fn(&(String, String)) -> bool| -> Vec<&'a T> {
-        objects
-            .iter()
-            .filter(|object| test(&names(object)))
-            .collect()
-    };
-    for found in [
-        by(&|(id, _)| id == reference),
-        by(&|(_, name)| !name.is_empty() && name == reference),
-        by(&|(id, _)| id.starts_with(reference)),
-    ] {
-        match found[..] {
-            [] => {}
-            [one] => return Ok(one),
-            _ => {
-                return Err(ControlError::invalid(format!(
-                    "{kind} {reference} is ambiguous ({} matches found)",
-                    found.len()
-                )));
-            }
-        }
-    }
-    Err(ControlError::not_found(format!(
-        "{kind} {reference} not found"
-    )))
-}
-
-impl State {
-    /// An id and the meta of a new commit.
-    fn next<T>(&mut self) -> (Id<T>, Meta) {
-        self.index += 1;
-        let meta = Meta {
-            version: Version { index: self.index },
-            created_at: NOW,
-            updated_at: NOW,
-        };
-        (Id::numbered(u128::from(self.index) << 64), meta)
-    }
-
-    fn create_service(
-        &mut self,
-        spec: weft_types::service::ServiceSpec,
-    ) -> Result<ServiceId, ControlError> {
-        if self
-            .services
-            .iter()
-            .any(|service| service.spec.name == spec.name)
-        {
-            return Err(ControlError::exists(format!(
-                "name conflicts with an existing object: service {} already exists",
-                spec.name
-            )));
-        }
-        let (id, meta) = self.next();
-        let mut endpoint = Endpoint {
-            spec: spec.endpoint_spec.clone().unwrap_or_default(),
-            ports: spec.ports().to_vec(),
-            virtual_ips: vec![],
-        };
-        let ingress = self.networks.first().map(|network| network.id);
-        if let (Some(network_id), false) = (ingress, spec.ports().is_empty()) {
-            endpoint.virtual_ips.push(VirtualIp {
-                network_id,
-                addr: "10.0.0.5/24".parse().unwrap(),
-            });
-        }
-        let service = Service {
-            id,
-            meta,
-            spec,
-            previous_spec: None,
-            endpoint,
-            update_status: None,
-            job_status: None,
-            spec_version: Version { index: 5 },
-            previous_spec_version: None,
-            allocation_error: "internal".into(),
-            registry_auth: "internal".into(),
-            pending_delete: false,
-        };
-        for slot in 1..=service.replicas().unwrap_or(0) {
-            let task = self.running_task(&service, slot, ingress);
-            self.tasks.push(task);
-        }
-        self.services.push(service);
-        Ok(id)
-    }
-
-    fn running_task(&mut self, service: &Service, slot: u64, network: Option<NetworkId>) -> Task {
-        let (id, meta) = self.next::<()>();
-        let attachments: Vec<_> = network
-            .filter(|_| !service.endpoint.ports.is_empty())
-            .map(|network| {
-                json!({"NetworkID": network, "Addresses": [format!("10.0.0.{}/24", 10 + slot)],
-                    "Aliases": ["internal"], "Backend": 7})
-            })
-            .into_iter()
-            .collect();
-        let task = json!({
-            "ID": id, "Version": meta.version, "CreatedAt": NOW, "UpdatedAt": NOW,
-            "Name": format!("{}.{slot}.{id}", service.spec.name),
-            "Spec": service.spec.task_template, "ServiceID": service.id, "Slot": slot,
-            "NodeID": node_id(1 + u128::from(slot - 1) % 3),
-            "Status": {"Timestamp": NOW, "State": "running", "Message": "started",
-                "ContainerStatus": {"ContainerID": "ab".repeat(32), "PID": 42, "ExitCode": 0}},
-            "DesiredState": "running", "NetworksAttachments": attachments,
-            "ServiceName": service.spec.name, "ServiceLabels": service.spec.labels,
-            "RegistryAuth": "internal", "Withdrawn": true
-        });
-        serde_json::from_value(task).unwrap()
-    }
-}
-
 #[async_trait]
 impl ControlApi for FakeCluster {
     async fn call(&self, request: ControlRequest) -> Result<ControlReply, ControlError> {
@@ -569,7 +444,14 @@ impl ControlApi for FakeCluster {
         let refusal = self.state().refusal.clone();
         match refusal {
             Some(refusal) => Err(refusal),
-            None => self.answer(request),
+            None => {
+                let changes = changes(&request);
+                let reply = self.answer(request)?;
+                if changes {
+                    self.state().applied += 1;
+                }
+                Ok(reply)
+            }
         }
     }
 

@@ -14,6 +14,8 @@ mod errors;
 mod events;
 mod far;
 mod fuzz;
+mod inputs;
 mod objects;
 mod passthrough;
+mod store;
 mod swarm;
