@@ -14,6 +14,7 @@ pub mod network;
 pub mod node;
 pub mod secret;
 pub mod service;
+pub mod shared;
 pub mod steering;
 pub mod task;
 pub mod task_state;
@@ -29,6 +30,7 @@ pub use id::{
     BackendId, ClusterId, ConfigId, Id, NetworkId, NodeId, ParseIdError, SecretId, ServiceId,
     SessionId, TaskId,
 };
+pub use shared::Shared;
 pub use task_state::TaskState;
 pub use timestamp::Timestamp;
 

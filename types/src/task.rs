@@ -4,8 +4,8 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackendId, Labels, Meta, NetworkId, NodeId, Rest, ServiceId, TaskId, TaskState, Timestamp,
-    Version,
+    BackendId, Labels, Meta, NetworkId, NodeId, Rest, ServiceId, Shared, TaskId, TaskState,
+    Timestamp, Version,
     container::ContainerSpec,
     service::{NetworkAttachmentConfig, PortConfig},
 };
@@ -219,9 +219,9 @@ pub struct Task {
     /// The task's own labels; Docker leaves them empty.
     #[serde(default)]
     pub labels: Labels,
-    /// What it was made from.
+    /// What it was made from; the tasks of a service repeat it.
     #[serde(default)]
-    pub spec: TaskSpec,
+    pub spec: Shared<TaskSpec>,
     /// Whose it is. Absent for attachments.
     #[serde(rename = "ServiceID", default, skip_serializing_if = "Option::is_none")]
     pub service_id: Option<ServiceId>,

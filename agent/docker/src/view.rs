@@ -212,7 +212,7 @@ impl<'a> TaskView<'a> {
     /// `task`, its attachments shown with the whole network.
     pub(crate) fn of(task: &'a Task, networks: &'a BTreeMap<NetworkId, Network>) -> Self {
         let attachments = task.networks_attachments.iter();
-        let mut spec = task.spec.clone();
+        let mut spec = TaskSpec::clone(&task.spec);
         if spec.runtime.as_deref() == Some("container") {
             spec.runtime = None;
         }

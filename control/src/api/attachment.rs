@@ -63,7 +63,8 @@ pub(super) fn attach(view: &View, now: Timestamp, ids: &mut IdSource, wish: &Wis
             }]),
             runtime: Some("attachment".to_owned()),
             ..TaskSpec::default()
-        },
+        }
+        .into(),
         service_id: None,
         slot: 0,
         node_id: Some(wish.node),

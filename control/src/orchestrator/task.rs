@@ -69,7 +69,7 @@ pub(super) fn new_task(
         meta: weft_types::Meta::default(),
         name,
         labels: weft_types::Labels::new(),
-        spec: template(service),
+        spec: template(service).into(),
         service_id: Some(service.id),
         slot,
         node_id,
@@ -110,10 +110,10 @@ pub fn is_dirty(view: &View, service: &Service, task: &Task) -> bool {
     if lacks_ports(view, service, task) {
         return true;
     }
-    if task.spec == wished {
+    if *task.spec == wished {
         return false;
     }
-    let mut moved = task.spec.clone();
+    let mut moved = TaskSpec::clone(&task.spec);
     moved.placement.clone_from(&wished.placement);
     let node = task.node_id.and_then(|id| view.node(id));
     moved != wished || node.is_none_or(|node| !constraint::satisfies(node, &wished))

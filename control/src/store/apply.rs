@@ -156,6 +156,7 @@ impl View {
                         None => meta.created_at = now,
                     }
                     object.set_meta(meta);
+                    self.share(&mut object, event.old.as_ref());
                     self.ledger.take(&object)?;
                     if let Some(by) = self.link(&object) {
                         return Err(ApplyError::NameTaken {

@@ -42,13 +42,14 @@ impl Store {
     /// # Errors
     /// When the bytes are not a snapshot or contradict themselves.
     pub fn restore(bytes: &[u8]) -> Result<Self, RestoreError> {
-        let body: Body<Vec<Object>> = weft_proto::codec::decode(bytes)?;
+        let mut body: Body<Vec<Object>> = weft_proto::codec::decode(bytes)?;
         if body.form != FORM {
             return Err(RestoreError::Form(body.form));
         }
         let mut view = View::default();
         view.index = body.index;
-        for object in &body.objects {
+        for object in &mut body.objects {
+            view.share(object, None);
             view.ledger.take(object)?;
             if let Some(by) = view.link(object) {
                 let name = format!("{}", object.key());

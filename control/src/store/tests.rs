@@ -1,6 +1,10 @@
 //! Transactions: whole or not at all.
 
-use weft_types::{NetworkId, ServiceId, Timestamp, Version, network::IpamOptions};
+use weft_types::{
+    NetworkId, NodeId, ServiceId, TaskId, Timestamp, Version,
+    network::IpamOptions,
+    task::{Task, TaskSpec},
+};
 
 use super::{ApplyError, Change, Draft, Key, REST, RestoreError, Store, Transaction};
 use crate::fixture;
@@ -193,4 +197,50 @@ fn other_bytes_are_no_snapshot() {
         // Never a panic; whether it is noticed is the seal's business (`raft::key`).
         let _ = Store::restore(&flipped);
     }
+}
+
+#[test]
+fn the_tasks_of_a_service_hold_its_spec_once() {
+    let mut store = Store::new();
+    let service = fixture::service(1, "web", 3);
+    apply(&mut store, 1, vec![Change::put(service.clone())]).unwrap();
+    let task = |number: u64, image: &str| {
+        let text = format!(
+            r#"{{"ID":"{}","ServiceID":"{}","Slot":{number}}}"#,
+            TaskId::numbered(u128::from(number)),
+            service.id
+        );
+        let mut task: Task = serde_json::from_str(&text).unwrap();
+        // As it comes out of the log: equal, and each its own.
+        task.spec = TaskSpec {
+            runtime: Some(image.to_owned()),
+            ..TaskSpec::default()
+        }
+        .into();
+        Change::put(task)
+    };
+    let tasks = vec![
+        task(1, "old"),
+        task(2, "old"),
+        task(3, "new"),
+        task(4, "old"),
+    ];
+    apply(&mut store, 2, tasks).unwrap();
+    let once = |store: &Store| {
+        let view = store.view();
+        let tasks: Vec<_> = view.tasks_of(service.id).cloned().collect();
+        assert!(tasks[0].spec.is_same(&tasks[1].spec));
+        assert!(!tasks[1].spec.is_same(&tasks[2].spec));
+        assert_ne!(tasks[1].spec, tasks[2].spec);
+        tasks
+    };
+    // A new version of a task keeps what the last one had.
+    let mut moved = Task::clone(&once(&store)[2]);
+    moved.spec = TaskSpec::clone(&moved.spec).into();
+    moved.node_id = Some(NodeId::numbered(1));
+    let old = once(&store)[2].spec.clone();
+    apply(&mut store, 3, vec![Change::put(moved)]).unwrap();
+    assert!(once(&store)[2].spec.is_same(&old));
+    let again = Store::restore(&store.snapshot().unwrap()).unwrap();
+    once(&again);
 }

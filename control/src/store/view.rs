@@ -365,6 +365,42 @@ impl View {
         }
     }
 
+    /// Lets a task share its spec with `old`, its last version, or with the tasks beside it in its
+    /// service: they repeat it, and here it is once.
+    pub(super) fn share(&self, object: &mut Object, old: Option<&Object>) {
+        let Object::Task(task) = object else {
+            return;
+        };
+        let old = match old {
+            Some(Object::Task(old)) => Some(old),
+            _ => None,
+        };
+        let beside = task.service_id.map(|service| {
+            let row = (service, task.slot, task.id);
+            let (low, high) = all();
+            let before = (Bound::Included((service, 0, low)), Bound::Excluded(row));
+            let after = (
+                Bound::Excluded(row),
+                Bound::Included((service, u64::MAX, high)),
+            );
+            let before = self.tasks_by_slot.range(before).next_back();
+            let after = self.tasks_by_slot.range(after).next();
+            [before, after]
+        });
+        let beside = beside.into_iter().flatten().flatten();
+        let beside = beside.filter_map(|(_, _, other)| self.tasks.get(other));
+        for known in old.into_iter().chain(beside) {
+            if known.spec.is_same(&task.spec) {
+                return;
+            }
+            if known.spec == task.spec {
+                let spec = known.spec.clone();
+                Arc::make_mut(task).spec = spec;
+                return;
+            }
+        }
+    }
+
     /// Puts an object into its table and the indexes, not into the ledger. The other owner of its
     /// name is returned, and keeps it.
     pub(super) fn link(&mut self, object: &Object) -> Option<Key> {

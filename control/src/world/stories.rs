@@ -257,7 +257,7 @@ fn a_service_goes_back_by_hand_and_forth_again() {
             .unwrap();
         world.until(secs(60), "the rollback is done", done);
         for task in world.running(id) {
-            assert_eq!(task.spec.container_spec.unwrap().image, expected);
+            assert_eq!(task.spec.container_spec.as_ref().unwrap().image, expected);
         }
     }
 }
