@@ -101,7 +101,12 @@ pub(crate) enum Input {
     Applied(u64),
     Described(Box<NodeDescription>),
     Addresses(BTreeSet<IpAddr>),
-    Flows(Vec<(TaskId, u64)>),
+    Flows {
+        /// Tasks that nobody can choose any more and that have none.
+        drained: Vec<TaskId>,
+        /// All tasks being withdrawn, with their numbers.
+        draining: Vec<(TaskId, u64)>,
+    },
     LogEnded(u64),
     /// Stop and remove every task, and tell the manager that the node leaves.
     Leave,
@@ -364,7 +369,10 @@ impl Runtime {
                     self.send(NodeMessage::Addresses(self.addresses.clone()));
                 }
             }
-            Input::Flows(draining) => {
+            Input::Flows { drained, draining } => {
+                for task in drained {
+                    self.event(task, Event::Flows(0));
+                }
                 let revision = self.applied;
                 self.send(NodeMessage::Applied { revision, draining });
             }
@@ -567,20 +575,27 @@ impl Runtime {
             .worker
             .machines()
             .filter(|(_, machine)| machine.is_withdrawing());
+        // Whether nobody could choose it any more counts from before its flows are looked at.
         let draining: Vec<_> = draining
-            .map(|(_, machine)| machine.task().clone())
+            .map(|(_, machine)| (machine.task().clone(), machine.is_draining()))
             .collect();
         if draining.is_empty() {
             return;
         }
         let (wiring, inputs) = (Arc::clone(&self.config.wiring), self.inputs.clone());
         tokio::spawn(async move {
-            let mut flows = Vec::new();
-            for task in &draining {
-                flows.push((task.id, wiring.flows(task).await));
+            let (mut flows, mut drained) = (Vec::new(), Vec::new());
+            for (task, is_draining) in &draining {
+                let open = wiring.flows(task).await;
+                flows.push((task.id, open));
+                drained.extend((*is_draining && open == 0).then_some(task.id));
             }
+            let told = Input::Flows {
+                drained,
+                draining: flows,
+            };
             // The loop has ended: nobody wants to know.
-            let _sent = inputs.send(Input::Flows(flows)).await;
+            let _sent = inputs.send(told).await;
         });
     }
 

@@ -12,7 +12,7 @@
 //! Accepted -> Preparing -> Ready -> Starting -> Connecting -> Probing -> Running
 //!                                      |            |            |          |  \ exit
 //!                                      +------------+--- wish ---+----------+   v
-//!                                                Withdrawing -> Stopping -> Ended -> Removing
+//!                                   Withdrawing -> Draining -> Stopping -> Ended -> Removing
 //! ```
 //!
 //! States and messages are SwarmKit's (`agent/exec`).
@@ -28,6 +28,8 @@ use weft_types::{
 
 /// Docker's time between the stop signal and the kill.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Flows that live on, such as idle keep-alive connections, hold a stop up no longer than this.
+const DRAIN: Duration = Duration::from_secs(5);
 /// First pause before a step that failed for a passing reason is tried again.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// Longest such pause.
@@ -40,6 +42,8 @@ pub enum Event {
     Assigned(Box<Task>),
     /// The manager forgot the task.
     Forgotten,
+    /// So many flows of its are open, counted after nobody could choose it any more.
+    Flows(u64),
     /// [`Action::Prepare`] ended: the engine's id of the container.
     Prepared(Result<String, Failure>),
     /// [`Action::Start`] ended: the process id.
@@ -140,6 +144,8 @@ enum Stage {
     Running,
     /// Nodes are taking it out of their rings; at the moment given it is stopped all the same.
     Withdrawing(Timestamp),
+    /// Nobody can choose it any more; its flows end. At the moment given it is stopped all the same.
+    Draining(Timestamp),
     /// A stop is in flight. With a cause when nobody asked for it.
     Stopping(Option<&'static str>),
     /// A terminal state was reached; the container is kept.
@@ -242,6 +248,7 @@ impl Machine {
             | Stage::Probing
             | Stage::Running
             | Stage::Withdrawing(_)
+            | Stage::Draining(_)
             | Stage::Stopping(_) => true,
             Stage::Accepted
             | Stage::Preparing
@@ -257,7 +264,7 @@ impl Machine {
     #[must_use]
     pub fn wake_at(&self) -> Option<Timestamp> {
         let withdrawn = match self.stage {
-            Stage::Withdrawing(until) => Some(until),
+            Stage::Withdrawing(until) | Stage::Draining(until) => Some(until),
             _ => None,
         };
         let retry = self.retry.as_ref().map(|(at, _)| *at);
@@ -278,6 +285,10 @@ impl Machine {
                 self.advance(now)
             }
             Event::Tick => self.tick(now),
+            Event::Flows(flows) => match self.stage {
+                Stage::Draining(_) if flows == 0 => self.stop(None),
+                _ => None,
+            },
             Event::Prepared(result) => self.prepared(result, now),
             Event::Started(result) => self.started(result, now),
             Event::Connected(result) => self.connected(result, now),
@@ -289,7 +300,15 @@ impl Machine {
 
     /// Whether its program runs in its network.
     pub(crate) fn is_running(&self) -> bool {
-        matches!(self.stage, Stage::Running | Stage::Withdrawing(_))
+        matches!(
+            self.stage,
+            Stage::Running | Stage::Withdrawing(_) | Stage::Draining(_)
+        )
+    }
+
+    /// Whether its last flows are waited for: a count that is begun now counts all of them.
+    pub(crate) fn is_draining(&self) -> bool {
+        matches!(self.stage, Stage::Draining(_))
     }
 
     pub(crate) fn wants_stop(&self) -> bool {
@@ -346,21 +365,24 @@ impl Machine {
                 self.withdraw(now)
             }
             Stage::Running => None,
-            Stage::Withdrawing(_) => self.withdraw(now),
+            Stage::Withdrawing(_) | Stage::Draining(_) => self.withdraw(now),
             Stage::Ended => self.clear(),
         }
     }
 
-    /// Stops the container once nobody chooses it any more, or when waiting has been long enough.
+    /// Stops the container once nobody chooses it any more and its flows have ended, or when
+    /// waiting has been long enough.
     fn withdraw(&mut self, now: Timestamp) -> Option<Action> {
-        let Stage::Withdrawing(until) = self.stage else {
+        let (Stage::Withdrawing(until) | Stage::Draining(until)) = self.stage else {
             return None;
         };
-        let free = self.task.withdrawn
-            || self.forgotten
-            || self.task.networks_attachments.is_empty()
-            || now >= until;
-        if free { self.stop(None) } else { None }
+        if self.forgotten || self.task.networks_attachments.is_empty() || now >= until {
+            return self.stop(None);
+        }
+        if self.task.withdrawn && !self.is_draining() {
+            self.stage = Stage::Draining(until.min(now.after(DRAIN)));
+        }
+        None
     }
 
     fn stop(&mut self, cause: Option<&'static str>) -> Option<Action> {
@@ -385,7 +407,7 @@ impl Machine {
             return self.retry.take().map(|(_, action)| action);
         }
         match self.stage {
-            Stage::Withdrawing(_) => self.withdraw(now),
+            Stage::Withdrawing(_) | Stage::Draining(_) => self.withdraw(now),
             _ => None,
         }
     }

@@ -155,7 +155,8 @@ impl Machine {
             | Stage::Connecting
             | Stage::Probing
             | Stage::Running
-            | Stage::Withdrawing(_) => {
+            | Stage::Withdrawing(_)
+            | Stage::Draining(_) => {
                 let id = self.container().unwrap_or_default().to_owned();
                 self.fail(format!("No such container: {id}"), now)
             }
@@ -174,7 +175,8 @@ impl Machine {
             | Stage::Connecting
             | Stage::Probing
             | Stage::Running
-            | Stage::Withdrawing(_) => {}
+            | Stage::Withdrawing(_)
+            | Stage::Draining(_) => {}
             // Its start's answer is on the way and says more.
             Stage::Starting => return None,
             // Its stop's answer is on the way.

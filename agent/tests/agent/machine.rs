@@ -159,14 +159,36 @@ fn a_stop_waits_until_nobody_chooses_the_task() {
         None,
         "others may still choose it"
     );
+    assert_eq!(
+        machine.step(Event::Flows(0), at(4)),
+        None,
+        "a flow may come after that count"
+    );
     let withdrawn = assigned(&machine, |task| task.withdrawn = true);
+    assert_eq!(machine.step(withdrawn, at(5)), None, "its flows may go on");
+    assert_eq!(machine.step(Event::Flows(1), at(5)), None, "one does");
     assert!(matches!(
-        machine.step(withdrawn, at(5)),
+        machine.step(Event::Flows(0), at(6)),
         Some(Action::Stop { .. })
     ));
     machine.step(Event::Stopped(Ok(143)), at(6));
     assert_eq!(machine.status().state, TaskState::Shutdown);
     assert_eq!(machine.status().message, "shutdown");
+}
+
+#[test]
+fn flows_that_live_on_hold_a_stop_up_for_some_seconds_only() {
+    let mut machine = running(networked(1));
+    let stop = assigned(&machine, |task| {
+        task.desired_state = TaskState::Shutdown;
+        task.withdrawn = true;
+    });
+    assert_eq!(machine.step(stop, at(4)), None);
+    assert_eq!(machine.wake_at(), Some(at(9)));
+    assert!(matches!(
+        machine.step(Event::Tick, at(9)),
+        Some(Action::Stop { .. })
+    ));
 }
 
 #[test]
@@ -255,6 +277,7 @@ fn events() -> impl Strategy<Value = Event> {
         }),
         Just(Event::Forgotten),
         Just(Event::Tick),
+        (0..2u64).prop_map(Event::Flows),
         prop_oneof![Just(Ok("c1".to_owned())), failure.clone().prop_map(Err)]
             .prop_map(Event::Prepared),
         prop_oneof![Just(Ok(3)), failure.clone().prop_map(Err)].prop_map(Event::Started),
