@@ -4,6 +4,7 @@ pub mod allocator;
 pub mod api;
 pub mod ca;
 pub mod dispatcher;
+pub mod invariant;
 pub mod orchestrator;
 pub mod raft;
 pub mod rpc;

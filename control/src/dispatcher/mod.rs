@@ -20,7 +20,7 @@ pub use registration::{
     HEARTBEATS_MISSED, HEARTBEATS_MISSED_UNKNOWN, Registration, addresses, describe, down,
     heartbeat_period, is_empty, leave, register, unknown, wireguard,
 };
-pub use silence::{Sound, lost};
+pub use silence::{Sound, lost, misknown};
 pub use status::status;
 pub use told::Told;
 pub use withdrawal::{Acks, withdraw};

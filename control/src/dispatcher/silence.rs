@@ -27,6 +27,22 @@ pub enum Sound {
     Silent,
 }
 
+/// The nodes whose session says more than the store: they must say hello again. Either a term has
+/// begun since and whether they live is unknown, or they were written down while they came back.
+#[must_use]
+pub fn misknown(view: &View, sounds: &BTreeMap<NodeId, Sound>) -> Vec<NodeId> {
+    let is_misknown = |(node, sound): &(&NodeId, &Sound)| {
+        let node = view.node(**node);
+        node.is_some_and(|node| match node.status.state {
+            NodeState::Unknown => true,
+            NodeState::Down => **sound == Sound::Speaks,
+            _ => false,
+        })
+    };
+    let misknown = sounds.iter().filter(is_misknown);
+    misknown.map(|(node, _)| *node).collect()
+}
+
 /// The nodes that are to be down and are not yet, and why. Nodes without a session count as silent
 /// when `absent_too`.
 #[must_use]

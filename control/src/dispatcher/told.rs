@@ -54,9 +54,7 @@ impl Told {
     fn other_network(&mut self, view: &View, node: NodeId) -> Option<NetState> {
         let seen = self.seen.replace(view.clone());
         let knows_something = self.net.revision != 0;
-        if knows_something
-            && seen.is_some_and(|seen| !network_differs(&seen, view, node))
-        {
+        if knows_something && seen.is_some_and(|seen| !network_differs(&seen, view, node)) {
             return None;
         }
         let net = project(view, node);

@@ -67,7 +67,10 @@ pub(super) fn run_global(draft: &mut Draft, ids: &mut IdSource, service: &Servic
     };
     let vacant: Vec<NodeId> = draft
         .nodes()
-        .filter(|node| fits(node) && !places.contains_key(&Place::Node(node.id)))
+        .filter(|node| {
+            let tasks = places.get(&Place::Node(node.id));
+            fits(node) && tasks.is_none_or(|tasks| was_cut_short(tasks))
+        })
         .map(|node| node.id)
         .collect();
     for id in vacant {
@@ -116,6 +119,15 @@ fn supervise(
         promote(draft, service, tasks);
     }
     Slots::of(draft, service, now).by_place
+}
+
+/// Whether a node's run of the job was stopped because the node was none to be on: it has neither
+/// completed nor failed, and is due once the node is back.
+fn was_cut_short(tasks: &[Arc<Task>]) -> bool {
+    let completed = |task: &Arc<Task>| task.status.state == TaskState::Complete;
+    let newest = tasks.last().map(|task| task.status.state);
+    !tasks.iter().any(completed)
+        && matches!(newest, Some(TaskState::Shutdown | TaskState::Orphaned))
 }
 
 fn is_active(task: &Task) -> bool {

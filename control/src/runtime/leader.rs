@@ -10,7 +10,7 @@ use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 use weft_proto::{ControlError, dispatcher::ManagerMessage};
-use weft_types::{NodeId, TaskId, Timestamp, node::NodeState, task::TaskStatus};
+use weft_types::{NodeId, TaskId, Timestamp, task::TaskStatus};
 
 use super::{
     Manager, clock,
@@ -168,13 +168,8 @@ impl Manager {
     async fn notice_silence(&self, begun: Instant) {
         let sounds = self.sessions.sounds();
         let view = self.replica.view();
-        let state = |node: &NodeId| view.node(*node).map(|node| node.status.state);
-        // Its session is older than this term's word that nobody is known: it says hello again.
-        for node in sounds
-            .keys()
-            .filter(|node| state(node) == Some(NodeState::Unknown))
-        {
-            self.sessions.drop_node(*node);
+        for node in dispatcher::misknown(&view, &sounds) {
+            self.sessions.drop_node(node);
         }
         let all_should_be_here = begun.elapsed() > 2 * GRACE * self.period();
         let lost = dispatcher::lost(&view, &sounds, all_should_be_here);

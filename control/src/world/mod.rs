@@ -1,6 +1,5 @@
 //! A little world for tests: one store, all loops, and fake agents under virtual time.
 
-mod invariants;
 mod random;
 mod stories;
 
@@ -22,7 +21,7 @@ use weft_types::{
 use crate::{
     api,
     dispatcher::{self, Acks},
-    fixture,
+    fixture, invariant,
     settle::{self, Settler},
     store::{Change, Draft, IdSource, Store, Transaction, View},
 };
@@ -101,7 +100,7 @@ impl World {
         self.store
             .apply(index, &transaction)
             .unwrap_or_else(|error| panic!("a loop proposed what the store refuses: {error}"));
-        invariants::check(&before, &self.view());
+        invariant::check(&before, &self.view()).unwrap_or_else(|broken| panic!("{broken}"));
     }
 
     /// Runs the loops until they are content, and checks that they then are.

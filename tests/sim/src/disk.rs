@@ -1,0 +1,227 @@
+//! A manager's disk: writes are promised at once, kept a little later, and lost by a crash before.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use weft_control::store::Transaction;
+
+use crate::{Millis, chance::Chance};
+
+/// One entry of the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Term of the leader that made it.
+    pub term: u64,
+    /// Its place.
+    pub index: u64,
+    /// Names it among all entries ever proposed.
+    pub mark: u64,
+    /// What it does; `None` only begins a term.
+    pub body: Option<Transaction>,
+}
+
+/// A snapshot of the state machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The last entry in it.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// The store, as it encodes itself.
+    pub bytes: Vec<u8>,
+}
+
+/// A log whose first entries may be in a snapshot.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Log {
+    /// The last entry that is not here any more, and its term.
+    base: (u64, u64),
+    entries: VecDeque<Arc<Entry>>,
+}
+
+impl Log {
+    /// The last entry, here or in the snapshot: index and term.
+    #[must_use]
+    pub fn last(&self) -> (u64, u64) {
+        let last = self.entries.back();
+        last.map_or(self.base, |entry| (entry.index, entry.term))
+    }
+
+    /// The last entry that is not here any more, and its term.
+    #[must_use]
+    pub fn base(&self) -> (u64, u64) {
+        self.base
+    }
+
+    /// An entry, if it is here.
+    #[must_use]
+    pub fn get(&self, index: u64) -> Option<&Arc<Entry>> {
+        let at = index.checked_sub(self.base.0 + 1)?;
+        self.entries.get(usize::try_from(at).ok()?)
+    }
+
+    /// The term of an entry, if it is known.
+    #[must_use]
+    pub fn term(&self, index: u64) -> Option<u64> {
+        if index == self.base.0 {
+            return Some(self.base.1);
+        }
+        self.get(index).map(|entry| entry.term)
+    }
+
+    /// Entries from `index` on, at most `count`.
+    #[must_use]
+    pub fn from(&self, index: u64, count: usize) -> Vec<Arc<Entry>> {
+        let at = index.saturating_sub(self.base.0 + 1);
+        let at = usize::try_from(at).unwrap_or(usize::MAX);
+        self.entries.iter().skip(at).take(count).cloned().collect()
+    }
+
+    fn apply(&mut self, write: &Write) {
+        match write {
+            Write::Vote { .. } => {}
+            Write::Append(entries) => self.entries.extend(entries.iter().cloned()),
+            Write::Truncate { from } => {
+                while self.entries.back().is_some_and(|last| last.index >= *from) {
+                    self.entries.pop_back();
+                }
+            }
+            Write::Install(snapshot) => {
+                let known = self.term(snapshot.index) == Some(snapshot.term);
+                if !known {
+                    self.entries.clear();
+                }
+                self.purge(snapshot.index, snapshot.term);
+            }
+            Write::Purge { upto, .. } => {
+                let term = self.term(*upto).unwrap_or(self.base.1);
+                self.purge(*upto, term);
+            }
+        }
+    }
+
+    fn purge(&mut self, upto: u64, term: u64) {
+        while self
+            .entries
+            .front()
+            .is_some_and(|first| first.index <= upto)
+        {
+            self.entries.pop_front();
+        }
+        if upto > self.base.0 {
+            self.base = (upto, term);
+        }
+    }
+}
+
+/// One atomic write, as a transaction of the durable store is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// Term, and for whom it voted in it.
+    Vote {
+        /// The term.
+        term: u64,
+        /// The vote.
+        vote: Option<u32>,
+    },
+    /// Entries at the end of the log.
+    Append(Vec<Arc<Entry>>),
+    /// Forgets entries.
+    Truncate {
+        /// From this one on.
+        from: u64,
+    },
+    /// A snapshot, made here or received; entries that it replaces go when they contradict it.
+    Install(Arc<Snapshot>),
+    /// Forgets entries that a snapshot covers; the snapshot is written with it.
+    Purge {
+        /// Up to this one.
+        upto: u64,
+        /// What covers them.
+        snapshot: Arc<Snapshot>,
+    },
+}
+
+/// What is read back after a crash.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct State {
+    /// The newest term seen.
+    pub term: u64,
+    /// For whom this member voted in it.
+    pub vote: Option<u32>,
+    /// The log.
+    pub log: Log,
+    /// The newest snapshot.
+    pub snapshot: Option<Arc<Snapshot>>,
+}
+
+impl State {
+    /// Takes one write.
+    pub fn apply(&mut self, write: &Write) {
+        match write {
+            Write::Vote { term, vote } => (self.term, self.vote) = (*term, *vote),
+            Write::Install(snapshot) | Write::Purge { snapshot, .. } => {
+                self.snapshot = Some(Arc::clone(snapshot));
+            }
+            Write::Append(_) | Write::Truncate { .. } => {}
+        }
+        self.log.apply(write);
+    }
+}
+
+/// A disk that takes its time.
+#[derive(Debug, Default)]
+pub struct Disk {
+    /// What a crash leaves.
+    pub kept: State,
+    waiting: VecDeque<(Millis, u64, Write)>,
+    begun: u64,
+    done: u64,
+    /// Milliseconds that a write takes, at most.
+    pub slowness: Millis,
+}
+
+impl Disk {
+    /// Begins a write; answers its number.
+    pub fn write(&mut self, write: Write, now: Millis, chance: &mut Chance) -> u64 {
+        self.begun += 1;
+        let after = self.waiting.back().map_or(now, |(due, ..)| *due);
+        let due = after.max(now) + chance.below(self.slowness + 1);
+        self.waiting.push_back((due, self.begun, write));
+        self.begun
+    }
+
+    /// The number of the last write begun.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// The number of the last write that is kept.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Millis) {
+        while self.waiting.front().is_some_and(|(due, ..)| *due <= now)
+            && let Some((_, number, write)) = self.waiting.pop_front()
+        {
+            self.kept.apply(&write);
+            self.done = number;
+        }
+    }
+
+    /// The power goes: of the writes under way a first part is kept, the one that is torn is
+    /// recognised and dropped whole, as the durable store does by its checksums.
+    pub fn crash(&mut self, chance: &mut Chance) {
+        let keep = chance.below(self.waiting.len() as u64 + 1);
+        for _ in 0..keep {
+            if let Some((_, number, write)) = self.waiting.pop_front() {
+                self.kept.apply(&write);
+                self.done = number;
+            }
+        }
+        self.waiting.clear();
+    }
+}

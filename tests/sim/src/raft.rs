@@ -1,0 +1,534 @@
+//! A member of the consensus group, as a model: terms, votes, a log, commits.
+//!
+//! Follows "In Search of an Understandable Consensus Algorithm" (Ongaro and Ousterhout 2014),
+//! figures 2 and 13, with the timings of `weft_control::raft` and one thing more: a member that
+//! hears from a leader does not vote, as openraft's leases and pre-votes have it. Nothing is said
+//! to others that depends on a write which is not kept yet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use weft_control::store::Transaction;
+
+use crate::{
+    Millis,
+    chance::Chance,
+    disk::{Disk, Entry, Log, Snapshot, Write},
+};
+
+/// Between a leader's signs of life.
+const HEARTBEAT: Millis = 100;
+/// A leader heard of so recently is followed without doubt.
+const LEASE: Millis = 500;
+/// After the lease a follower waits at least and at most so long before it stands for election.
+const ELECTION: (Millis, Millis) = (250, 500);
+/// Entries in one message.
+const BATCH: usize = 64;
+/// A message that is not answered is sent again after so long.
+const RESEND: Millis = 300;
+
+/// What members say to each other.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The sender's term.
+    pub term: u64,
+    /// What it says.
+    pub word: Word,
+}
+
+/// The words.
+#[derive(Debug, Clone)]
+pub enum Word {
+    /// Vote for me: my last entry is this.
+    Vote {
+        /// Index and term.
+        last: (u64, u64),
+    },
+    /// Whether the vote is given.
+    Voted(bool),
+    /// Entries after `prev`.
+    Append {
+        /// Index and term of the entry before.
+        prev: (u64, u64),
+        /// The entries; none is a sign of life.
+        entries: Vec<Arc<Entry>>,
+        /// What is committed.
+        commit: u64,
+    },
+    /// The log agrees with the leader's up to here.
+    Appended(u64),
+    /// It does not; the log ends here.
+    Behind(u64),
+    /// The state, because the entries are gone.
+    Install(Arc<Snapshot>),
+}
+
+#[derive(Debug)]
+enum Role {
+    Follower,
+    Candidate(BTreeSet<u32>),
+    Leader {
+        peers: BTreeMap<u32, Peer>,
+        beat_at: Millis,
+    },
+}
+
+/// A follower, as its leader sees it.
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    next: u64,
+    agreed: u64,
+    asked_at: Option<Millis>,
+}
+
+/// One member.
+#[derive(Debug)]
+pub struct Member {
+    id: u32,
+    others: Vec<u32>,
+    role: Role,
+    term: u64,
+    vote: Option<u32>,
+    log: Log,
+    snapshot: Option<Arc<Snapshot>>,
+    commit: u64,
+    leader: Option<u32>,
+    heard: Millis,
+    stand_at: Millis,
+    /// Where it keeps all that must survive.
+    pub disk: Disk,
+    /// To be said once the write of that number is kept.
+    held_back: VecDeque<(u64, u32, Message)>,
+    out: Vec<(u32, Message)>,
+    /// A snapshot from the leader, to be taken into the state machine.
+    installed: Option<Arc<Snapshot>>,
+    chance: Chance,
+}
+
+impl Member {
+    /// A member that begins with what `disk` has kept.
+    #[must_use]
+    pub fn start(id: u32, members: &[u32], disk: Disk, now: Millis, chance: Chance) -> Self {
+        let kept = disk.kept.clone();
+        let mut member = Self {
+            id,
+            others: members
+                .iter()
+                .copied()
+                .filter(|other| *other != id)
+                .collect(),
+            role: Role::Follower,
+            term: kept.term,
+            vote: kept.vote,
+            log: kept.log,
+            commit: kept.snapshot.as_ref().map_or(0, |snapshot| snapshot.index),
+            snapshot: kept.snapshot,
+            leader: None,
+            heard: 0,
+            stand_at: 0,
+            disk,
+            held_back: VecDeque::new(),
+            out: Vec::new(),
+            installed: None,
+            chance,
+        };
+        member.wait(now);
+        member
+    }
+
+    /// Whether it leads, as far as it knows, and since which term.
+    #[must_use]
+    pub fn leads(&self) -> Option<u64> {
+        matches!(self.role, Role::Leader { .. }).then_some(self.term)
+    }
+
+    /// Who leads, as far as it knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<u32> {
+        self.leader
+    }
+
+    /// The last entry known to be committed.
+    #[must_use]
+    pub fn commit(&self) -> u64 {
+        self.commit
+    }
+
+    /// The log as it remembers it.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The snapshot it has.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
+        self.snapshot.as_ref()
+    }
+
+    /// Where it stands, for people.
+    #[must_use]
+    pub fn situation(&self) -> String {
+        format!(
+            "term {}, leader {:?}, commit {}, log {:?} to {:?}, role {:?}",
+            self.term,
+            self.leader,
+            self.commit,
+            self.log.base(),
+            self.log.last(),
+            self.role
+        )
+    }
+
+    /// What is to be sent.
+    pub fn take_out(&mut self) -> Vec<(u32, Message)> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// A state received that the state machine must take.
+    pub fn take_installed(&mut self) -> Option<Arc<Snapshot>> {
+        self.installed.take()
+    }
+
+    /// The crash of its host: only the disk is left.
+    #[must_use]
+    pub fn crash(mut self, chance: &mut Chance) -> Disk {
+        self.disk.crash(chance);
+        self.disk
+    }
+
+    /// Appends an entry, if it leads; answers its place.
+    pub fn propose(&mut self, body: Option<Transaction>, mark: u64, now: Millis) -> Option<u64> {
+        self.leads()?;
+        let index = self.log.last().0 + 1;
+        let entry = Arc::new(Entry {
+            term: self.term,
+            index,
+            mark,
+            body,
+        });
+        self.write(Write::Append(vec![entry]), now);
+        self.replicate(now, false);
+        Some(index)
+    }
+
+    /// The state machine has a snapshot; entries that it covers go, but for the last `keep`.
+    pub fn compact(&mut self, snapshot: Snapshot, keep: u64, now: Millis) {
+        let upto = snapshot.index.saturating_sub(keep).max(self.log.base().0);
+        let snapshot = Arc::new(snapshot);
+        self.write(Write::Purge { upto, snapshot }, now);
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Millis) {
+        self.disk.tick(now);
+        while self
+            .held_back
+            .front()
+            .is_some_and(|(write, ..)| *write <= self.disk.done())
+            && let Some((_, to, message)) = self.held_back.pop_front()
+        {
+            self.out.push((to, message));
+        }
+        match &self.role {
+            Role::Leader { beat_at, .. } => {
+                let beat = *beat_at <= now;
+                self.count();
+                self.replicate(now, beat);
+            }
+            Role::Follower | Role::Candidate(_) if self.stand_at <= now => self.stand(now),
+            Role::Follower | Role::Candidate(_) => {}
+        }
+    }
+
+    /// Takes a message.
+    pub fn hear(&mut self, from: u32, message: Message, now: Millis) {
+        let follows_somebody = self.leader.is_some() && now < self.heard + LEASE && self.heard > 0;
+        if matches!(message.word, Word::Vote { .. })
+            && (follows_somebody || self.leads().is_some())
+            && message.term > self.term
+        {
+            return;
+        }
+        if message.term > self.term {
+            self.follow(message.term, now);
+        }
+        let is_old = message.term < self.term;
+        match message.word {
+            Word::Vote { last } => {
+                let mine = self.log.last();
+                let grant = !is_old
+                    && matches!(self.role, Role::Follower)
+                    && (last.1, last.0) >= (mine.1, mine.0)
+                    && self.vote.is_none_or(|vote| vote == from);
+                if grant && self.vote.is_none() {
+                    self.vote = Some(from);
+                    self.write_vote(now);
+                    self.wait(now);
+                }
+                self.say_when_kept(from, Word::Voted(grant));
+            }
+            Word::Voted(granted) => {
+                if is_old || !granted {
+                    return;
+                }
+                if let Role::Candidate(votes) = &mut self.role {
+                    votes.insert(from);
+                }
+                self.maybe_lead(now);
+            }
+            Word::Append {
+                prev,
+                entries,
+                commit,
+            } => {
+                if is_old {
+                    self.say_when_kept(from, Word::Behind(self.log.last().0));
+                    return;
+                }
+                self.hears_leader(from, now);
+                self.append(from, prev, entries, commit, now);
+            }
+            Word::Appended(agreed) => {
+                if is_old {
+                    return;
+                }
+                if let Role::Leader { peers, .. } = &mut self.role
+                    && let Some(peer) = peers.get_mut(&from)
+                {
+                    peer.agreed = peer.agreed.max(agreed);
+                    peer.next = peer.next.max(agreed + 1);
+                    peer.asked_at = None;
+                }
+                self.count();
+                self.replicate(now, false);
+            }
+            Word::Behind(last) => {
+                if is_old {
+                    return;
+                }
+                if let Role::Leader { peers, .. } = &mut self.role
+                    && let Some(peer) = peers.get_mut(&from)
+                {
+                    peer.next = (peer.next - 1).min(last + 1).max(peer.agreed + 1).max(1);
+                    peer.asked_at = None;
+                }
+                self.replicate(now, false);
+            }
+            Word::Install(snapshot) => {
+                if is_old {
+                    return;
+                }
+                self.hears_leader(from, now);
+                let index = snapshot.index;
+                if index > self.commit {
+                    self.snapshot = Some(Arc::clone(&snapshot));
+                    self.commit = index;
+                    self.installed = Some(Arc::clone(&snapshot));
+                    self.write(Write::Install(snapshot), now);
+                }
+                self.say_when_kept(from, Word::Appended(index));
+            }
+        }
+    }
+
+    fn append(
+        &mut self,
+        from: u32,
+        prev: (u64, u64),
+        entries: Vec<Arc<Entry>>,
+        commit: u64,
+        now: Millis,
+    ) {
+        let base = self.log.base().0;
+        if prev.0 >= base && self.log.term(prev.0) != Some(prev.1) {
+            self.say_when_kept(
+                from,
+                Word::Behind(self.log.last().0.min(prev.0.saturating_sub(1))),
+            );
+            return;
+        }
+        let agreed = prev.0 + entries.len() as u64;
+        let mut fresh = Vec::new();
+        for entry in entries {
+            if entry.index <= base {
+                continue;
+            }
+            match self.log.term(entry.index) {
+                Some(term) if term == entry.term && fresh.is_empty() => {}
+                Some(_) if fresh.is_empty() => {
+                    assert!(
+                        entry.index > self.commit,
+                        "a committed entry was overwritten"
+                    );
+                    self.write(Write::Truncate { from: entry.index }, now);
+                    fresh.push(entry);
+                }
+                _ => fresh.push(entry),
+            }
+        }
+        if !fresh.is_empty() {
+            self.write(Write::Append(fresh), now);
+        }
+        self.commit = self.commit.max(commit.min(agreed));
+        self.say_when_kept(from, Word::Appended(agreed));
+    }
+
+    /// A write to memory now, and to the disk in its time.
+    fn write(&mut self, write: Write, now: Millis) {
+        if let Write::Purge { snapshot, .. } | Write::Install(snapshot) = &write {
+            self.snapshot = Some(Arc::clone(snapshot));
+        }
+        let mut state = crate::disk::State {
+            log: std::mem::take(&mut self.log),
+            ..crate::disk::State::default()
+        };
+        state.apply(&write);
+        self.log = state.log;
+        self.disk.write(write, now, &mut self.chance);
+    }
+
+    fn write_vote(&mut self, now: Millis) {
+        let write = Write::Vote {
+            term: self.term,
+            vote: self.vote,
+        };
+        self.disk.write(write, now, &mut self.chance);
+    }
+
+    fn say_when_kept(&mut self, to: u32, word: Word) {
+        let message = Message {
+            term: self.term,
+            word,
+        };
+        let write = self.disk.begun();
+        if write <= self.disk.done() {
+            self.out.push((to, message));
+        } else {
+            self.held_back.push_back((write, to, message));
+        }
+    }
+
+    fn hears_leader(&mut self, from: u32, now: Millis) {
+        self.role = Role::Follower;
+        self.leader = Some(from);
+        self.heard = now;
+        self.wait(now);
+    }
+
+    fn follow(&mut self, term: u64, now: Millis) {
+        self.term = term;
+        self.vote = None;
+        self.leader = None;
+        self.write_vote(now);
+        if !matches!(self.role, Role::Follower) {
+            self.role = Role::Follower;
+            self.wait(now);
+        }
+    }
+
+    fn wait(&mut self, now: Millis) {
+        self.stand_at = now + LEASE + self.chance.within(ELECTION.0, ELECTION.1);
+    }
+
+    fn stand(&mut self, now: Millis) {
+        self.term += 1;
+        self.vote = Some(self.id);
+        self.leader = None;
+        self.write_vote(now);
+        self.role = Role::Candidate(BTreeSet::new());
+        self.wait(now);
+        let last = self.log.last();
+        for to in self.others.clone() {
+            self.say_when_kept(to, Word::Vote { last });
+        }
+        self.maybe_lead(now);
+    }
+
+    fn quorum(&self) -> usize {
+        self.others.len().div_ceil(2) + 1
+    }
+
+    fn maybe_lead(&mut self, now: Millis) {
+        let Role::Candidate(votes) = &self.role else {
+            return;
+        };
+        if votes.len() + 1 < self.quorum() {
+            return;
+        }
+        let next = self.log.last().0 + 1;
+        let peer = Peer {
+            next,
+            agreed: 0,
+            asked_at: None,
+        };
+        self.role = Role::Leader {
+            peers: self.others.iter().map(|other| (*other, peer)).collect(),
+            beat_at: now,
+        };
+        self.leader = Some(self.id);
+        // Nothing of earlier terms is committed but by an entry of one's own (5.4.2).
+        let mark = self.chance.number();
+        self.propose(None, mark, now);
+    }
+
+    /// What a majority keeps is committed.
+    fn count(&mut self) {
+        let Role::Leader { peers, .. } = &self.role else {
+            return;
+        };
+        let kept = &self.disk.kept.log;
+        let mut own = kept.last().0.min(self.log.last().0);
+        while own > self.commit && kept.term(own) != self.log.term(own) {
+            own -= 1;
+        }
+        let mut agreed: Vec<u64> = peers.values().map(|peer| peer.agreed).collect();
+        agreed.push(own);
+        agreed.sort_unstable_by(|one, other| other.cmp(one));
+        let index = agreed[self.quorum() - 1];
+        if index > self.commit && self.log.term(index) == Some(self.term) {
+            self.commit = index;
+        }
+    }
+
+    fn replicate(&mut self, now: Millis, beat: bool) {
+        let (term, commit, last) = (self.term, self.commit, self.log.last().0);
+        let Role::Leader { peers, beat_at } = &mut self.role else {
+            return;
+        };
+        if beat {
+            *beat_at = now + HEARTBEAT;
+        }
+        for (to, peer) in peers {
+            let waits = peer.asked_at.is_some_and(|at| now < at + RESEND);
+            let lags = peer.next <= last && !waits;
+            if !beat && !lags {
+                continue;
+            }
+            let word = if peer.next <= self.log.base().0 {
+                match &self.snapshot {
+                    Some(snapshot) => Word::Install(Arc::clone(snapshot)),
+                    None => continue,
+                }
+            } else {
+                let prev = peer.next - 1;
+                let entries = if waits {
+                    Vec::new()
+                } else {
+                    self.log.from(peer.next, BATCH)
+                };
+                Word::Append {
+                    prev: (prev, self.log.term(prev).unwrap_or(0)),
+                    entries,
+                    commit,
+                }
+            };
+            if lags {
+                peer.asked_at = Some(now);
+            }
+            self.out.push((*to, Message { term, word }));
+        }
+    }
+}
