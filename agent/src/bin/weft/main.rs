@@ -8,6 +8,7 @@ mod place;
 mod reach;
 mod role;
 mod seat;
+mod tcp;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -115,6 +116,8 @@ pub(crate) struct AgentFlags {
     /// Group that may use the front door.
     #[arg(long, value_name = "NAME")]
     socket_group: Option<String>,
+    #[command(flatten)]
+    tcp: tcp::TcpFlags,
     /// Addresses for tasks without a network; seen by this node only.
     #[arg(long, value_name = "SUBNET", default_value = "172.29.0.0/16")]
     egress_pool: ipnetwork::Ipv4Network,
@@ -196,6 +199,7 @@ fn in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
 
 async fn run(flags: AgentFlags) -> Result<()> {
     raise_file_limit();
+    let tcp = flags.tcp.doors()?;
     let place = Place::open(flags.clone())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -211,7 +215,7 @@ async fn run(flags: AgentFlags) -> Result<()> {
         socket: flags.socket.clone(),
         group: flags.socket_group,
         engine_socket: flags.engine,
-        tcp: vec![],
+        tcp,
     };
     let served = weft_docker::serve(
         door,
