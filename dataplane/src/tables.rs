@@ -74,6 +74,9 @@ tables! {
     nodes Nodes: u32 => Node,
     /// Hosts by address.
     node_by_addr NodeByAddr: Addr => NodeAddr,
+    /// Which node holds an address now that may move: where answers go when the node that a client came
+    /// in by is dead.
+    owner Owner: Addr => u32,
     /// Addresses at which published ports answer.
     local_addrs LocalAddrs: Addr => u32,
     /// Overlay prefixes.
@@ -228,12 +231,20 @@ impl Tables {
                 ..Node::default()
             };
             self.nodes.insert(*index, row);
-            for addr in &peer.addresses {
+        }
+        // The living after the dead: an address that moved is told of both for a while.
+        let mut told: Vec<_> = desired.nodes.iter().collect();
+        told.sort_by_key(|(_, peer)| !peer.dead);
+        for (index, peer) in told {
+            for addr in peer.addresses.iter().filter(|addr| is_ours_alone(**addr)) {
                 let row = NodeAddr {
                     node: *index,
                     flags: node_addr::HOST,
                 };
                 self.node_by_addr.insert((*addr).into(), row);
+                if !peer.dead {
+                    self.owner.insert((*addr).into(), *index);
+                }
             }
         }
         // After the others, so that an address told twice stays an underlay address.
@@ -257,6 +268,7 @@ impl Tables {
                 let row = self.node_by_addr.entry((*addr).into()).or_insert(own);
                 // What this host sees on its own links beats what was told of it.
                 row.node = desired.node;
+                self.owner.insert((*addr).into(), desired.node);
             }
         }
     }

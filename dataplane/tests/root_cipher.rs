@@ -27,13 +27,7 @@ fn open() -> NetworkId {
 /// Two hosts with a task each, on one encrypted and one clear network.
 async fn two_hosts() -> Result<Lan> {
     let mut lan = Lan::new(2)?;
-    for node in lan.state.nodes.values_mut() {
-        node.wireguard = Some(own(node.index).peer());
-    }
-    for index in [1, 2] {
-        lan.start_with(index, |config| config.wireguard = Some(own(index)))
-            .await?;
-    }
+    lan.start_all_with_keys().await?;
     lan.add_network(secret(), SECRET_VNI, &["10.0.1.0/24", "fd00:2::/64"], false);
     lan.add_network(open(), OPEN_VNI, &["10.0.2.0/24"], false);
     if let Some(network) = lan.state.networks.get_mut(&secret()) {
@@ -52,13 +46,6 @@ async fn two_hosts() -> Result<Lan> {
     lan.apply().await?;
     lan.serve("t2", 80)?;
     Ok(lan)
-}
-
-fn own(index: u32) -> WireGuard {
-    WireGuard {
-        key: WireGuardKey::from_bytes([index as u8; 32]),
-        port: WIREGUARD_PORT,
-    }
 }
 
 /// Writes down what the switch carries until it is asked for.

@@ -4,7 +4,7 @@ mod lan;
 
 use anyhow::{Context as _, Result};
 use lan::{Lan, eventually, ingress, run};
-use weft_dataplane::{PathReport, PathState, WIREGUARD_PORT, WireGuard, WireGuardKey};
+use weft_dataplane::{PathReport, PathState};
 
 /// What host 1 knows of the way to host 2.
 async fn way(lan: &Lan) -> Result<PathReport> {
@@ -133,17 +133,7 @@ async fn checksums_that_a_card_makes_wrong_are_named() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_encrypted_cluster_is_looked_at_from_inside() -> Result<()> {
     let mut lan = Lan::new(2)?;
-    let own = |index: u32| WireGuard {
-        key: WireGuardKey::from_bytes([index as u8; 32]),
-        port: WIREGUARD_PORT,
-    };
-    for node in lan.state.nodes.values_mut() {
-        node.wireguard = Some(own(node.index).peer());
-    }
-    for index in [1, 2] {
-        lan.start_with(index, |config| config.wireguard = Some(own(index)))
-            .await?;
-    }
+    lan.start_all_with_keys().await?;
     lan.state
         .networks
         .get_mut(&ingress())

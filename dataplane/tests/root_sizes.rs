@@ -11,7 +11,6 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lan::{Lan, PATIENCE, host4, host6, ingress};
-use weft_dataplane::{WIREGUARD_PORT, WireGuard, WireGuardKey};
 use weft_types::{NetworkId, service::Protocol};
 
 const LONGEST: usize = 9000;
@@ -137,17 +136,7 @@ async fn all_sizes_come_through_from_outside_and_inside() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_sizes_come_through_encrypted() -> Result<()> {
     let mut lan = Lan::new(2)?;
-    let own = |index: u32| WireGuard {
-        key: WireGuardKey::from_bytes([index as u8; 32]),
-        port: WIREGUARD_PORT,
-    };
-    for node in lan.state.nodes.values_mut() {
-        node.wireguard = Some(own(node.index).peer());
-    }
-    for index in [1, 2] {
-        lan.start_with(index, |config| config.wireguard = Some(own(index)))
-            .await?;
-    }
+    lan.start_all_with_keys().await?;
     let red = NetworkId::numbered(2);
     lan.add_network(red, 4097, &["10.0.1.0/24", "fd00:2::/64"], false);
     lan.state.networks.get_mut(&red).context("red")?.encrypted = true;

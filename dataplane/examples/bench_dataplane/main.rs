@@ -19,7 +19,6 @@ use gauge::{Kind, Sample};
 use lan::{Lan, host4, ingress};
 use peers::Peers;
 use record::Record;
-use weft_dataplane::{WIREGUARD_PORT, WireGuard, WireGuardKey};
 use weft_types::{
     BackendId, NetworkId, NodeId, ServiceId, TaskId,
     netstate::{EndpointPhase, NetEndpoint},
@@ -37,23 +36,10 @@ pub(crate) struct Way {
 const RED: u128 = 2;
 const SECRET: u128 = 3;
 
-fn own(index: u32) -> WireGuard {
-    WireGuard {
-        key: WireGuardKey::from_bytes([index as u8; 32]),
-        port: WIREGUARD_PORT,
-    }
-}
-
 /// Two hosts of ours with a service on the second and a network with a task on each.
 async fn ours() -> Result<(Lan, Vec<Way>)> {
     let mut lan = Lan::new(2)?;
-    for node in lan.state.nodes.values_mut() {
-        node.wireguard = Some(own(node.index).peer());
-    }
-    for index in [1, 2] {
-        lan.start_with(index, |config| config.wireguard = Some(own(index)))
-            .await?;
-    }
+    lan.start_all_with_keys().await?;
     let (red, secret) = (NetworkId::numbered(RED), NetworkId::numbered(SECRET));
     lan.add_network(red, 4097, &["10.0.1.0/24"], false);
     lan.add_network(secret, 4098, &["10.0.2.0/24"], false);

@@ -127,6 +127,7 @@ impl Linux {
         match row {
             Row::Nodes(key, value) => maps.nodes.put(key, value),
             Row::NodeByAddr(key, value) => maps.node_by_addr.put(key, value),
+            Row::Owner(key, value) => maps.owner.put(key, value),
             Row::LocalAddrs(key, value) => maps.local_addrs.put(key, value),
             Row::Subnets(key, value) => maps.subnets.put(key, value),
             Row::Ciphered(key, value) => maps.ciphered.put(key, value),
@@ -151,6 +152,7 @@ impl Linux {
         match gone {
             Gone::Nodes(key) => maps.nodes.remove(key),
             Gone::NodeByAddr(key) => maps.node_by_addr.remove(key),
+            Gone::Owner(key) => maps.owner.remove(key),
             Gone::LocalAddrs(key) => maps.local_addrs.remove(key),
             Gone::Subnets(key) => maps.subnets.remove(key),
             Gone::Ciphered(key) => maps.ciphered.remove(key),
@@ -356,6 +358,7 @@ impl Kernel for Linux {
         let mut tables = Tables {
             nodes: maps.nodes.entries()?.into_iter().collect(),
             node_by_addr: maps.node_by_addr.entries()?.into_iter().collect(),
+            owner: maps.owner.entries()?.into_iter().collect(),
             local_addrs: maps.local_addrs.entries()?.into_iter().collect(),
             subnets: maps.subnets.entries()?.into_iter().collect(),
             ciphered: maps.ciphered.entries()?.into_iter().collect(),

@@ -2,11 +2,12 @@
 //! named after this process and goes when the value is dropped.
 #![allow(dead_code, reason = "each test target uses another part of it")]
 
+mod talk;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -15,7 +16,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns};
-use weft_dataplane::{Config, Dataplane, Desired, NetnsRef, Sandbox, SandboxSpec};
+#[allow(unused_imports, reason = "each test target uses another part of it")]
+pub(crate) use talk::PATIENCE;
+use weft_dataplane::{
+    Config, Dataplane, Desired, NetnsRef, Sandbox, SandboxSpec, WIREGUARD_PORT, WireGuard,
+    WireGuardKey,
+};
 use weft_types::{
     BackendId, NetworkId, NodeId, ServiceId, TaskId,
     netstate::{EndpointPhase, NetEndpoint, NetNetwork, NetNode, NetService, NetState},
@@ -56,6 +62,14 @@ pub(crate) fn host6(index: u32) -> Ipv6Addr {
 pub(crate) const CLIENT4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
 pub(crate) const CLIENT6: &str = "2001:db8::100";
 pub(crate) const INGRESS_VNI: u32 = 4096;
+
+/// The key of a host for encrypted networks.
+pub(crate) fn wireguard_of(index: u32) -> WireGuard {
+    WireGuard {
+        key: WireGuardKey::from_bytes([index as u8; 32]),
+        port: WIREGUARD_PORT,
+    }
+}
 
 pub(crate) fn ingress() -> NetworkId {
     NetworkId::numbered(1)
@@ -170,11 +184,7 @@ impl Lan {
     }
 
     pub(crate) async fn start(&mut self, index: u32) -> Result<()> {
-        let dataplane = Dataplane::start(self.config(index))
-            .await
-            .with_context(|| format!("start n{index}"))?;
-        self.hosts.insert(index, dataplane);
-        Ok(())
+        self.start_with(index, |_| {}).await
     }
 
     /// Starts a host with other settings than the usual.
@@ -196,6 +206,19 @@ impl Lan {
         let indices: Vec<u32> = self.state.nodes.values().map(|node| node.index).collect();
         for index in indices {
             self.start(index).await?;
+        }
+        self.apply().await
+    }
+
+    /// Starts all hosts, each with a key for encrypted networks that the others know.
+    pub(crate) async fn start_all_with_keys(&mut self) -> Result<()> {
+        let indices: Vec<u32> = self.state.nodes.values().map(|node| node.index).collect();
+        for node in self.state.nodes.values_mut() {
+            node.wireguard = Some(wireguard_of(node.index).peer());
+        }
+        for index in indices {
+            self.start_with(index, |config| config.wireguard = Some(wireguard_of(index)))
+                .await?;
         }
         self.apply().await
     }
@@ -325,49 +348,6 @@ impl Lan {
             .map_err(|_| anyhow::anyhow!("thread panicked"))?
     }
 
-    /// TCP and UDP servers at `port` in a namespace, of both families, which answer
-    /// `<name> <client address>`.
-    pub(crate) fn serve(&self, name: &str, port: u16) -> Result<()> {
-        let label = name.to_owned();
-        self.within(name, move || {
-            let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-            let listener = TcpListener::bind(any)?;
-            let socket = UdpSocket::bind(any)?;
-            let said = label.clone();
-            std::thread::spawn(move || {
-                for stream in listener.incoming() {
-                    let Ok(mut stream) = stream else { return };
-                    let said = said.clone();
-                    std::thread::spawn(move || answer(&mut stream, &said));
-                }
-            });
-            std::thread::spawn(move || {
-                let mut bytes = [0; 2048];
-                while let Ok((_, from)) = socket.recv_from(&mut bytes) {
-                    let text = format!("{label} {}", plain(from.ip()));
-                    if socket.send_to(text.as_bytes(), from).is_err() {
-                        return;
-                    }
-                }
-            });
-            Ok(())
-        })
-    }
-
-    /// What the server at `to` says to a client in `name`, over TCP.
-    pub(crate) fn ask_tcp(&self, name: &str, to: impl Into<SocketAddr>) -> Result<String> {
-        let to = to.into();
-        self.within(name, move || ask_tcp(to))
-            .with_context(|| format!("{name} asks {to}/tcp\n{}", self.report()))
-    }
-
-    /// The same over UDP.
-    pub(crate) fn ask_udp(&self, name: &str, to: impl Into<SocketAddr>) -> Result<String> {
-        let to = to.into();
-        self.within(name, move || ask_udp(to))
-            .with_context(|| format!("{name} asks {to}/udp\n{}", self.report()))
-    }
-
     /// Drop counters of all hosts, for failures.
     pub(crate) fn report(&self) -> String {
         let mut text = String::new();
@@ -405,70 +385,6 @@ fn futures_block<T: Send>(future: impl Future<Output = T> + Send) -> T {
         };
         scope.spawn(run).join().expect("a thread")
     })
-}
-
-pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
-
-fn answer(stream: &mut TcpStream, label: &str) {
-    let Ok(peer) = stream.peer_addr() else { return };
-    let text = format!("{label} {}\n", plain(peer.ip()));
-    // A client may go away at any time.
-    let _ = stream.write_all(text.as_bytes());
-    let mut bytes = [0; 65536];
-    while let Ok(count @ 1..) = stream.read(&mut bytes) {
-        if stream.write_all(&bytes[..count]).is_err() {
-            return;
-        }
-    }
-}
-
-fn plain(ip: IpAddr) -> IpAddr {
-    ip.to_canonical()
-}
-
-pub(crate) fn ask_tcp(to: SocketAddr) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut text = String::new();
-    let mut byte = [0];
-    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
-        text.push(byte[0] as char);
-    }
-    // More than one segment, both ways: offloads and MTU take part.
-    let sent: Vec<u8> = (0..200_000_u32)
-        .map(|number| (number % 251) as u8)
-        .collect();
-    let mut writer = stream.try_clone()?;
-    let copy = sent.clone();
-    let write = std::thread::spawn(move || writer.write_all(&copy));
-    let mut back = vec![0; sent.len()];
-    stream.read_exact(&mut back).context("read the echo")?;
-    write
-        .join()
-        .map_err(|_| anyhow::anyhow!("writer panicked"))??;
-    anyhow::ensure!(back == sent, "the echo differs");
-    Ok(text)
-}
-
-pub(crate) fn ask_udp(to: SocketAddr) -> Result<String> {
-    let any: SocketAddr = if to.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    };
-    let socket = UdpSocket::bind(any)?;
-    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-    socket.connect(to)?;
-    let deadline = Instant::now() + PATIENCE;
-    let mut bytes = [0; 2048];
-    loop {
-        socket.send(b"who?")?;
-        match socket.recv(&mut bytes) {
-            Ok(count) => return Ok(String::from_utf8_lossy(&bytes[..count]).into_owned()),
-            Err(error) if Instant::now() > deadline => return Err(error).context("no answer"),
-            Err(_) => {}
-        }
-    }
 }
 
 impl Drop for Lan {

@@ -1,0 +1,231 @@
+//! The encrypted underlay beside an independent WireGuard (Debian's `wireguard-go` with `wg`), and
+//! connections that live through a network's being encrypted. Needs root.
+
+mod lan;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lan::{Lan, PATIENCE, eventually, run, wireguard_of};
+use weft_dataplane::WIREGUARD_PORT;
+use weft_types::{NetworkId, NodeId, netstate::WireGuardPeer};
+
+fn red() -> NetworkId {
+    NetworkId::numbered(2)
+}
+
+/// An encrypted network, so that the device is wanted.
+async fn encrypt_red(lan: &mut Lan) -> Result<()> {
+    lan.add_network(red(), 4097, &["10.0.1.0/24"], false);
+    lan.state.networks.get_mut(&red()).context("red")?.encrypted = true;
+    lan.apply().await
+}
+
+static DEVICES: AtomicU32 = AtomicU32::new(0);
+
+/// Somebody else's WireGuard in the place of host 2.
+struct Other {
+    program: Child,
+    device: String,
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+        let _ = std::fs::remove_file(format!("/var/run/wireguard/{}.sock", self.device));
+    }
+}
+
+impl Other {
+    async fn start(lan: &mut Lan) -> Result<Self> {
+        let host = lan.namespace("n2");
+        // Names of control sockets are the machine's.
+        let number = DEVICES.fetch_add(1, Ordering::Relaxed);
+        let device = format!("wo{}-{number}", std::process::id());
+        let program = Command::new("ip")
+            .args(["netns", "exec", &host, "wireguard-go", "-f", &device])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start wireguard-go (package wireguard-go)")?;
+        let other = Self { program, device };
+        let device = &other.device;
+        let (key, peer) = (
+            lan.dir.path().with_extension("key"),
+            lan.dir.path().with_extension("peer"),
+        );
+        let public = run(&format!(
+            "umask 077; wg genkey > {} && wg pubkey < {} | base64 -d | od -An -v -tx1 | tr -d ' \\n'",
+            key.display(),
+            key.display()
+        ))?;
+        let bytes: Vec<u8> = (0..public.len() / 2)
+            .map(|at| u8::from_str_radix(&public[2 * at..2 * at + 2], 16))
+            .collect::<Result<_, _>>()?;
+        let told = WireGuardPeer {
+            key: bytes
+                .try_into()
+                .map_err(|_| anyhow::anyhow!("a key of 32 bytes"))?,
+            port: 50_000,
+        };
+        lan.state
+            .nodes
+            .get_mut(&NodeId::numbered(2))
+            .context("host 2")?
+            .wireguard = Some(told);
+        std::fs::write(&peer, wireguard_of(1).peer().key)?;
+        let theirs = run(&format!("base64 < {}", peer.display()))?;
+        let set = format!(
+            "ip netns exec {host} wg set {device} listen-port 50000 private-key {} peer {} allowed-ips 198.18.0.1/32 \
+             endpoint 192.0.2.11:{WIREGUARD_PORT} && \
+             ip -n {host} addr add 198.18.0.2/15 dev {device} && ip -n {host} link set {device} mtu 1440 up",
+            key.display(),
+            theirs.trim()
+        );
+        eventually("wireguard-go to be configured", async || {
+            Ok(run(&set).is_ok())
+        })
+        .await?;
+        std::fs::remove_file(&key)?;
+        std::fs::remove_file(&peer)?;
+        Ok(other)
+    }
+}
+
+/// Host 1 ours, host 2 another's.
+async fn two_kinds() -> Result<(Lan, Other)> {
+    let mut lan = Lan::new(2)?;
+    lan.start_with(1, |config| config.wireguard = Some(wireguard_of(1)))
+        .await?;
+    let own = lan
+        .state
+        .nodes
+        .get_mut(&NodeId::numbered(1))
+        .context("host 1")?;
+    own.wireguard = Some(wireguard_of(1).peer());
+    let other = Other::start(&mut lan).await?;
+    encrypt_red(&mut lan).await?;
+    lan.serve("n1", 7000)?;
+    lan.serve("n2", 7000)?;
+    Ok((lan, other))
+}
+
+const OURS: &str = "198.18.0.1:7000";
+const THEIRS: &str = "198.18.0.2:7000";
+
+fn ask(lan: &Lan, from: &str, to: &str) -> Result<String> {
+    lan.ask_tcp(from, to.parse::<SocketAddr>()?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_independent_wireguard_is_understood_both_ways() -> Result<()> {
+    let (lan, _other) = two_kinds().await?;
+    assert_eq!(ask(&lan, "n1", THEIRS)?, "n2 198.18.0.1");
+    assert_eq!(ask(&lan, "n2", OURS)?, "n1 198.18.0.2");
+    assert_eq!(
+        lan.ask_udp("n1", THEIRS.parse::<SocketAddr>()?)?,
+        "n2 198.18.0.1"
+    );
+    Ok(())
+}
+
+/// As behind a translator: it is found where its authenticated packets come from, not where it was told
+/// to be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_is_found_where_its_packets_come_from() -> Result<()> {
+    let (mut lan, other) = two_kinds().await?;
+    assert_eq!(ask(&lan, "n1", THEIRS)?, "n2 198.18.0.1");
+    let host = lan.namespace("n2");
+    run(&format!(
+        "ip netns exec {host} wg set {} listen-port 51999",
+        other.device
+    ))?;
+    assert_eq!(
+        ask(&lan, "n2", OURS)?,
+        "n1 198.18.0.2",
+        "it speaks from another port"
+    );
+    assert_eq!(
+        ask(&lan, "n1", THEIRS)?,
+        "n2 198.18.0.1",
+        "and is answered there"
+    );
+    // What is told again and again does not undo what was learnt.
+    lan.apply().await?;
+    assert_eq!(ask(&lan, "n1", THEIRS)?, "n2 198.18.0.1");
+    Ok(())
+}
+
+fn talk(stream: &mut TcpStream, bytes: usize) -> Result<()> {
+    let sent: Vec<u8> = (0..bytes).map(|at| at as u8).collect();
+    let mut writer = stream.try_clone()?;
+    let copy = sent.clone();
+    let write = std::thread::spawn(move || writer.write_all(&copy));
+    let mut back = vec![0; bytes];
+    stream.read_exact(&mut back)?;
+    write
+        .join()
+        .map_err(|_| anyhow::anyhow!("writer panicked"))??;
+    ensure!(back == sent, "the echo differs");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_live_through_their_networks_being_encrypted_and_back() -> Result<()> {
+    let mut lan = Lan::new(2)?;
+    lan.start_all_with_keys().await?;
+    lan.add_network(red(), 4097, &["10.0.1.0/24"], false);
+    lan.apply().await?;
+    for number in [1, 2] {
+        let address = format!("10.0.1.{number}/24");
+        lan.add_task(number, None, number, &[(red(), &[&address])])
+            .await?;
+    }
+    lan.apply().await?;
+    lan.serve("t2", 80)?;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        let mut stream = lan.within("t1", || Ok(TcpStream::connect("10.0.1.2:80")?))?;
+        stream.set_read_timeout(Some(2 * PATIENCE))?;
+        let mut line = vec![0; "t2 10.0.1.1\n".len()];
+        stream.read_exact(&mut line)?;
+        talk(&mut stream, 20_000)?;
+        streams.push(stream);
+    }
+    for encrypted in [true, false, true] {
+        lan.state.networks.get_mut(&red()).context("red")?.encrypted = encrypted;
+        // Some speak while it happens.
+        let busy: Vec<_> = streams
+            .iter()
+            .take(5)
+            .map(|stream| {
+                let mut stream = stream.try_clone()?;
+                Ok(std::thread::spawn(move || {
+                    (0..40).try_for_each(|_| talk(&mut stream, 5_000))
+                }))
+            })
+            .collect::<Result<_>>()?;
+        lan.apply().await?;
+        for thread in busy {
+            let spoke = thread
+                .join()
+                .map_err(|_| anyhow::anyhow!("a speaker panicked"))?;
+            spoke.with_context(|| {
+                format!("while it became encrypted: {encrypted}\n{}", lan.report())
+            })?;
+        }
+        for stream in &mut streams {
+            // Longer than what fits when it is encrypted: their segments were made for more room.
+            talk(stream, 20_000)
+                .with_context(|| format!("encrypted: {encrypted}\n{}", lan.report()))?;
+        }
+    }
+    Ok(())
+}
