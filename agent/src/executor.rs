@@ -12,7 +12,7 @@ use std::{path::PathBuf, time::Duration};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use weft_proto::LogStream;
-use weft_types::{TaskId, Timestamp, node::NodeDescription, task::Task};
+use weft_types::{Labels, TaskId, Timestamp, node::NodeDescription, task::Task};
 
 use crate::task::{Failure, Health, Observation};
 
@@ -98,6 +98,8 @@ pub struct LogEntry {
     pub at: Timestamp,
     /// The line with its newline, if it had one.
     pub line: Vec<u8>,
+    /// What the log's options ask to be told with each line: labels, environment, tag.
+    pub attributes: Labels,
 }
 
 /// Makes, runs and watches containers.
@@ -160,7 +162,8 @@ pub trait Executor: Send + Sync + 'static {
     /// [`Change::Resync`], and so is the item after each gap.
     async fn watch(&self) -> mpsc::Receiver<Change>;
 
-    /// Lines of a container's log; ends with the log, or never if `follow`.
+    /// Lines of a container's log; ends with the log, or with the container if `follow`. A failure is
+    /// the last item.
     ///
     /// # Errors
     /// When the executor does not answer, or keeps no log that can be read.
@@ -168,7 +171,7 @@ pub trait Executor: Send + Sync + 'static {
         &self,
         container: &str,
         query: LogQuery,
-    ) -> Result<mpsc::Receiver<LogEntry>, Failure>;
+    ) -> Result<mpsc::Receiver<Result<LogEntry, Failure>>, Failure>;
 }
 
 impl Failure {

@@ -43,7 +43,7 @@ use crate::{
     journal::{Journal, JournalError},
     network::Wiring,
     session::Session,
-    task::{Event, Failure, Machine},
+    task::{Event, Failure},
     worker::{Outcome, Worker},
 };
 
@@ -55,7 +55,7 @@ const DESCRIBE_LIMIT: Duration = Duration::from_secs(3);
 const HAND_OVER: Duration = Duration::from_secs(20);
 /// The same once no manager listens: others notice by themselves that it has gone.
 const HAND_OVER_ALONE: Duration = Duration::from_secs(2);
-/// Between two tellings of the flows that tasks being withdrawn still have.
+/// Between two counts of the flows that tasks being withdrawn still have.
 const DRAIN_PERIOD: Duration = Duration::from_millis(200);
 
 /// What an agent is made from.
@@ -101,12 +101,8 @@ pub(crate) enum Input {
     Applied(u64),
     Described(Box<NodeDescription>),
     Addresses(BTreeSet<IpAddr>),
-    Flows {
-        /// Tasks that nobody can choose any more and that have none.
-        drained: Vec<TaskId>,
-        /// All tasks being withdrawn, with their numbers.
-        draining: Vec<(TaskId, u64)>,
-    },
+    /// Flows that draining tasks still have.
+    Flows(Vec<(TaskId, u64)>),
     LogEnded(u64),
     /// Stop and remove every task, and tell the manager that the node leaves.
     Leave,
@@ -185,6 +181,7 @@ struct Runtime {
     dial_from: Instant,
     node: Option<Arc<Node>>,
     logs: HashMap<u64, AbortHandle>,
+    awaited: Vec<log::Awaited>,
     /// Users' own containers that the managers hold addresses for, by task.
     attachments: Arc<BTreeMap<TaskId, String>>,
     /// A full assignment set has been seen in this life: what is not in it is nobody's.
@@ -266,6 +263,7 @@ impl Runtime {
             dial_from: Instant::now() + DESCRIBE_LIMIT,
             node: None,
             logs: HashMap::new(),
+            awaited: Vec::new(),
             attachments: Arc::default(),
             knows_all: false,
             leaving: None,
@@ -369,16 +367,12 @@ impl Runtime {
                     self.send(NodeMessage::Addresses(self.addresses.clone()));
                 }
             }
-            Input::Flows { drained, draining } => {
-                for task in drained {
-                    self.event(task, Event::Flows(0));
+            Input::Flows(flows) => {
+                for (task, open) in flows {
+                    self.event(task, Event::Flows(open));
                 }
-                let revision = self.applied;
-                self.send(NodeMessage::Applied { revision, draining });
             }
-            Input::LogEnded(request) => {
-                self.logs.remove(&request);
-            }
+            Input::LogEnded(request) => self.end_log(request),
             Input::Leave => {
                 let is_told = self.session.is_up();
                 self.send(NodeMessage::Leave);
@@ -448,6 +442,7 @@ impl Runtime {
             self.sandboxes_wished.send_replace(sandboxes.clone());
             self.sandboxes = Some(sandboxes);
         }
+        self.read_awaited();
         while let Some(report) = self.session.take_report() {
             self.send(report);
         }
@@ -455,7 +450,7 @@ impl Runtime {
             && self
                 .worker
                 .machines()
-                .any(|(_, machine)| machine.is_withdrawing())
+                .any(|(_, machine)| machine.is_draining())
         {
             self.drain_at = Some(Instant::now() + DRAIN_PERIOD);
         }
@@ -574,28 +569,21 @@ impl Runtime {
         let draining = self
             .worker
             .machines()
-            .filter(|(_, machine)| machine.is_withdrawing());
-        // Whether nobody could choose it any more counts from before its flows are looked at.
+            .filter(|(_, machine)| machine.is_draining());
         let draining: Vec<_> = draining
-            .map(|(_, machine)| (machine.task().clone(), machine.is_draining()))
+            .map(|(_, machine)| machine.task().clone())
             .collect();
         if draining.is_empty() {
             return;
         }
         let (wiring, inputs) = (Arc::clone(&self.config.wiring), self.inputs.clone());
         tokio::spawn(async move {
-            let (mut flows, mut drained) = (Vec::new(), Vec::new());
-            for (task, is_draining) in &draining {
-                let open = wiring.flows(task).await;
-                flows.push((task.id, open));
-                drained.extend((*is_draining && open == 0).then_some(task.id));
+            let mut flows = Vec::new();
+            for task in &draining {
+                flows.push((task.id, wiring.flows(task).await));
             }
-            let told = Input::Flows {
-                drained,
-                draining: flows,
-            };
             // The loop has ended: nobody wants to know.
-            let _sent = inputs.send(told).await;
+            let _sent = inputs.send(Input::Flows(flows)).await;
         });
     }
 
@@ -606,12 +594,5 @@ impl Runtime {
         };
         let outcome = self.worker.assign(everything, self.clock.now());
         self.carry_out(outcome);
-    }
-}
-
-impl Machine {
-    /// Whether it waits for others to leave it alone before it is stopped.
-    fn is_withdrawing(&self) -> bool {
-        self.is_running() && self.wants_stop()
     }
 }

@@ -298,16 +298,9 @@ impl Machine {
         }
     }
 
-    /// Whether its program runs in its network.
-    pub(crate) fn is_running(&self) -> bool {
-        matches!(
-            self.stage,
-            Stage::Running | Stage::Withdrawing(_) | Stage::Draining(_)
-        )
-    }
-
     /// Whether its last flows are waited for: a count that is begun now counts all of them.
-    pub(crate) fn is_draining(&self) -> bool {
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
         matches!(self.stage, Stage::Draining(_))
     }
 

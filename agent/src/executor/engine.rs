@@ -89,11 +89,10 @@ impl Engine {
         let Ok(mut lines) = self.logs(container, query).await else {
             return String::new();
         };
-        let last = lines
-            .recv()
-            .await
-            .map(|entry| entry.line)
-            .unwrap_or_default();
+        let last = match lines.recv().await {
+            Some(Ok(entry)) => entry.line,
+            _ => Vec::new(),
+        };
         let last = String::from_utf8_lossy(&last);
         let is_gates = gate::WORDS.iter().any(|start| last.starts_with(start));
         if is_gates {
@@ -375,7 +374,7 @@ impl Executor for Engine {
         &self,
         container: &str,
         query: LogQuery,
-    ) -> Result<mpsc::Receiver<LogEntry>, Failure> {
+    ) -> Result<mpsc::Receiver<Result<LogEntry, Failure>>, Failure> {
         logs::open(&self.docker().await?, container, query).await
     }
 }

@@ -29,6 +29,8 @@ pub enum Verb {
     Remove,
     /// [`Executor::inspect`].
     Inspect,
+    /// [`Executor::logs`], after the last line.
+    Logs,
 }
 
 /// A container in memory.
@@ -61,6 +63,8 @@ pub struct Held {
     pub faults: BTreeMap<Verb, VecDeque<Failure>>,
     /// Whether containers of new tasks have a probe that has no verdict yet.
     pub probed: bool,
+    /// What is in the log of containers that are made from now on.
+    pub log: Vec<LogEntry>,
     watchers: Vec<mpsc::Sender<Change>>,
     made: i64,
 }
@@ -156,6 +160,7 @@ impl Executor for FakeExecutor {
         };
         held.containers
             .retain(|_, container| container.task != task.id);
+        let log = held.log.clone();
         held.containers.insert(
             task.id.to_string(),
             FakeContainer {
@@ -163,7 +168,7 @@ impl Executor for FakeExecutor {
                 observation: Observation::Created,
                 starts: 0,
                 health,
-                log: Vec::new(),
+                log,
             },
         );
         Ok(task.id.to_string())
@@ -249,7 +254,7 @@ impl Executor for FakeExecutor {
         &self,
         container: &str,
         query: LogQuery,
-    ) -> Result<mpsc::Receiver<LogEntry>, Failure> {
+    ) -> Result<mpsc::Receiver<Result<LogEntry, Failure>>, Failure> {
         let log = match self.held().containers.get(container) {
             Some(found) => found.log.clone(),
             None => return Err(missing(container)),
@@ -258,10 +263,13 @@ impl Executor for FakeExecutor {
             log.len()
                 .saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX))
         });
-        let (sender, receiver) = mpsc::channel(log.len().max(1));
+        let (sender, receiver) = mpsc::channel(log.len() + 1);
         for entry in log.into_iter().skip(skipped) {
             // As large as the log.
-            let _sent = sender.try_send(entry);
+            let _sent = sender.try_send(Ok(entry));
+        }
+        if let Err(failure) = self.fault(Verb::Logs) {
+            let _sent = sender.try_send(Err(failure));
         }
         Ok(receiver)
     }

@@ -188,9 +188,12 @@ impl Guests {
         held.guest.name.clone_from(&look.name);
         held.guest.begin(look.wishes.clone(), &glance.net);
         let network = wish.network.clone();
+        let before = held.guest.wishes.len();
         held.guest.wish(wish, &glance.net)?;
         let granted = match look.pid {
             Some(pid) => self.grant(held, pid, glance).await,
+            // It ran, perhaps, and has ended before anybody asked.
+            None if held.guest.wishes.len() == before => Ok(()),
             None => self.try_out(&held.guest, &network, glance).await,
         };
         if granted.is_err()

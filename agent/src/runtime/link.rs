@@ -126,6 +126,7 @@ impl Runtime {
         self.outbox = None;
         self.heartbeat = None;
         self.session.lost();
+        self.awaited.clear();
         for (_, log) in self.logs.drain() {
             log.abort();
         }
@@ -167,11 +168,7 @@ impl Runtime {
             ManagerMessage::NetState(delta) => self.take_net(*delta),
             ManagerMessage::StatusStored(sequence) => self.session.stored(sequence),
             ManagerMessage::LogRequest { request, selector } => self.serve_log(request, &selector),
-            ManagerMessage::LogCancel(request) => {
-                if let Some(log) = self.logs.remove(&request) {
-                    log.abort();
-                }
-            }
+            ManagerMessage::LogCancel(request) => self.end_log(request),
             ManagerMessage::Redirect(lead) => {
                 tracing::debug!(?lead, "sent to another manager");
                 self.drop_link();
@@ -277,8 +274,7 @@ impl Runtime {
         let known = self.applied;
         self.applied = revision;
         if known != revision {
-            let draining = Vec::new();
-            self.send(NodeMessage::Applied { revision, draining });
+            self.send(NodeMessage::Applied { revision });
         }
     }
 }

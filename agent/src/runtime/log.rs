@@ -4,10 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::timeout};
 use weft_proto::{LogItem, LogLine, LogSelector, dispatcher::NodeMessage};
-use weft_types::{Labels, NodeId, ServiceId, TaskId};
+use weft_types::{NodeId, ServiceId, TaskId};
 
 use super::{Input, Runtime};
-use crate::executor::{Executor, LogEntry, LogQuery};
+use crate::{
+    executor::{Executor, LogQuery},
+    task::Failure,
+};
 
 /// Lines in one message.
 const LINES: usize = 128;
@@ -19,7 +22,14 @@ struct Source {
     node: NodeId,
     service: Option<ServiceId>,
     task: TaskId,
-    container: String,
+}
+
+/// A task whose log is followed before it has a container.
+pub(super) struct Awaited {
+    request: u64,
+    source: Source,
+    query: LogQuery,
+    items: mpsc::Sender<LogItem>,
 }
 
 impl Runtime {
@@ -28,19 +38,7 @@ impl Runtime {
         let Some(outbox) = self.outbox.clone() else {
             return;
         };
-        let sources: Vec<Source> = self
-            .worker
-            .machines()
-            .filter(|(id, _)| selector.tasks.contains(id))
-            .filter_map(|(id, machine)| {
-                Some(Source {
-                    node: self.config.node,
-                    service: machine.task().service_id,
-                    task: *id,
-                    container: machine.container()?.to_owned(),
-                })
-            })
-            .collect();
+        self.end_log(request);
         let query = LogQuery {
             stdout: selector.stdout,
             stderr: selector.stderr,
@@ -48,31 +46,71 @@ impl Runtime {
             tail: selector.tail,
             since: selector.since,
         };
-        let (executor, inputs) = (Arc::clone(&self.config.executor), self.inputs.clone());
+        let (items, gathered) = mpsc::channel::<LogItem>(LINES);
+        let inputs = self.inputs.clone();
         let work = tokio::spawn(async move {
-            serve(executor, request, sources, query, outbox).await;
+            hand_on(request, gathered, outbox).await;
             // The loop has ended: nobody wants to know.
             let _sent = inputs.send(Input::LogEnded(request)).await;
         });
-        if let Some(older) = self.logs.insert(request, work.abort_handle()) {
-            older.abort();
+        self.logs.insert(request, work.abort_handle());
+        for (id, machine) in self.worker.machines() {
+            if !selector.tasks.contains(id) {
+                continue;
+            }
+            let source = Source {
+                node: self.config.node,
+                service: machine.task().service_id,
+                task: *id,
+            };
+            let (items, request) = (items.clone(), request);
+            self.awaited.push(Awaited {
+                request,
+                source,
+                query,
+                items,
+            });
+        }
+        drop(items);
+        self.read_awaited();
+    }
+
+    /// Begins to read the logs of tasks that have a container now. Those that will have one are
+    /// waited for by who follows.
+    pub(super) fn read_awaited(&mut self) {
+        for awaited in std::mem::take(&mut self.awaited) {
+            let machine = self.worker.machine(&awaited.source.task);
+            let Some(machine) = machine else { continue };
+            let executor = Arc::clone(&self.config.executor);
+            if let Some(container) = machine.container().map(ToOwned::to_owned) {
+                let Awaited {
+                    source,
+                    query,
+                    items,
+                    ..
+                } = awaited;
+                tokio::spawn(read(executor, source, container, query, items));
+            } else if awaited.query.follow && !machine.status().state.is_terminal() {
+                self.awaited.push(awaited);
+            }
+        }
+    }
+
+    /// Nobody listens to this request any more.
+    pub(super) fn end_log(&mut self, request: u64) {
+        self.awaited.retain(|awaited| awaited.request != request);
+        if let Some(log) = self.logs.remove(&request) {
+            log.abort();
         }
     }
 }
 
-async fn serve(
-    executor: Arc<dyn Executor>,
+/// Sends items on in batches until nobody makes any; readers end when this does.
+async fn hand_on(
     request: u64,
-    sources: Vec<Source>,
-    query: LogQuery,
+    mut gathered: mpsc::Receiver<LogItem>,
     outbox: mpsc::Sender<NodeMessage>,
 ) {
-    let (items, mut gathered) = mpsc::channel::<LogItem>(LINES);
-    let mut readers = tokio::task::JoinSet::new();
-    for source in sources {
-        readers.spawn(read(Arc::clone(&executor), source, query, items.clone()));
-    }
-    drop(items);
     while let Some(first) = gathered.recv().await {
         let mut batch = vec![first];
         while batch.len() < LINES
@@ -101,28 +139,41 @@ async fn serve(
 async fn read(
     executor: Arc<dyn Executor>,
     source: Source,
+    container: String,
     query: LogQuery,
     items: mpsc::Sender<LogItem>,
 ) {
-    let mut entries = match executor.logs(&source.container, query).await {
+    // A log may be missing or end too early: the others' lines are still wished.
+    let warn = |failure: &Failure| LogItem::Warning(format!("task {}: {failure}", source.task));
+    let opened = tokio::select! {
+        opened = executor.logs(&container, query) => opened,
+        () = items.closed() => return,
+    };
+    let mut entries = match opened {
         Ok(entries) => entries,
         Err(failure) => {
-            // A container of history may be gone by hand: the others' lines are still wished.
-            let warning = format!("task {}: {failure}", source.task);
-            let _sent = items.send(LogItem::Warning(warning)).await;
+            let _sent = items.send(warn(&failure)).await;
             return;
         }
     };
-    while let Some(LogEntry { stream, at, line }) = entries.recv().await {
-        let item = LogItem::Line(LogLine {
-            node: source.node,
-            service: source.service,
-            task: source.task,
-            stream,
-            at,
-            attributes: Labels::new(),
-            line,
-        });
+    loop {
+        let entry = tokio::select! {
+            entry = entries.recv() => entry,
+            () = items.closed() => return,
+        };
+        let item = match entry {
+            None => return,
+            Some(Err(failure)) => warn(&failure),
+            Some(Ok(entry)) => LogItem::Line(LogLine {
+                node: source.node,
+                service: source.service,
+                task: source.task,
+                stream: entry.stream,
+                at: entry.at,
+                attributes: entry.attributes,
+                line: entry.line,
+            }),
+        };
         if items.send(item).await.is_err() {
             return;
         }

@@ -243,6 +243,20 @@ async fn a_container_that_starts_by_itself_gets_what_it_was_made_with() {
 }
 
 #[tokio::test]
+async fn a_container_that_has_ended_already_is_no_failure() {
+    let bed = Bed::new();
+    bed.world.runs("c1", 7, FRONT);
+    let guests = bed.guests();
+    bed.attach(&guests, "front").await.expect("attached");
+    let mut containers = bed.world.containers.lock().unwrap();
+    containers.get_mut("c1").expect("there").pid = None;
+    drop(containers);
+    bed.attach(&guests, "front").await.expect("nothing to do");
+    let closed = bed.attach(&guests, "closed").await;
+    assert!(closed.is_err(), "refused before it starts");
+}
+
+#[tokio::test]
 async fn a_restarted_agent_takes_it_up_with_the_address_it_had() {
     let bed = Bed::new();
     bed.world.runs("c1", 7, FRONT);

@@ -7,7 +7,10 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, mpsc};
 use weft_agent::{
     Agent, AgentConfig, Notice,
-    executor::fake::{FakeExecutor, Verb},
+    executor::{
+        LogEntry,
+        fake::{FakeExecutor, Verb},
+    },
     network::fake::FakeWiring,
     runtime::Dial,
     task::{Failure, Health},
@@ -381,30 +384,105 @@ async fn a_follower_sends_the_node_to_the_leader() {
     assert_eq!(line.addr, "192.0.2.9:2377".parse().expect("an address"));
 }
 
+fn words(words: &[&str]) -> Vec<LogEntry> {
+    let entries = words.iter().map(|word| LogEntry {
+        stream: weft_proto::LogStream::Stdout,
+        at: crate::fixture::at(1),
+        line: word.as_bytes().to_vec(),
+        attributes: [("tier".to_owned(), "front".to_owned())].into(),
+    });
+    entries.collect()
+}
+
+impl Line {
+    /// Everything that comes for a log request: lines, then warnings.
+    async fn logs(&mut self, wished: u64) -> (Vec<String>, Vec<String>) {
+        let (mut lines, mut warnings) = (Vec::new(), Vec::new());
+        loop {
+            let mine = |message: &NodeMessage| matches!(message, NodeMessage::Logs { request, .. } if *request == wished);
+            let NodeMessage::Logs { items, end, .. } = self.until("lines", mine).await else {
+                unreachable!("only logs are looked for")
+            };
+            for item in items {
+                match item {
+                    LogItem::Line(line) => {
+                        assert_eq!(line.attributes["tier"], "front");
+                        lines.push(String::from_utf8_lossy(&line.line).into_owned());
+                    }
+                    LogItem::Warning(text) => warnings.push(text),
+                }
+            }
+            if end {
+                return (lines, warnings);
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn logs_are_served_to_the_end() {
     let world = World::new();
+    world.engine.held().log = words(&["one\n", "two\n", "three\n"]);
     let mut node = world.boot();
     let mut line = node.session().await;
     let task = task(1, TaskState::Running);
     let id = task.id;
     line.assign(vec![task]).await;
     line.until_seen(id, TaskState::Running).await;
-    {
-        let mut held = world.engine.held();
-        let container = held.containers.values_mut().next().expect("a container");
-        for word in ["one\n", "two\n", "three\n"] {
-            container.log.push(weft_agent::executor::LogEntry {
-                stream: weft_proto::LogStream::Stdout,
-                at: crate::fixture::at(1),
-                line: word.as_bytes().to_vec(),
-            });
-        }
-    }
     let selector = LogSelector {
         tasks: vec![id],
         stdout: true,
         tail: Some(2),
+        ..LogSelector::default()
+    };
+    let request = |request| ManagerMessage::LogRequest {
+        request,
+        selector: selector.clone(),
+    };
+    line.say(request(4)).await;
+    let told = line.logs(4).await;
+    assert_eq!(
+        told,
+        (vec!["two\n".to_owned(), "three\n".to_owned()], vec![])
+    );
+    // A log that breaks off says so, and what there was is told.
+    let broken = Failure::passing("the engine went away");
+    world.engine.fail(Verb::Logs, broken);
+    line.say(request(5)).await;
+    let (lines, warnings) = line.logs(5).await;
+    assert_eq!(lines.len(), 2);
+    assert_eq!(warnings, [format!("task {id}: the engine went away")]);
+    // A task that is not here has no lines, and nobody waits for them.
+    let elsewhere = LogSelector {
+        tasks: vec![TaskId::numbered(99)],
+        stdout: true,
+        ..LogSelector::default()
+    };
+    line.say(ManagerMessage::LogRequest {
+        request: 6,
+        selector: elsewhere,
+    })
+    .await;
+    assert_eq!(line.logs(6).await, (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn who_follows_hears_a_task_that_has_no_container_yet() {
+    let world = World::new();
+    world.engine.held().log = words(&["first\n"]);
+    world
+        .engine
+        .fail(Verb::Prepare, Failure::passing("the registry is slow"));
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let task = task(1, TaskState::Running);
+    let id = task.id;
+    line.assign(vec![task]).await;
+    line.until_seen(id, TaskState::Preparing).await;
+    let selector = LogSelector {
+        tasks: vec![id],
+        stdout: true,
+        follow: true,
         ..LogSelector::default()
     };
     line.say(ManagerMessage::LogRequest {
@@ -412,25 +490,7 @@ async fn logs_are_served_to_the_end() {
         selector,
     })
     .await;
-    let mut lines = Vec::new();
-    loop {
-        let message = line
-            .until("lines", |message| {
-                matches!(message, NodeMessage::Logs { request: 4, .. })
-            })
-            .await;
-        let NodeMessage::Logs { items, end, .. } = message else {
-            unreachable!("only logs are looked for")
-        };
-        lines.extend(items.into_iter().filter_map(|item| match item {
-            LogItem::Line(line) => String::from_utf8(line.line).ok(),
-            LogItem::Warning(_) => None,
-        }));
-        if end {
-            break;
-        }
-    }
-    assert_eq!(lines, ["two\n", "three\n"]);
+    assert_eq!(line.logs(4).await.0, ["first\n"]);
 }
 
 #[tokio::test]
