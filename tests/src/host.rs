@@ -218,7 +218,13 @@ impl Host {
     /// # Errors
     /// When it does not run.
     pub fn agent(self) -> Result<String> {
-        self.run(&["busybox", "pidof", "weft"])?.ok()
+        let all = self.run(&["busybox", "pidof", "weft"])?.ok()?;
+        // A child that is about to become another program bears our name for an instant.
+        let pids = all.split(' ').filter_map(|pid| pid.parse::<u32>().ok());
+        let first = pids
+            .min()
+            .with_context(|| format!("processes are `{all}`"))?;
+        Ok(first.to_string())
     }
 
     /// Ids of this host's own containers of a service, newest first.
