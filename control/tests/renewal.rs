@@ -47,7 +47,10 @@ async fn a_session_outlives_the_certificate_it_was_opened_with() {
         .await;
 
     // Both are renewed in time, as their agents do it, into credentials that are in use.
-    for (place, held) in [(&host, manager.credentials()), (&worker, credentials.clone())] {
+    for (place, held) in [
+        (&host, manager.credentials()),
+        (&worker, credentials.clone()),
+    ] {
         let identity = dial::renew(host.addr, &held).await.expect("renewed");
         assert_ne!(identity.certificate, held.identity().certificate);
         identity.save(place.path()).expect("saved");

@@ -17,8 +17,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Code, Status, transport::Channel};
 use weft_control::{raft::Types, runtime::Manager, store::Store};
 use weft_proto::{
-    ControlApi, ControlRequest, codec, dial,
+    ControlApi, ControlRequest,
     ca::IssueRequest,
+    codec, dial,
     raft::{RaftCall, RaftMessage},
     service::ca_client::CaClient,
 };
@@ -130,16 +131,13 @@ async fn a_damaged_snapshot_is_refused_and_the_manager_lives() {
         last,
     };
     let ask = async |chunk: Chunk| {
-        send::<openraft::raft::SnapshotResponse<Types>>(
-            &channel,
-            RaftCall::Snapshot,
-            number,
-            chunk,
-        )
-        .await
+        send::<openraft::raft::SnapshotResponse<Types>>(&channel, RaftCall::Snapshot, number, chunk)
+            .await
     };
 
-    let refusal = ask(piece(5, b"rest", true)).await.expect_err("no beginning");
+    let refusal = ask(piece(5, b"rest", true))
+        .await
+        .expect_err("no beginning");
     assert_eq!(refusal.code(), Code::InvalidArgument);
     assert_eq!(
         refusal.message(),

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use cluster::*;
 use lan::*;
-use weft_proto::{
-    ControlApi, ControlReply, dispatcher::ManagerMessage, identity::Credentials,
-};
+use weft_proto::{ControlApi, ControlReply, dispatcher::ManagerMessage, identity::Credentials};
 
 /// The longest that a write may have to wait for the next leader.
 const NEXT_WRITE: Duration = Duration::from_secs(2);
@@ -45,21 +43,27 @@ fn a_leader_that_is_cut_off_answers_nothing_stale_and_comes_back() {
     });
     let refusal = lost.expect_err("nobody else has it");
     let is_clear = refusal.message.contains("may or may not have been done")
-        || refusal.message.starts_with("The swarm does not have a leader");
+        || refusal
+            .message
+            .starts_with("The swarm does not have a leader");
     assert!(is_clear, "{refusal}");
-    assert!(refused < Duration::from_secs(8), "refused after {refused:?}");
+    assert!(
+        refused < Duration::from_secs(8),
+        "refused after {refused:?}"
+    );
     let (after, _) = write_until_acknowledged(&lan.machines[others[0]], "after");
 
     // The others have gone on: whatever the old leader still says, it is not what it remembers.
     let stale = lan.machines[leader].configs();
     let refusal = stale.expect_err("it cannot know");
     assert!(
-        refusal.message.starts_with("The swarm does not have a leader"),
+        refusal
+            .message
+            .starts_with("The swarm does not have a leader"),
         "{refusal}"
     );
     let manager = lan.machines[leader].manager();
-    let standing = lan.machines[leader]
-        .run(async move { manager.standing().await });
+    let standing = lan.machines[leader].run(async move { manager.standing().await });
     assert!(!standing.leads, "{standing:?}");
     assert!(!standing.error.is_empty(), "{standing:?}");
 
@@ -93,7 +97,10 @@ fn the_next_write_is_acknowledged_within_two_seconds_of_the_leaders_death() {
     let names = lan.machines[other].configs().expect("a majority");
     assert!(names.contains(&"before".to_owned()) && names.contains(&after));
     // A busy machine may miss the goal once; one that always does is broken.
-    assert!(took < 3 * NEXT_WRITE, "next acknowledged write after {took:?}");
+    assert!(
+        took < 3 * NEXT_WRITE,
+        "next acknowledged write after {took:?}"
+    );
     lan.down();
 }
 
@@ -106,14 +113,20 @@ fn a_leader_that_stood_still_does_not_speak_for_the_past() {
     let other = &lan.machines[others[0]];
     for round in 0..3 {
         let leader = lan.leader(&[0, 1, 2]);
-        let other = if leader == others[0] { &lan.machines[others[1]] } else { other };
+        let other = if leader == others[0] {
+            &lan.machines[others[1]]
+        } else {
+            other
+        };
         lan.machines[leader].freeze(Duration::from_secs(3));
         let (after, _) = write_until_acknowledged(other, &format!("round{round}"));
         // The first thing that it does when it moves again is to answer this.
         match lan.machines[leader].configs() {
             Ok(names) => assert!(names.contains(&after), "{after} is missing in {names:?}"),
             Err(refusal) => assert!(
-                refusal.message.starts_with("The swarm does not have a leader"),
+                refusal
+                    .message
+                    .starts_with("The swarm does not have a leader"),
                 "{refusal}"
             ),
         }
@@ -140,7 +153,13 @@ fn five_managers_lose_two_and_go_on_and_a_third_and_stop() {
         eprintln!("death {death}: next acknowledged write after {took:?}");
         for number in &left {
             let names = lan.machines[*number].configs().expect("a majority");
-            assert_eq!(names.iter().filter(|name| name.starts_with("before")).count(), 5);
+            assert_eq!(
+                names
+                    .iter()
+                    .filter(|name| name.starts_with("before"))
+                    .count(),
+                5
+            );
             assert!(names.contains(&after), "{names:?}");
         }
     }
@@ -151,7 +170,10 @@ fn five_managers_lose_two_and_go_on_and_a_third_and_stop() {
     let deadline = Instant::now() + LIMIT;
     loop {
         let refusal = lan.machines[left[0]].configs().expect_err("two of five");
-        if refusal.message.starts_with("The swarm does not have a leader") {
+        if refusal
+            .message
+            .starts_with("The swarm does not have a leader")
+        {
             break;
         }
         assert!(Instant::now() < deadline, "{refusal}");

@@ -225,7 +225,10 @@ async fn holdings(manager: &Manager) -> Option<Vec<String>> {
     match manager.call(ControlRequest::ListNetworks).await {
         Ok(ControlReply::Networks(networks)) => {
             for network in networks {
-                held.push(format!("{} {} {:?}", network.id, network.vni?, network.ipam));
+                held.push(format!(
+                    "{} {} {:?}",
+                    network.id, network.vni?, network.ipam
+                ));
             }
         }
         other => panic!("not networks: {other:?}"),
