@@ -36,6 +36,8 @@ pub struct Hit {
     pub age: Age,
     /// Whether it is time to promote it.
     pub ripe: bool,
+    /// Whether this direction closed or reset it.
+    pub closing: bool,
 }
 
 impl Hit {
@@ -55,6 +57,7 @@ impl Hit {
         flags: 0,
         age: Age::New,
         ripe: false,
+        closing: false,
     };
 }
 
@@ -102,6 +105,11 @@ fn touch<P: Packet, T: Tables>(t: &T, f: &mut Flow, p: &P, ip: &Headers) {
 }
 
 #[inline(always)]
+fn is_closing(f: &Flow) -> bool {
+    f.tcp & (tcp::FIN | tcp::RST) != 0
+}
+
+#[inline(always)]
 fn note(hit: &mut Hit, f: &Flow, age: Age) {
     hit.backend = f.backend;
     hit.ingress = f.ingress;
@@ -111,6 +119,7 @@ fn note(hit: &mut Hit, f: &Flow, age: Age) {
     hit.flags = f.flags;
     hit.age = age;
     hit.ripe = false;
+    hit.closing = is_closing(f);
 }
 
 #[inline(always)]
@@ -257,7 +266,8 @@ pub fn promote<T: Tables>(t: &T, reply: &FlowKey, notes: &mut Notes) {
     }
 }
 
-/// Forgets both entries of the flow that was hit.
+/// Forgets both entries of the flow that was hit. A wire entry in the established table has its own reply entry
+/// there, for who takes one away takes both.
 #[inline(always)]
 pub fn forget<T: Tables>(t: &T, key: &FlowKey, task_net: u32, notes: &mut Notes) {
     other_side(
@@ -282,19 +292,33 @@ enum Taken {
 const IDLE: u64 = 180_000_000_000;
 
 #[inline(always)]
-fn taken<T: Tables>(t: &T, age: Age, back: &FlowKey, new: &Flow, syn: bool) -> Taken {
+fn taken<T: Tables>(
+    t: &T,
+    age: Age,
+    back: &FlowKey,
+    new: &Flow,
+    syn: bool,
+    lost: &mut FlowKey,
+) -> Taken {
     let found = t.flow(age, back, |f| {
         let idle = new.since.saturating_sub(f.last) > IDLE;
-        if f.client.same(&new.client)
+        let ours = f.client.same(&new.client)
             && f.service.same(&new.service)
             && f.cport == new.cport
             && f.port == new.port
-            && f.net == new.net
-        {
+            && f.net == new.net;
+        let over = syn && is_closing(f);
+        if ours && !over {
             Taken::Ours
-        } else if (syn && f.tcp & (tcp::FIN | tcp::RST) != 0)
-            || (idle && (matches!(age, Age::New) || f.proto != TCP))
-        {
+        } else if over || (idle && (matches!(age, Age::New) || f.proto != TCP)) {
+            lost.src = f.client;
+            lost.dst = f.service;
+            lost.net = f.net;
+            lost.sport = f.cport;
+            lost.dport = f.port;
+            lost.proto = f.proto;
+            lost.side = flow::WIRE;
+            lost.pad = [0; 2];
             Taken::Free
         } else {
             Taken::Theirs
@@ -303,7 +327,9 @@ fn taken<T: Tables>(t: &T, age: Age, back: &FlowKey, new: &Flow, syn: bool) -> T
     match found {
         None => Taken::Free,
         Some(Taken::Free) => {
+            // Both entries, or the other would lead its client's next connection to a task that answers to another.
             t.end_flow(age, back);
+            t.end_flow(age, lost);
             Taken::Free
         }
         Some(other) => other,
@@ -406,7 +432,14 @@ fn place<T: Tables>(t: &T, ip: &Headers, key: &FlowKey, notes: &mut Notes) -> Re
         }
         let remapped = attempt > 0;
         attempt += 1;
-        match taken(t, Age::Established, &notes.back, &notes.new, syn) {
+        match taken(
+            t,
+            Age::Established,
+            &notes.back,
+            &notes.new,
+            syn,
+            &mut notes.lost,
+        ) {
             Taken::Theirs => continue,
             Taken::Ours => return Ok(remapped),
             Taken::Free => {}
@@ -414,21 +447,29 @@ fn place<T: Tables>(t: &T, ip: &Headers, key: &FlowKey, notes: &mut Notes) -> Re
         match t.begin_flow(&notes.back, &notes.new) {
             Inserted::Yes => return Ok(remapped),
             Inserted::Full => return Err(Drop::FlowTableFull),
-            Inserted::Exists => match taken(t, Age::New, &notes.back, &notes.new, syn) {
-                Taken::Ours => {
-                    // The same wire tuple, perhaps by another way in: the answer must know.
-                    if t.is_dry() {
+            Inserted::Exists => {
+                match taken(t, Age::New, &notes.back, &notes.new, syn, &mut notes.lost) {
+                    Taken::Ours => {
+                        // The same wire tuple, perhaps by another way in: the answer must know.
+                        if t.is_dry() {
+                            return Ok(remapped);
+                        }
+                        let _ = t.flow(Age::New, &notes.back, |f| {
+                            f.ingress = notes.new.ingress;
+                            f.link = notes.new.link;
+                        });
                         return Ok(remapped);
                     }
-                    let _ = t.flow(Age::New, &notes.back, |f| {
-                        f.ingress = notes.new.ingress;
-                        f.link = notes.new.link;
-                    });
-                    return Ok(remapped);
+                    // One that was over is gone now.
+                    Taken::Free
+                        if t.is_dry()
+                            || matches!(t.begin_flow(&notes.back, &notes.new), Inserted::Yes) =>
+                    {
+                        return Ok(remapped);
+                    }
+                    Taken::Free | Taken::Theirs => {}
                 }
-                // One that was closing is gone now; the next port is as good as this one.
-                Taken::Free | Taken::Theirs => {}
-            },
+            }
         }
     }
     Err(Drop::NoFreePort)

@@ -155,7 +155,9 @@ fn along<P: Packet, T: Tables>(
         t.end_flow(notes.hit.age, &ask.key);
         return None;
     };
-    if choose_again {
+    // A client's port that opens another connection: nothing of the old one may lead it.
+    let anew = ip.is_syn() && notes.hit.closing;
+    if choose_again || anew {
         conntrack::forget(t, &ask.key, task.net, notes);
         return None;
     }

@@ -47,6 +47,16 @@ pub trait Packet {
     fn now(&self) -> u64;
     /// `N` bytes at an offset; none beyond the end.
     fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]>;
+    /// The same, to where the caller has room. False beyond the end.
+    fn load_to<const N: usize>(&self, at: u32, to: &mut [u8; N]) -> bool {
+        match self.load::<N>(at) {
+            Some(bytes) => {
+                *to = bytes;
+                true
+            }
+            None => false,
+        }
+    }
     /// Writes `N` bytes. Checksums are the caller's business.
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool;
     /// Tells the IPv4 header checksum at `at` that four bytes changed; words as in memory.

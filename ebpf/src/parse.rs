@@ -74,6 +74,8 @@ pub struct Headers {
     pub v6: bool,
     /// Which part of a datagram.
     pub part: Part,
+    /// Paper to read on: the stack has no room for it.
+    raw: [u8; 40],
 }
 
 /// Why there are no [`Headers`].
@@ -104,7 +106,17 @@ impl Headers {
         overwriting: false,
         v6: false,
         part: Part::Whole,
+        raw: [0; 40],
     };
+
+    /// Reads twenty bytes onto the paper.
+    #[inline(always)]
+    fn read_20<P: Packet>(&mut self, p: &P, at: u32) -> bool {
+        match self.raw.first_chunk_mut::<20>() {
+            Some(room) => p.load_to(at, room),
+            None => false,
+        }
+    }
 
     /// Whether it is the first segment of a TCP connection.
     #[inline(always)]
@@ -179,9 +191,10 @@ pub fn parse_quoted<P: Packet>(
 
 #[inline(always)]
 fn ipv4<P: Packet>(p: &P, headers: &mut Headers, l3: u32, whole: bool) -> Result<(), NotParsed> {
-    let Some(h) = p.load::<20>(l3) else {
+    if !headers.read_20(p, l3) {
         return Err(NotParsed::Malformed);
-    };
+    }
+    let h = &headers.raw;
     let header = ((h[0] & 0x0f) as u32) << 2;
     let total = u16::from_be_bytes([h[2], h[3]]) as u32;
     // A total of 0 is what segments beyond 64 KiB carry inside this host.
@@ -192,56 +205,52 @@ fn ipv4<P: Packet>(p: &P, headers: &mut Headers, l3: u32, whole: bool) -> Result
         return Err(NotParsed::Malformed);
     }
     let fragment = u16::from_be_bytes([h[6], h[7]]);
-    let part = match (fragment & 0x1fff != 0, fragment & 0x2000 != 0) {
+    headers.part = match (fragment & 0x1fff != 0, fragment & 0x2000 != 0) {
         (true, _) => Part::Later,
         (false, true) => Part::First,
         (false, false) => Part::Whole,
     };
-    *headers = Headers {
-        src: Addr::v4([h[12], h[13], h[14], h[15]]),
-        dst: Addr::v4([h[16], h[17], h[18], h[19]]),
-        sport: Be16::default(),
-        dport: Be16::default(),
-        l4: l3 + header,
-        l3,
-        id: u16::from_be_bytes([h[4], h[5]]) as u32,
-        proto: h[9],
-        flags: 0,
-        overwriting: h[9] == TCP && overwrites(fragment & 0x1fff),
-        v6: false,
-        part,
-    };
+    headers.src = Addr::v4([h[12], h[13], h[14], h[15]]);
+    headers.dst = Addr::v4([h[16], h[17], h[18], h[19]]);
+    headers.sport = Be16::new(0);
+    headers.dport = Be16::new(0);
+    headers.l4 = l3 + header;
+    headers.l3 = l3;
+    headers.id = u16::from_be_bytes([h[4], h[5]]) as u32;
+    headers.proto = h[9];
+    headers.flags = 0;
+    headers.overwriting = h[9] == TCP && overwrites(fragment & 0x1fff);
+    headers.v6 = false;
     transport(p, headers, whole)
 }
 
 #[inline(always)]
 fn ipv6<P: Packet>(p: &P, headers: &mut Headers, l3: u32, whole: bool) -> Result<(), NotParsed> {
-    let Some(h) = p.load::<40>(l3) else {
+    if !p.load_to(l3, &mut headers.raw) {
         return Err(NotParsed::Malformed);
-    };
+    }
+    let h = &headers.raw;
     if h[0] >> 4 != 6 {
         return Err(NotParsed::Malformed);
     }
-    *headers = Headers {
-        src: Addr::v6([
-            h[8], h[9], h[10], h[11], h[12], h[13], h[14], h[15], h[16], h[17], h[18], h[19],
-            h[20], h[21], h[22], h[23],
-        ]),
-        dst: Addr::v6([
-            h[24], h[25], h[26], h[27], h[28], h[29], h[30], h[31], h[32], h[33], h[34], h[35],
-            h[36], h[37], h[38], h[39],
-        ]),
-        sport: Be16::default(),
-        dport: Be16::default(),
-        l4: l3 + 40,
-        l3,
-        id: 0,
-        proto: h[6],
-        flags: 0,
-        overwriting: false,
-        v6: true,
-        part: Part::Whole,
-    };
+    headers.src = Addr::v6([
+        h[8], h[9], h[10], h[11], h[12], h[13], h[14], h[15], h[16], h[17], h[18], h[19], h[20],
+        h[21], h[22], h[23],
+    ]);
+    headers.dst = Addr::v6([
+        h[24], h[25], h[26], h[27], h[28], h[29], h[30], h[31], h[32], h[33], h[34], h[35], h[36],
+        h[37], h[38], h[39],
+    ]);
+    headers.sport = Be16::new(0);
+    headers.dport = Be16::new(0);
+    headers.l4 = l3 + 40;
+    headers.l3 = l3;
+    headers.id = 0;
+    headers.proto = h[6];
+    headers.flags = 0;
+    headers.overwriting = false;
+    headers.v6 = true;
+    headers.part = Part::Whole;
     // A mapped address on the wire would be taken for IPv4 by every table.
     if headers.src.is_v4() || headers.dst.is_v4() {
         return Err(NotParsed::Malformed);
@@ -301,14 +310,16 @@ fn transport<P: Packet>(p: &P, headers: &mut Headers, whole: bool) -> Result<(),
     }
     match headers.proto {
         TCP if whole => {
-            let Some(t) = p.load::<20>(headers.l4) else {
+            let l4 = headers.l4;
+            if !headers.read_20(p, l4) {
                 let (Part::First, Some(t)) = (headers.part, p.load::<8>(headers.l4)) else {
                     return Err(NotParsed::Malformed);
                 };
                 headers.sport = Be16::from_bytes([t[0], t[1]]);
                 headers.dport = Be16::from_bytes([t[2], t[3]]);
                 return Err(NotParsed::Tiny);
-            };
+            }
+            let t = &headers.raw;
             headers.sport = Be16::from_bytes([t[0], t[1]]);
             headers.dport = Be16::from_bytes([t[2], t[3]]);
             if t[12] >> 4 < 5 {

@@ -1,8 +1,8 @@
 //! Which service a packet asks for, and which backend it gets.
 
 use weft_abi::{
-    Addr, AllowKey, Backend, Be16, Config, Drop, FlowKey, Front, FrontKey, RangeKey, Sticky,
-    StickyKey, backend, config, flow, front, ring_hash,
+    Addr, AllowKey, Backend, Be16, Config, Drop, FlowKey, Front, FrontKey, Prefixed, RangeKey,
+    Sticky, StickyKey, backend, config, flow, front, ring_hash,
 };
 
 use crate::encap::is_dead;
@@ -34,53 +34,43 @@ pub fn published<T: Tables>(
     port: Be16,
     proto: u8,
 ) -> Option<Front> {
-    if let Some(front) = published_alone(t, cfg, addr, port, proto) {
+    let mut key = FrontKey {
+        net: 0,
+        addr: *addr,
+        port,
+        proto,
+        pad: 0,
+    };
+    let listens = cfg.flags & config::LISTEN != 0;
+    if listens && let Some(front) = t.front(&key) {
+        return Some(front);
+    }
+    key.addr = Addr::ANY;
+    if let Some(front) = t.front(&key) {
         return Some(front);
     }
     if cfg.flags & config::RANGES == 0 {
         return None;
     }
-    let mut key = RangeKey {
-        addr: *addr,
-        proto,
-        pad: 0,
-        port,
-    };
-    if cfg.flags & config::LISTEN != 0
-        && let Some(front) = t.front_range(&key)
-    {
-        return Some(front);
-    }
-    key.addr = Addr::ANY;
-    t.front_range(&key)
+    in_range(t, listens, addr, port, proto)
 }
 
 #[inline(always)]
-fn published_alone<T: Tables>(
-    t: &T,
-    cfg: &Config,
-    addr: &Addr,
-    port: Be16,
-    proto: u8,
-) -> Option<Front> {
-    if cfg.flags & config::LISTEN != 0
-        && let Some(front) = t.front(&FrontKey {
-            net: 0,
+fn in_range<T: Tables>(t: &T, listens: bool, addr: &Addr, port: Be16, proto: u8) -> Option<Front> {
+    let mut key = Prefixed {
+        prefix: RangeKey::WHOLE,
+        data: RangeKey {
             addr: *addr,
-            port,
             proto,
             pad: 0,
-        })
-    {
+            port,
+        },
+    };
+    if listens && let Some(front) = t.front_range(&key) {
         return Some(front);
     }
-    t.front(&FrontKey {
-        net: 0,
-        addr: Addr::ANY,
-        port,
-        proto,
-        pad: 0,
-    })
+    key.data.addr = Addr::ANY;
+    t.front_range(&key)
 }
 
 /// The service with this VIP on a network.
@@ -235,9 +225,12 @@ pub(crate) fn keep<T: Tables>(t: &T, service: u32, client: &Addr, backend: u32, 
 #[inline(always)]
 pub fn admits<T: Tables>(t: &T, to: &Front, source: &Addr) -> bool {
     to.flags & front::ALLOWED == 0
-        || t.is_allowed(&AllowKey {
-            service: to.service,
-            addr: *source,
+        || t.is_allowed(&Prefixed {
+            prefix: AllowKey::WHOLE,
+            data: AllowKey {
+                service: to.service,
+                addr: *source,
+            },
         })
 }
 

@@ -2,8 +2,8 @@
 
 use weft_abi::{
     Addr, AllowKey, Backend, Cap, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front,
-    FrontKey, NetAddr, Node, NodeAddr, Pick, RangeKey, ServiceCount, Spent, Sticky, StickyKey,
-    Task,
+    FrontKey, NetAddr, Node, NodeAddr, Pick, Prefixed, RangeKey, ServiceCount, Spent, Sticky,
+    StickyKey, Task,
 };
 
 /// Which of the two flow tables.
@@ -37,9 +37,9 @@ pub trait Tables {
     /// Service at an address.
     fn front(&self, key: &FrontKey) -> Option<Front>;
     /// Service that publishes a range with this port.
-    fn front_range(&self, key: &RangeKey) -> Option<Front>;
+    fn front_range(&self, key: &Prefixed<RangeKey>) -> Option<Front>;
     /// Whether this source may ask this service.
-    fn is_allowed(&self, key: &AllowKey) -> bool;
+    fn is_allowed(&self, key: &Prefixed<AllowKey>) -> bool;
     /// What a service may use.
     fn cap(&self, service: u32) -> Option<Cap>;
     /// Lets `f` see and change what a service has used. None when there is no room.

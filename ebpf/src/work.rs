@@ -26,6 +26,8 @@ pub struct Work {
 pub struct Notes {
     /// Key of the other side's entry.
     pub back: FlowKey,
+    /// Key of a flow that another takes the place of.
+    pub lost: FlowKey,
     /// An entry to insert.
     pub new: Flow,
     /// What a flow says.
@@ -52,6 +54,7 @@ impl Work {
         },
         notes: Notes {
             back: NO_KEY,
+            lost: NO_KEY,
             new: NO_FLOW,
             hit: Hit::NONE,
             frag: NO_FRAG,

@@ -127,6 +127,11 @@ pub struct AllowKey {
     pub addr: Addr,
 }
 
+impl AllowKey {
+    /// Prefix length of a single source.
+    pub const WHOLE: u32 = 160;
+}
+
 /// What a service's backends on this node may receive, and send, together. Key: service u32.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

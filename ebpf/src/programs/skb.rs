@@ -166,6 +166,12 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn load_to<const N: usize>(&self, at: u32, to: &mut [u8; N]) -> bool {
+        // SAFETY: room for N bytes.
+        unsafe { bpf_skb_load_bytes(self.raw.cast(), at, to.as_mut_ptr().cast(), N as u32) == 0 }
+    }
+
+    #[inline(always)]
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool {
         // SAFETY: N bytes to read.
         unsafe { bpf_skb_store_bytes(self.raw, at, bytes.as_ptr().cast(), N as u32, 0) == 0 }

@@ -4,8 +4,8 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use weft_abi::{
     Addr, AllowKey, Backend, Cap, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front,
-    FrontKey, NetAddr, Node, NodeAddr, Pick, RangeKey, ServiceCount, Spent, Sticky, StickyKey,
-    Task, config, ring_slot,
+    FrontKey, NetAddr, Node, NodeAddr, Pick, Prefixed, RangeKey, ServiceCount, Spent, Sticky,
+    StickyKey, Task, config, ring_slot,
 };
 use weft_ebpf::tables::{Age, Inserted, Tables};
 
@@ -33,6 +33,13 @@ unsafe fn behind<'a, V>(pointer: Option<*const V>) -> Option<&'a V> {
     }
 }
 
+/// A key as the library's map type wants it, where it lies: the stack has no room for another.
+#[inline(always)]
+fn as_key<K>(key: &Prefixed<K>) -> &Key<K> {
+    // SAFETY: both are a word and the key after it, and the target type asks for no alignment.
+    unsafe { &*core::ptr::from_ref(key).cast() }
+}
+
 macro_rules! look {
     ($map:ident, $key:expr) => {
         // SAFETY: the pointer comes from this lookup.
@@ -58,13 +65,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn front_range(&self, key: &RangeKey) -> Option<Front> {
-        FRONT_RANGES.get(Key::new(RangeKey::WHOLE, *key)).copied()
+    fn front_range(&self, key: &Prefixed<RangeKey>) -> Option<Front> {
+        FRONT_RANGES.get(as_key(key)).copied()
     }
 
     #[inline(always)]
-    fn is_allowed(&self, key: &AllowKey) -> bool {
-        ALLOWED.get(Key::new(160, *key)).is_some()
+    fn is_allowed(&self, key: &Prefixed<AllowKey>) -> bool {
+        ALLOWED.get(as_key(key)).is_some()
     }
 
     #[inline(always)]

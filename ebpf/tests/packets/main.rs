@@ -1,7 +1,10 @@
 //! The packet logic on the host: rows, and what holds for every packet.
 
 mod bytes;
+mod fuzz;
 mod host_rows;
+#[path = "../mutate.rs"]
+mod mutate;
 mod properties;
 #[path = "../rows/mod.rs"]
 mod rows;

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use weft_abi::{
     Addr, AllowKey, Backend, Cap, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front,
-    FrontKey, NetAddr, Node, NodeAddr, Pick, RangeKey, ServiceCount, Spent, Sticky, StickyKey,
-    Task, ring_slot,
+    FrontKey, NetAddr, Node, NodeAddr, Pick, Prefixed, RangeKey, ServiceCount, Spent, Sticky,
+    StickyKey, Task, ring_slot,
 };
 use weft_ebpf::tables::{Age, Inserted, Tables};
 
@@ -66,7 +66,8 @@ impl Tables for World {
     fn front(&self, key: &FrontKey) -> Option<Front> {
         self.fronts.get(key).copied()
     }
-    fn front_range(&self, key: &RangeKey) -> Option<Front> {
+    fn front_range(&self, key: &Prefixed<RangeKey>) -> Option<Front> {
+        let key = &key.data;
         let port = u32::from(key.port.get());
         let found = self.ranges.iter().find(|(len, range, _)| {
             range.addr == key.addr
@@ -75,7 +76,8 @@ impl Tables for World {
         });
         found.map(|(_, _, front)| *front)
     }
-    fn is_allowed(&self, key: &AllowKey) -> bool {
+    fn is_allowed(&self, key: &Prefixed<AllowKey>) -> bool {
+        let key = &key.data;
         let whole = u128::from_be_bytes(key.addr.octets());
         self.allowed.iter().any(|(len, from)| {
             let from128 = u128::from_be_bytes(from.addr.octets());

@@ -107,6 +107,7 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(from_tasks::east_west(f));
         rows.extend(from_tasks::by_vip(f));
         rows.extend(through_tunnel::arriving(f));
+        rows.extend(through_tunnel::used_again(f));
         rows.extend(through_tunnel::answers_arriving(f));
         rows.extend(through_tunnel::from_host(f));
         rows.extend(small::errors(f));

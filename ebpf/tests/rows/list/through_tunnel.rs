@@ -2,10 +2,90 @@
 
 use weft_abi::*;
 use weft_ebpf::packet::Tunnel;
-use weft_ebpf::parse::tcp_flag::{ACK, SYN};
+use weft_ebpf::parse::tcp_flag::{ACK, FIN, RST, SYN};
 use weft_ebpf::verdict::Verdict;
 
 use super::*;
+
+/// One client port, used for one address after the other.
+pub(super) fn used_again(f: Family) -> Vec<Row> {
+    let (c, t1, first, second) = (f.client(), f.task(1), f.node(2), f.node(1));
+    let here = peer(1, Done::ToTaskTranslated);
+    let back = Verdict::Tunnel(to_node(MESH, 2), Done::AnswerToNode);
+    let ask = |name: &str, at, flags| {
+        let frame = carried(Leg::Mesh, 0, 1, c, at, L4::Tcp(4000, 8000, flags));
+        overlay(name, MESH, 2, &frame, here)
+    };
+    let seen = |step: Step, flags| step.out(delivered(1, c, t1, L4::Tcp(4000, 80, flags)));
+    let answer = |name: &str, at, flags| {
+        let frame = from_task(1, t1, c, L4::Tcp(80, 4000, flags));
+        let out = carried(Leg::Answer, 1, 0, at, c, L4::Tcp(8000, 4000, flags));
+        task(name, 1, &frame, back).out(out)
+    };
+    let opens = |at| {
+        vec![
+            seen(ask("SYN", at, SYN), SYN),
+            answer("SYN+ACK", at, SYN_ACK),
+            seen(ask("ACK", at, ACK), ACK),
+            answer("data", at, ACK),
+        ]
+    };
+    let closes = |at| {
+        vec![
+            seen(ask("FIN", at, FIN | ACK), FIN | ACK),
+            answer("its FIN", at, FIN | ACK),
+        ]
+    };
+    let reset = |at| vec![answer("refused", at, RST | ACK)];
+    let syn = |at| vec![seen(ask("SYN", at, SYN), SYN)];
+    let line = |name: &str, parts: Vec<Vec<Step>>| {
+        let steps: Vec<Step> = parts.into_iter().flatten().collect();
+        row(name, f, town(), steps)
+    };
+    vec![
+        line(
+            "a port used again, by turns",
+            vec![
+                opens(first),
+                closes(first),
+                opens(second),
+                closes(second),
+                opens(first),
+                closes(first),
+                opens(first),
+            ],
+        ),
+        line(
+            "a port used again after a reset",
+            vec![
+                opens(first),
+                reset(first),
+                opens(second),
+                reset(second),
+                syn(first),
+                reset(first),
+                opens(first),
+                // Nothing of the resets is left that would let another take the place of this one.
+                vec![
+                    ask("SYN to the other", second, SYN),
+                    answer("data", first, ACK),
+                ],
+            ],
+        ),
+        line(
+            "a port used again while the other connection is open",
+            vec![
+                opens(first),
+                closes(first),
+                opens(second),
+                vec![
+                    ask("SYN", first, SYN),
+                    answer("the open one's data", second, ACK),
+                ],
+            ],
+        ),
+    ]
+}
 
 pub(super) fn arriving(f: Family) -> Vec<Row> {
     let (c, n2, t1, t3, t4) = (f.client(), f.node(2), f.task(1), f.task(3), f.task(4));
