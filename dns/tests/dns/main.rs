@@ -1,6 +1,9 @@
 //! The resolver from a name to a packet.
 
 mod forward;
+mod fuzz;
+#[path = "../../../ebpf/tests/mutate.rs"]
+mod mutate;
 mod packet;
 mod properties;
 mod rules;
