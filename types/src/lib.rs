@@ -8,13 +8,13 @@
 
 pub mod cluster;
 pub mod container;
+pub mod copy_on_write;
 pub mod id;
 pub mod netstate;
 pub mod network;
 pub mod node;
 pub mod secret;
 pub mod service;
-pub mod shared;
 pub mod steering;
 pub mod task;
 pub mod task_state;
@@ -26,11 +26,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use copy_on_write::Shared;
 pub use id::{
     BackendId, ClusterId, ConfigId, Id, NetworkId, NodeId, ParseIdError, SecretId, ServiceId,
     SessionId, TaskId,
 };
-pub use shared::Shared;
 pub use task_state::TaskState;
 pub use timestamp::Timestamp;
 

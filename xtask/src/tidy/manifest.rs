@@ -27,6 +27,10 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("agent/gate", &[]),
     ("xtask", &[]),
     ("tests/images", &[]),
+    (
+        "tests/sim",
+        &["weft-types", "weft-proto", "weft-control", "weft-agent"],
+    ),
 ];
 
 /// Names that say nothing about what is inside.

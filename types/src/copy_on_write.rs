@@ -76,6 +76,9 @@ mod tests {
         assert_eq!(*two, [1, 2, 3]);
         let text = serde_json::to_string(&two).unwrap();
         assert_eq!(text, "[1,2,3]");
-        assert_eq!(serde_json::from_str::<Shared<Vec<i32>>>(&text).unwrap(), two);
+        assert_eq!(
+            serde_json::from_str::<Shared<Vec<i32>>>(&text).unwrap(),
+            two
+        );
     }
 }
