@@ -106,10 +106,7 @@ async fn a_service_runs_is_known_everywhere_and_is_withdrawn_before_it_stops() {
         let revision = agent
             .until("two serving endpoints", |agent, _| serving(agent, 2))
             .await;
-        let applied = NodeMessage::Applied {
-            revision,
-            draining: vec![],
-        };
+        let applied = NodeMessage::Applied { revision };
         agent.say.send(applied).await.expect("a session");
     }
     eventually("both nodes' acknowledgements in node ls", || async {
@@ -185,7 +182,6 @@ async fn a_service_runs_is_known_everywhere_and_is_withdrawn_before_it_stops() {
     for agent in [&first, &second] {
         let applied = NodeMessage::Applied {
             revision: agent.net.revision,
-            draining: vec![],
         };
         agent.say.send(applied).await.expect("a session");
     }
@@ -319,7 +315,6 @@ async fn a_leaving_node_keeps_its_task_until_nobody_chooses_it() {
     for agent in [&leaver, &stays] {
         let applied = NodeMessage::Applied {
             revision: agent.net.revision,
-            draining: vec![],
         };
         agent.say.send(applied).await.expect("a session");
     }

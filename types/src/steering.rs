@@ -213,7 +213,10 @@ mod tests {
         assert_eq!(steering.affinity, Some(Duration::from_secs(300)));
         assert!(steering.prefer_local && steering.chooses());
         assert_eq!((steering.weight("n1"), steering.weight("n9")), (3, 1));
-        let all: [IpNetwork; 2] = ["192.0.2.0/24".parse().unwrap(), "127.0.0.1/32".parse().unwrap()];
+        let all: [IpNetwork; 2] = [
+            "192.0.2.0/24".parse().unwrap(),
+            "127.0.0.1/32".parse().unwrap(),
+        ];
         assert_eq!(steering.listens(80), Some(&all[..]));
         let one: [IpNetwork; 1] = ["2001:db8::11/128".parse().unwrap()];
         assert_eq!(steering.listens(8000), Some(&one[..]));
@@ -225,7 +228,11 @@ mod tests {
     #[test]
     fn what_cannot_be_followed_is_refused_by_name() {
         for (label, value, words) in [
-            ("weft.affinity", "5", "label weft.affinity=5: name a time from 1s to 24h, such as 300s, 5m or 1h"),
+            (
+                "weft.affinity",
+                "5",
+                "label weft.affinity=5: name a time from 1s to 24h, such as 300s, 5m or 1h",
+            ),
             ("weft.affinity", "0s", "name a time"),
             ("weft.affinity", "25h", "name a time"),
             ("weft.prefer", "zone", "zones are not supported yet"),
@@ -238,7 +245,11 @@ mod tests {
             ("weft.allow", "", "name addresses or prefixes"),
             ("weft.cap", "100", "name a rate"),
             ("weft.cap", "1kbit", "name a rate"),
-            ("weft.choice", "leastconn", "fewest connections is not supported yet"),
+            (
+                "weft.choice",
+                "leastconn",
+                "fewest connections is not supported yet",
+            ),
             ("weft.afinity", "5m", "weft has no such label"),
         ] {
             let said = of(&[(label, value)]).unwrap_err();

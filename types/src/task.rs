@@ -267,8 +267,8 @@ pub struct Task {
     /// Internal. Registry credentials for the agent.
     #[serde(default)]
     pub registry_auth: String,
-    /// Internal. No live node may still choose it and its flows have drained, so the agent may
-    /// send the stop signal. Meaningful when desired is later than running.
+    /// Internal. No live node may still choose it, so its agent may let its flows end and send the
+    /// stop signal. Meaningful when desired is later than running.
     #[serde(default)]
     pub withdrawn: bool,
     /// Internal. When it was first seen running; zero if never. What updates watch.

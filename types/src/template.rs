@@ -241,7 +241,9 @@ fn parse(expression: &str) -> Option<Placeholder> {
 
 /// A text as Go writes it, between quotes or backquotes.
 fn literal(written: &str) -> Option<String> {
-    let raw = written.strip_prefix('`').and_then(|raw| raw.strip_suffix('`'));
+    let raw = written
+        .strip_prefix('`')
+        .and_then(|raw| raw.strip_suffix('`'));
     if let Some(raw) = raw {
         return Some(raw.to_owned());
     }
@@ -313,10 +315,19 @@ mod tests {
         let rows = [
             ("plain", "plain"),
             ("h-{{.Task.Slot}}-{{ .Node.Hostname }}", "h-2-n1"),
-            ("{{.Service.Name}}/{{.Service.ID}}", "web/0000000000000000000000002"),
+            (
+                "{{.Service.Name}}/{{.Service.ID}}",
+                "web/0000000000000000000000002",
+            ),
             ("{{.Node.ID}}", "0000000000000000000000003"),
-            ("{{.Node.Platform.OS}}-{{.Node.Platform.Architecture}}", "linux-x86_64"),
-            ("{{.Task.ID}} {{.Task.Name}}", "0000000000000000000000001 web.2.x"),
+            (
+                "{{.Node.Platform.OS}}-{{.Node.Platform.Architecture}}",
+                "linux-x86_64",
+            ),
+            (
+                "{{.Task.ID}} {{.Task.Name}}",
+                "0000000000000000000000001 web.2.x",
+            ),
             ("{{.Service.Labels.tier}}", "front"),
             (r#"{{index .Service.Labels "tier"}}"#, "front"),
             (r#"{{index .Service.Labels `none`}}"#, ""),
@@ -324,10 +335,17 @@ mod tests {
             ("a {{- .Task.Slot -}} b", "a2b"),
         ];
         for (text, expanded) in rows {
-            assert_eq!(expand(text, &task(), &place()).as_deref(), Ok(expanded), "{text}");
+            assert_eq!(
+                expand(text, &task(), &place()).as_deref(),
+                Ok(expanded),
+                "{text}"
+            );
         }
         for field in FIELDS {
-            assert!(check(&format!("{{{{{field}}}}}"), Purpose::Container).is_ok(), "{field}");
+            assert!(
+                check(&format!("{{{{{field}}}}}"), Purpose::Container).is_ok(),
+                "{field}"
+            );
         }
     }
 
@@ -357,7 +375,10 @@ mod tests {
             Err(TemplateError::Unknown { .. })
         ));
         let missing = expand_file(r#"{{secret "none"}}"#, &task(), &place(), answers);
-        assert!(matches!(missing, Err(TemplateError::Missing { .. })), "{missing:?}");
+        assert!(
+            matches!(missing, Err(TemplateError::Missing { .. })),
+            "{missing:?}"
+        );
     }
 
     #[test]
@@ -368,10 +389,18 @@ mod tests {
             said("{{.Nope}}"),
             "template: expansion:1:2: executing \"expansion\" at <.Nope>: can't evaluate field Nope in type *template.Context"
         );
-        for text in ["{{range .Task}}", "{{if .Task.Slot}}", "{{}}", "{{secret key}}"] {
+        for text in [
+            "{{range .Task}}",
+            "{{if .Task.Slot}}",
+            "{{}}",
+            "{{secret key}}",
+        ] {
             assert!(check(text, Purpose::File).is_err(), "{text}");
         }
         let label = expand("{{.Service.Labels.none}}", &task(), &place());
-        assert!(matches!(label, Err(TemplateError::Missing { .. })), "{label:?}");
+        assert!(
+            matches!(label, Err(TemplateError::Missing { .. })),
+            "{label:?}"
+        );
     }
 }

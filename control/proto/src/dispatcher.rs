@@ -67,8 +67,6 @@ pub enum NodeMessage {
     Applied {
         /// Which.
         revision: u64,
-        /// Flows that tasks being withdrawn still have.
-        draining: Vec<(TaskId, u64)>,
     },
     /// It lost the thread of network deltas: send a snapshot.
     NetStateGap,

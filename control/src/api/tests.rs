@@ -62,7 +62,9 @@ impl Scene {
         let kept = json!({"Name": "key", "Data": "aGFsbG8="});
         let secret_id = made(Ask::CreateSecret(secret(&kept)));
         let config_id = made(Ask::CreateConfig(secret(&kept)));
-        made(Ask::CreateSecret(secret(&json!({"Name": "other", "Data": "aGFsbG8="}))));
+        made(Ask::CreateSecret(secret(
+            &json!({"Name": "other", "Data": "aGFsbG8="}),
+        )));
         let web = made(create(&json!({
             "Name": "web",
             "EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 8000}]},
@@ -111,8 +113,16 @@ impl Scene {
             Err(refused) => refused,
             Ok(reply) => panic!("{rule}: answered {reply:?}"),
         };
-        assert_eq!((refused.code, refused.message.as_str()), (code, words), "{rule}");
-        assert_eq!(self.world.store.index(), index, "{rule}: something was changed");
+        assert_eq!(
+            (refused.code, refused.message.as_str()),
+            (code, words),
+            "{rule}"
+        );
+        assert_eq!(
+            self.world.store.index(),
+            index,
+            "{rule}: something was changed"
+        );
     }
 }
 
@@ -126,9 +136,7 @@ fn services_that_do_not_fit_the_cluster_are_refused() {
         config,
         ..
     } = &scene;
-    let ports = |mode: &str, port: u16| {
-        json!({"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": port, "PublishMode": mode}]}})
-    };
+    let ports = |mode: &str, port: u16| json!({"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": port, "PublishMode": mode}]}});
     let file = |list: &str, id: &str, name: &str| {
         let kind = &list[..6];
         json!({"TaskTemplate": {"ContainerSpec": {list: [{"File": {"Name": "/f"},
@@ -255,7 +263,11 @@ fn updates_that_cannot_be_are_refused() {
         ),
         (
             "a service keeps its mode",
-            scene.update("hosted", &json!({"Mode": {"Replicated": null, "Global": {}}}), false),
+            scene.update(
+                "hosted",
+                &json!({"Mode": {"Replicated": null, "Global": {}}}),
+                false,
+            ),
             ErrorCode::Unimplemented,
             "service mode change is not allowed".to_owned(),
         ),
@@ -283,7 +295,12 @@ fn updates_that_cannot_be_are_refused() {
         *version -= 1;
     }
     let words = "update out of sequence";
-    scene.refused("a client has read what it changes", &stale, ErrorCode::Aborted, words);
+    scene.refused(
+        "a client has read what it changes",
+        &stale,
+        ErrorCode::Aborted,
+        words,
+    );
     let mut lost = scene.update("hosted", &json!({}), false);
     if let Ask::UpdateService { service, .. } = &mut lost {
         "nosuch".clone_into(service);
@@ -402,7 +419,14 @@ fn what_is_in_use_is_not_removed_and_names_are_taken_once() {
     }
     let same = relabel(json!({"Name": "other", "Labels": {"a": "b"}, "Data": "aGFsbG8="}));
     assert!(scene.world.ask(&same).is_ok(), "labels may change");
-    let labels = scene.world.view().secret_named("other").unwrap().spec.labels.clone();
+    let labels = scene
+        .world
+        .view()
+        .secret_named("other")
+        .unwrap()
+        .spec
+        .labels
+        .clone();
     assert_eq!(labels.get("a").map(String::as_str), Some("b"));
 }
 
@@ -454,12 +478,27 @@ fn nodes_are_not_removed_while_they_live_and_change_by_the_version_that_was_read
         force: false,
     };
     let words = format!("node {} is not down and can't be removed", node.id);
-    scene.refused("a node that lives", &live, ErrorCode::FailedPrecondition, &words);
+    scene.refused(
+        "a node that lives",
+        &live,
+        ErrorCode::FailedPrecondition,
+        &words,
+    );
     let stale = update(version - 1, json!({"Availability": "drain"}));
-    scene.refused("a stale version", &stale, ErrorCode::Aborted, "update out of sequence");
+    scene.refused(
+        "a stale version",
+        &stale,
+        ErrorCode::Aborted,
+        "update out of sequence",
+    );
     let strange = update(version, json!({"Mood": "good"}));
     let words = "Mood \"good\" is not supported by weft";
-    scene.refused("an unknown field", &strange, ErrorCode::Unimplemented, words);
+    scene.refused(
+        "an unknown field",
+        &strange,
+        ErrorCode::Unimplemented,
+        words,
+    );
     scene.refused(
         "a token is not rotated by a stale client",
         &Ask::UpdateCluster {

@@ -1,9 +1,5 @@
 //! Which network revision each node's kernel holds.
 
-use std::collections::BTreeMap;
-
-use weft_types::TaskId;
-
 /// What one node has acknowledged in its session.
 ///
 /// Revisions are commit indexes of the store. A node whose picture of the network did not change
@@ -17,8 +13,6 @@ pub struct Acked {
     sent: u64,
     /// The last commit for which that picture still holds.
     holds_until: u64,
-    /// Flows that tasks being withdrawn still have there.
-    pub draining: BTreeMap<TaskId, u64>,
 }
 
 impl Acked {

@@ -1,7 +1,5 @@
 //! What nodes are told, and what becomes of what they say.
 
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 use weft_types::{
     NodeId, ServiceId, TaskId, TaskState, Timestamp,
@@ -36,7 +34,7 @@ fn world() -> (World, ServiceId) {
         aliases: Some(vec!["www".into()]),
         driver_opts: None,
     }]);
-    spec.labels.insert("weft.drain".into(), "3s".into());
+    spec.labels.insert("weft.affinity".into(), "3s".into());
     spec.labels.insert("other".into(), "x".into());
     if let Some(container) = &mut spec.task_template.container_spec {
         container.hostname = Some("h-{{.Task.Slot}}-{{.Node.Hostname}}".into());
@@ -201,7 +199,6 @@ fn a_task_stops_when_every_live_node_has_let_go_of_it() {
     let decided = world.store.index();
     let mut acks = Acks {
         applied: (1..=3).map(|number| (node(number), decided - 1)).collect(),
-        draining: BTreeMap::new(),
     };
     let now = Timestamp(1);
     let view = world.view();
@@ -215,22 +212,14 @@ fn a_task_stops_when_every_live_node_has_let_go_of_it() {
     assert_eq!(asked(&acks, now), (0, true));
     acks.applied.insert(node(3), decided + 5);
     assert_eq!(asked(&acks, now), (1, false));
-    acks.draining.insert(task, 2);
-    assert_eq!(asked(&acks, now), (0, true));
-    assert_eq!(
-        asked(&acks, now.after(secs(5))),
-        (1, false),
-        "flows hold it up no longer"
-    );
     acks.applied.insert(node(3), 0);
     assert_eq!(asked(&acks, now.after(secs(5))), (0, true));
     assert_eq!(
         asked(&acks, now.after(secs(10))),
         (1, false),
-        "nor does a mute node"
+        "a mute node holds it up no longer"
     );
     acks.applied.remove(&node(3));
-    acks.draining.clear();
     assert_eq!(
         asked(&acks, now),
         (1, false),

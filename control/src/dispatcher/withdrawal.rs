@@ -2,15 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use weft_types::{NodeId, TaskId, TaskState, Timestamp, node::NodeState, task::Task};
+use weft_types::{NodeId, TaskState, Timestamp, node::NodeState, task::Task};
 
 use crate::store::{Draft, Outcome, View};
 
 /// Docker's grace period when a service names none.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
-
-/// Flows that live on, such as idle keep-alive connections, hold a task up no longer than this.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// What live nodes have said of the network state they hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,15 +16,13 @@ pub struct Acks {
     /// node that acknowledged the last state sent to it, that is the last view projected for it,
     /// whether or not that view changed anything for it.
     pub applied: BTreeMap<NodeId, u64>,
-    /// Flows that tasks being withdrawn still have, on their own nodes; none when not named.
-    pub draining: BTreeMap<TaskId, u64>,
 }
 
 /// Sets `withdrawn` on tasks that are to stop, once every live node has acknowledged that it does
-/// not choose them and their flows have ended.
+/// not choose them. Their own nodes then let their flows end.
 ///
-/// Bounded: nodes are waited for during the task's grace period at most, flows a part of it. A
-/// node without a session holds nobody up.
+/// Bounded: nodes are waited for during the task's grace period at most. A node without a session
+/// holds nobody up.
 #[must_use]
 pub fn withdraw(view: &View, now: Timestamp, acks: &Acks) -> Outcome {
     let mut draft = Draft::new(view, now);
@@ -69,15 +64,7 @@ fn due(view: &View, now: Timestamp, acks: &Acks, task: &Task) -> Due {
     let mut applied = acks.applied.iter();
     let acknowledged = applied.all(|(node, index)| *index >= decided || is_gone(node));
     let latest = task.desired_since.after(grace);
-    if latest <= now {
-        return Due::Now;
-    }
-    if !acknowledged {
-        return Due::At(latest);
-    }
-    let drained = acks.draining.get(&task.id).is_none_or(|flows| *flows == 0);
-    let latest = task.desired_since.after(grace.min(DRAIN));
-    if drained || latest <= now {
+    if acknowledged || latest <= now {
         Due::Now
     } else {
         Due::At(latest)

@@ -146,8 +146,6 @@ impl Sessions {
         for session in lock(&self.0).values() {
             let acked = lock(&session.acked);
             acks.applied.insert(session.node, acked.revision());
-            acks.draining
-                .extend(acked.draining.iter().map(|(task, flows)| (*task, *flows)));
         }
         acks
     }

@@ -1,6 +1,6 @@
 //! The talk of a session: what the node says is written down, what it must know is told.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tonic::{Status, Streaming};
 use tracing::{debug, info};
@@ -11,7 +11,7 @@ use weft_proto::{
 use weft_types::{NodeId, Timestamp, node::Role};
 
 use super::{
-    Leadership, Manager,
+    Leadership, Manager, NOT_LEADER,
     news::Told,
     session::{Outbox, PERIOD, Report, Session, period},
 };
@@ -23,6 +23,9 @@ use crate::{
 
 /// How long a new session may take to say hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a session waits for the beginning of a term.
+const TERM_LIMIT: Duration = Duration::from_secs(2);
 
 /// Changes within this time are sent together.
 const BATCH: Duration = Duration::from_millis(50);
@@ -66,6 +69,12 @@ impl Manager {
             addresses,
             wireguard,
         };
+        if tokio::time::timeout(TERM_LIMIT, self.term_begun())
+            .await
+            .is_err()
+        {
+            return refuse(Status::unavailable(NOT_LEADER)).await;
+        }
         let registered = self
             .propose(|view, now, _| {
                 Ok((
@@ -159,15 +168,9 @@ impl Manager {
                         return;
                     }
                 }
-                NodeMessage::Applied { revision, draining } => {
-                    let news = {
-                        let mut acked = session.acked();
-                        let flows: BTreeMap<_, _> = draining.into_iter().collect();
-                        let news = acked.report(revision) | (acked.draining != flows);
-                        acked.draining = flows;
-                        news
-                    };
-                    if news {
+                NodeMessage::Applied { revision } => {
+                    let is_news = session.acked().report(revision);
+                    if is_news {
                         self.wake.notify_one();
                     }
                 }

@@ -41,9 +41,8 @@ fn steering(spec: &ServiceSpec) -> Result<(), Refusal> {
     }
     let is_published = |port: u16| {
         let mut ports = spec.ports().iter();
-        ports.any(|known| {
-            known.published_port == port && known.publish_mode == PublishMode::Ingress
-        })
+        ports
+            .any(|known| known.published_port == port && known.publish_mode == PublishMode::Ingress)
     };
     let mut named = steering.listen.keys().flatten();
     if let Some(port) = named.find(|port| !is_published(**port)) {

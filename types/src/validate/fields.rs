@@ -130,7 +130,10 @@ fn mounted(mount: &Mount) -> Result<(), Refusal> {
         .iter()
         .find(|(name, value)| !MOUNT_OPTIONS.contains(&name.as_str()) && asks(value));
     unknown.map_or(Ok(()), |(name, value)| {
-        Err(unsupported(format!("mount {}: {name}", mount.target), value))
+        Err(unsupported(
+            format!("mount {}: {name}", mount.target),
+            value,
+        ))
     })
 }
 
@@ -171,7 +174,9 @@ fn reserved_amount(reserved: &Resources) -> Result<(), Refusal> {
         }
         let value = discrete_resource_spec.as_ref().map_or(0, |spec| spec.value);
         if value < 1 {
-            let kind = discrete_resource_spec.as_ref().map_or("", |spec| &spec.kind);
+            let kind = discrete_resource_spec
+                .as_ref()
+                .map_or("", |spec| &spec.kind);
             return Err(Refusal::invalid(format!(
                 "invalid argument for resource {kind}: {value} of it cannot be reserved"
             )));
@@ -240,10 +245,13 @@ pub fn unread(sent: &Value, read: &Value) -> Option<(String, Value)> {
             below.map(|(path, value)| (joined(name, &path), value))
         }),
         (Value::Array(sent), Value::Array(read)) => {
-            sent.iter().zip(read).enumerate().find_map(|(at, (sent, read))| {
-                let (path, value) = unread(sent, read)?;
-                Some((joined(&at.to_string(), &path), value))
-            })
+            sent.iter()
+                .zip(read)
+                .enumerate()
+                .find_map(|(at, (sent, read))| {
+                    let (path, value) = unread(sent, read)?;
+                    Some((joined(&at.to_string(), &path), value))
+                })
         }
         _ => None,
     }

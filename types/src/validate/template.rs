@@ -44,7 +44,11 @@ fn expands(field: &str, text: &str) -> Result<(), Refusal> {
 
 /// Refuses a template that is none, and drivers of templates that nobody knows.
 pub(super) fn file(kind: &str, spec: &SecretSpec) -> Result<(), Refusal> {
-    let Some(driver) = spec.templating.as_ref().filter(|driver| !driver.name.is_empty()) else {
+    let Some(driver) = spec
+        .templating
+        .as_ref()
+        .filter(|driver| !driver.name.is_empty())
+    else {
         return Ok(());
     };
     if driver.name != "golang" {

@@ -41,7 +41,12 @@ fn driver() -> Driver {
 fn every_field_has_a_row(everything: impl serde::Serialize, rows: &[Row]) {
     let known: BTreeSet<&str> = rows.iter().map(|(path, ..)| *path).collect();
     let mut found = BTreeSet::new();
-    paths("", &serde_json::to_value(everything).unwrap(), &known, &mut found);
+    paths(
+        "",
+        &serde_json::to_value(everything).unwrap(),
+        &known,
+        &mut found,
+    );
     let found: BTreeSet<&str> = found.iter().map(String::as_str).collect();
     assert_eq!(found, known);
 }
@@ -79,12 +84,32 @@ where
 #[test]
 fn of_a_cluster() {
     let rows: Vec<Row> = vec![
-        ("Name", json!("mine"), Err("swarm spec name must be \"default\" or empty")),
-        ("Labels", json!({"weft.encrypted": "true"}), Ok("dispatcher/netstate")),
-        ("Orchestration.TaskHistoryRetentionLimit", json!(1), Ok("orchestrator/reaper")),
+        (
+            "Name",
+            json!("mine"),
+            Err("swarm spec name must be \"default\" or empty"),
+        ),
+        (
+            "Labels",
+            json!({"weft.encrypted": "true"}),
+            Ok("dispatcher/netstate"),
+        ),
+        (
+            "Orchestration.TaskHistoryRetentionLimit",
+            json!(1),
+            Ok("orchestrator/reaper"),
+        ),
         ("Raft.SnapshotInterval", json!(5), Ok("runtime/disk")),
-        ("Raft.KeepOldSnapshots", json!(1), Err("keeping old raft snapshots is not supported")),
-        ("Raft.LogEntriesForSlowFollowers", json!(5), Ok("runtime/disk")),
+        (
+            "Raft.KeepOldSnapshots",
+            json!(1),
+            Err("keeping old raft snapshots is not supported"),
+        ),
+        (
+            "Raft.LogEntriesForSlowFollowers",
+            json!(5),
+            Ok("runtime/disk"),
+        ),
         (
             "Raft.ElectionTick",
             json!(3),
@@ -106,13 +131,29 @@ fn of_a_cluster() {
             Err("minimum certificate expiry time is: 1h0m0s"),
         ),
         // What a certificate says, the authority reads; external ones it refuses.
-        ("CAConfig.ExternalCAs", json!([{"URL": "x"}]), Ok("runtime/members")),
+        (
+            "CAConfig.ExternalCAs",
+            json!([{"URL": "x"}]),
+            Ok("runtime/members"),
+        ),
         ("CAConfig.SigningCACert", json!("x"), Ok("runtime/rotation")),
         ("CAConfig.SigningCAKey", json!("x"), Ok("runtime/rotation")),
         ("CAConfig.ForceRotate", json!(1), Ok("runtime/rotation")),
-        ("TaskDefaults.LogDriver", json!({"Name": "json-file"}), Ok("scheduler")),
-        ("EncryptionConfig.AutoLockManagers", json!(true), Ok("api/cluster")),
-        ("Unheard", json!(1), Err("Unheard 1 is not supported by weft")),
+        (
+            "TaskDefaults.LogDriver",
+            json!({"Name": "json-file"}),
+            Ok("scheduler"),
+        ),
+        (
+            "EncryptionConfig.AutoLockManagers",
+            json!(true),
+            Ok("api/cluster"),
+        ),
+        (
+            "Unheard",
+            json!(1),
+            Err("Unheard 1 is not supported by weft"),
+        ),
     ];
     let everything = ClusterSpec {
         name: "x".into(),
@@ -156,18 +197,20 @@ fn of_a_cluster() {
 fn of_a_network() {
     let option = |name: &str, value: &str| json!({"Options": {name: value}});
     let rows: Vec<Row> = vec![
-        ("Name", json!("a.b"), Err("name must be valid as a DNS name component")),
+        (
+            "Name",
+            json!("a.b"),
+            Err("name must be valid as a DNS name component"),
+        ),
         ("Labels", json!({"a": "b"}), Ok("shown")),
         (
             "DriverConfiguration",
             option("foo", "bar"),
-            Err("network option foo=bar is not supported by weft: encrypted, com.docker.network.driver.mtu and com.docker.network.driver.overlay.vxlanid_list are"),
+            Err(
+                "network option foo=bar is not supported by weft: encrypted, com.docker.network.driver.mtu and com.docker.network.driver.overlay.vxlanid_list are",
+            ),
         ),
-        (
-            "IPv6Enabled",
-            json!(true),
-            Ok("allocator/network"),
-        ),
+        ("IPv6Enabled", json!(true), Ok("allocator/network")),
         ("Internal", json!(true), Ok("dispatcher/netstate")),
         ("Attachable", json!(true), Ok("api/attachment")),
         ("Ingress", json!(true), Ok("allocator/task")),
@@ -176,7 +219,11 @@ fn of_a_network() {
             option("foo", "bar"),
             Err("IPAM option foo=bar is not supported by weft"),
         ),
-        ("IPAMOptions.Configs.0.Subnet", json!("10.9.0.0/24"), Ok("allocator/network")),
+        (
+            "IPAMOptions.Configs.0.Subnet",
+            json!("10.9.0.0/24"),
+            Ok("allocator/network"),
+        ),
         (
             "IPAMOptions.Configs.0.Range",
             json!("10.9.0.0/28"),
@@ -190,7 +237,11 @@ fn of_a_network() {
         // Refused by the manager, which knows of no such networks.
         ("ConfigFrom", json!({"Network": "x"}), Ok("api/network")),
         ("Scope", json!("swarm"), Ok("shown")),
-        ("Unheard", json!(1), Err("Unheard 1 is not supported by weft")),
+        (
+            "Unheard",
+            json!(1),
+            Err("Unheard 1 is not supported by weft"),
+        ),
     ];
     let everything = NetworkSpec {
         name: "x".into(),
@@ -215,8 +266,16 @@ fn of_a_network() {
     every_field_has_a_row(everything, &rows);
     each_row_holds::<NetworkSpec>(&json!({"Name": "net"}), &rows, network_spec);
     let rows: Vec<Row> = vec![
-        ("DriverConfiguration", option("encrypted", ""), Ok("dataplane")),
-        ("DriverConfiguration", option("encrypted", "false"), Ok("dataplane")),
+        (
+            "DriverConfiguration",
+            option("encrypted", ""),
+            Ok("dataplane"),
+        ),
+        (
+            "DriverConfiguration",
+            option("encrypted", "false"),
+            Ok("dataplane"),
+        ),
         (
             "DriverConfiguration",
             option("encrypted", "maybe"),
@@ -260,7 +319,9 @@ fn of_a_network() {
         (
             "IPAMOptions",
             json!({"Driver": {}, "Configs": [{"Subnet": "2001:db8:1::/64"}]}),
-            Err("ipam configuration: subnet 2001:db8:1::/64 needs IPv6 to be enabled on the network (--ipv6)"),
+            Err(
+                "ipam configuration: subnet 2001:db8:1::/64 needs IPv6 to be enabled on the network (--ipv6)",
+            ),
         ),
     ];
     each_row_holds::<NetworkSpec>(&json!({"Name": "net"}), &rows, network_spec);
@@ -280,7 +341,11 @@ fn of_a_node() {
         ("Labels", json!({"a": "b"}), Ok("orchestrator/constraint")),
         ("Role", json!("manager"), Ok("runtime/members")),
         ("Availability", json!("drain"), Ok("orchestrator/task")),
-        ("Unheard", json!(1), Err("Unheard 1 is not supported by weft")),
+        (
+            "Unheard",
+            json!(1),
+            Err("Unheard 1 is not supported by weft"),
+        ),
     ];
     let everything = NodeSpec {
         name: "x".into(),
@@ -328,7 +393,11 @@ fn of_secrets_and_configs() {
                 }),
             ),
             ("Templating", json!({"Name": "golang"}), Ok("agent/deliver")),
-            ("Unheard", json!(1), Err("Unheard 1 is not supported by weft")),
+            (
+                "Unheard",
+                json!(1),
+                Err("Unheard 1 is not supported by weft"),
+            ),
         ]
     };
     let base = json!({"Name": "key", "Data": "aGFsbG8="});

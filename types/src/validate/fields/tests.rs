@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     Labels,
-    container::{
-        ConfigReference, DnsConfig, FileTarget, Healthcheck, SecretReference, Ulimit,
-    },
+    container::{ConfigReference, DnsConfig, FileTarget, Healthcheck, SecretReference, Ulimit},
     service::{
         Empty, EndpointMode, EndpointSpec, PortConfig, PublishMode, Replicated, ReplicatedJob,
         ServiceMode, UpdateConfig,
@@ -50,13 +48,41 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
     let mut rows = vec![
         ("Name", json!("web"), By("control/src/api/service.rs")),
         ("Labels", json!({"a": "b"}), By(TASK)),
-        ("Mode.Replicated.Replicas", json!(3), By("control/src/orchestrator/replicated.rs")),
-        ("Mode.Global", json!({}), By("control/src/orchestrator/global.rs")),
-        ("Mode.ReplicatedJob.MaxConcurrent", json!(2), By("control/src/orchestrator/job.rs")),
-        ("Mode.ReplicatedJob.TotalCompletions", json!(4), By("control/src/orchestrator/job.rs")),
-        ("Mode.GlobalJob", json!({}), By("control/src/orchestrator/job.rs")),
-        ("Networks.0.Target", json!("n"), By("control/src/api/service.rs")),
-        ("Networks.0.Aliases", json!(["a"]), By("control/src/dispatcher/netstate.rs")),
+        (
+            "Mode.Replicated.Replicas",
+            json!(3),
+            By("control/src/orchestrator/replicated.rs"),
+        ),
+        (
+            "Mode.Global",
+            json!({}),
+            By("control/src/orchestrator/global.rs"),
+        ),
+        (
+            "Mode.ReplicatedJob.MaxConcurrent",
+            json!(2),
+            By("control/src/orchestrator/job.rs"),
+        ),
+        (
+            "Mode.ReplicatedJob.TotalCompletions",
+            json!(4),
+            By("control/src/orchestrator/job.rs"),
+        ),
+        (
+            "Mode.GlobalJob",
+            json!({}),
+            By("control/src/orchestrator/job.rs"),
+        ),
+        (
+            "Networks.0.Target",
+            json!("n"),
+            By("control/src/api/service.rs"),
+        ),
+        (
+            "Networks.0.Aliases",
+            json!(["a"]),
+            By("control/src/dispatcher/netstate.rs"),
+        ),
         (
             "Networks.0.DriverOpts",
             json!({"x": "y"}),
@@ -66,27 +92,59 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
         ("EndpointSpec.Ports.0.Name", json!("http"), By(ENDPOINT)),
         ("EndpointSpec.Ports.0.Protocol", json!("udp"), By(ENDPOINT)),
         ("EndpointSpec.Ports.0.TargetPort", json!(80), By(ENDPOINT)),
-        ("EndpointSpec.Ports.0.PublishedPort", json!(80), By(ENDPOINT)),
-        ("EndpointSpec.Ports.0.PublishMode", json!("host"), By(ENDPOINT)),
-        ("Unheard", json!(1), Refused("Unheard 1 is not supported by weft")),
-        (t("Unheard"), json!(1), Refused("TaskTemplate.Unheard 1 is not supported by weft")),
+        (
+            "EndpointSpec.Ports.0.PublishedPort",
+            json!(80),
+            By(ENDPOINT),
+        ),
+        (
+            "EndpointSpec.Ports.0.PublishMode",
+            json!("host"),
+            By(ENDPOINT),
+        ),
+        (
+            "Unheard",
+            json!(1),
+            Refused("Unheard 1 is not supported by weft"),
+        ),
+        (
+            t("Unheard"),
+            json!(1),
+            Refused("TaskTemplate.Unheard 1 is not supported by weft"),
+        ),
         (
             t("NetworkAttachmentSpec.ContainerID"),
             json!("x"),
             Refused("mismatched Runtime and *Spec fields"),
         ),
         (t("ForceUpdate"), json!(1), By(TASK)),
-        (t("Runtime"), json!("plugin"), Refused("plugin services are not supported")),
+        (
+            t("Runtime"),
+            json!("plugin"),
+            Refused("plugin services are not supported"),
+        ),
         (t("LogDriver.Name"), json!("json-file"), By(BODY)),
         (t("LogDriver.Options"), json!({"max-size": "1m"}), By(BODY)),
-        (t("Networks.0.Target"), json!("n"), By("control/src/allocator/task.rs")),
-        (t("Networks.0.Aliases"), json!(["a"]), By("control/src/dispatcher/netstate.rs")),
+        (
+            t("Networks.0.Target"),
+            json!("n"),
+            By("control/src/allocator/task.rs"),
+        ),
+        (
+            t("Networks.0.Aliases"),
+            json!(["a"]),
+            By("control/src/dispatcher/netstate.rs"),
+        ),
         (
             t("Networks.0.DriverOpts"),
             json!({"x": "y"}),
             Refused("driver option x of network n \"y\" is not supported by weft"),
         ),
-        (t("RestartPolicy.Condition"), json!("on-failure"), By(RESTART)),
+        (
+            t("RestartPolicy.Condition"),
+            json!("on-failure"),
+            By(RESTART),
+        ),
         (t("RestartPolicy.Delay"), json!(1), By(RESTART)),
         (t("RestartPolicy.MaxAttempts"), json!(1), By(RESTART)),
         (t("RestartPolicy.Window"), json!(1), By(RESTART)),
@@ -101,7 +159,11 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
             By("control/src/scheduler/spread.rs"),
         ),
         (t("Placement.MaxReplicas"), json!(2), By(FILTER)),
-        (t("Placement.Platforms.0.Architecture"), json!("x86_64"), By(FILTER)),
+        (
+            t("Placement.Platforms.0.Architecture"),
+            json!("x86_64"),
+            By(FILTER),
+        ),
         (t("Placement.Platforms.0.OS"), json!("linux"), By(FILTER)),
         (
             t("Placement.Unheard"),
@@ -109,15 +171,27 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
             Refused("TaskTemplate.Placement.Unheard true is not supported by weft"),
         ),
         (t("Resources.Limits.NanoCPUs"), json!(1_000_000), By(BODY)),
-        (t("Resources.Limits.MemoryBytes"), json!(4_194_304), By(BODY)),
+        (
+            t("Resources.Limits.MemoryBytes"),
+            json!(4_194_304),
+            By(BODY),
+        ),
         (t("Resources.Limits.Pids"), json!(9), By(BODY)),
         (
             t("Resources.Limits.GenericResources"),
             json!([{"DiscreteResourceSpec": {"Kind": "gpu", "Value": 1}}]),
             Refused("generic resources can be reserved, not limited"),
         ),
-        (t("Resources.Reservations.NanoCPUs"), json!(1_000_000), By(FILTER)),
-        (t("Resources.Reservations.MemoryBytes"), json!(4_194_304), By(FILTER)),
+        (
+            t("Resources.Reservations.NanoCPUs"),
+            json!(1_000_000),
+            By(FILTER),
+        ),
+        (
+            t("Resources.Reservations.MemoryBytes"),
+            json!(4_194_304),
+            By(FILTER),
+        ),
         (
             t("Resources.Reservations.Pids"),
             json!(9),
@@ -140,7 +214,11 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
             json!(5),
             Refused("TaskTemplate.Resources.Unheard 5 is not supported by weft"),
         ),
-        (c("Unheard"), json!(1), Refused("ContainerSpec.Unheard 1 is not supported by weft")),
+        (
+            c("Unheard"),
+            json!(1),
+            Refused("ContainerSpec.Unheard 1 is not supported by weft"),
+        ),
         (
             c("Isolation"),
             json!("hyperv"),
@@ -162,9 +240,21 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
             Refused("Privileges.Unheard {\"a\":1} is not supported by weft"),
         ),
         (c("Privileges.NoNewPrivileges"), json!(true), By(BODY)),
-        (c("Privileges.Seccomp"), json!({"Mode": "unconfined"}), By(BODY)),
-        (c("Privileges.AppArmor"), json!({"Mode": "disabled"}), By(BODY)),
-        (c("Privileges.SELinuxContext"), json!({"Disable": true}), By(BODY)),
+        (
+            c("Privileges.Seccomp"),
+            json!({"Mode": "unconfined"}),
+            By(BODY),
+        ),
+        (
+            c("Privileges.AppArmor"),
+            json!({"Mode": "disabled"}),
+            By(BODY),
+        ),
+        (
+            c("Privileges.SELinuxContext"),
+            json!({"Disable": true}),
+            By(BODY),
+        ),
         (c("Mounts.0.Type"), json!("bind"), By(BODY)),
         (c("Mounts.0.Source"), json!("v"), By(BODY)),
         (c("Mounts.0.Target"), json!("/v"), By(BODY)),
@@ -185,15 +275,27 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
             json!({"Name": "/k", "UID": "0", "GID": "0", "Mode": 292}),
             By(DELIVER),
         ),
-        (c("Configs.0.ConfigID"), json!("0000000000000000000000001"), By(DELIVER)),
-        (c("Configs.0.ConfigName"), json!("site"), By("control/src/api/service.rs")),
+        (
+            c("Configs.0.ConfigID"),
+            json!("0000000000000000000000001"),
+            By(DELIVER),
+        ),
+        (
+            c("Configs.0.ConfigName"),
+            json!("site"),
+            By("control/src/api/service.rs"),
+        ),
         (
             c("Configs.0.Runtime"),
             json!({}),
             Refused("Runtime of config site {} is not supported by weft"),
         ),
         (c("Hosts"), json!(["192.0.2.1 a"]), By(FILES)),
-        (c("DNSConfig.Nameservers"), json!(["192.0.2.53"]), By("agent/src/network.rs")),
+        (
+            c("DNSConfig.Nameservers"),
+            json!(["192.0.2.53"]),
+            By("agent/src/network.rs"),
+        ),
         (c("DNSConfig.Search"), json!(["example.org"]), By(FILES)),
         (c("DNSConfig.Options"), json!(["ndots:1"]), By(FILES)),
         (c("StopGracePeriod"), json!(1), By("agent/src/task.rs")),
@@ -240,7 +342,11 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
             ("MaxFailureRatio", json!(0.5)),
             ("Order", json!("start-first")),
         ] {
-            rows.push((Box::leak(format!("{config}.{name}").into()), value, By(UPDATE)));
+            rows.push((
+                Box::leak(format!("{config}.{name}").into()),
+                value,
+                By(UPDATE),
+            ));
         }
     }
     rows
@@ -251,7 +357,11 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
 fn everything() -> Value {
     let text = || Some("x".to_owned());
     let labels = || Labels::from([("a".to_owned(), "b".to_owned())]);
-    let more = |name: &str| [(name.to_owned(), json!(1))].into_iter().collect::<Map<_, _>>();
+    let more = |name: &str| {
+        [(name.to_owned(), json!(1))]
+            .into_iter()
+            .collect::<Map<_, _>>()
+    };
     let list = || Some(vec!["x".to_owned()]);
     let file = || {
         Some(FileTarget {
@@ -301,8 +411,10 @@ fn everything() -> Value {
         dir: text(),
         user: text(),
         groups: list(),
-        privileges: Some(json!({"CredentialSpec": 1, "SELinuxContext": 1, "Seccomp": 1,
-            "AppArmor": 1, "NoNewPrivileges": true, "Unheard": 1})),
+        privileges: Some(
+            json!({"CredentialSpec": 1, "SELinuxContext": 1, "Seccomp": 1,
+            "AppArmor": 1, "NoNewPrivileges": true, "Unheard": 1}),
+        ),
         init: Some(true),
         stop_signal: text(),
         tty: true,
@@ -424,18 +536,34 @@ fn everything() -> Value {
 }
 
 /// Paths of `value` down to where a row begins, or to the leaves.
-pub(super) fn paths(prefix: &str, value: &Value, rows: &BTreeSet<&str>, found: &mut BTreeSet<String>) {
+pub(super) fn paths(
+    prefix: &str,
+    value: &Value,
+    rows: &BTreeSet<&str>,
+    found: &mut BTreeSet<String>,
+) {
     let below: Vec<(String, &Value)> = match value {
         _ if rows.contains(prefix) => Vec::new(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), value)).collect(),
-        Value::Array(items) => items.iter().take(1).map(|item| ("0".to_owned(), item)).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| (name.clone(), value))
+            .collect(),
+        Value::Array(items) => items
+            .iter()
+            .take(1)
+            .map(|item| ("0".to_owned(), item))
+            .collect(),
         _ => Vec::new(),
     };
     if below.is_empty() {
         found.insert(prefix.to_owned());
     }
     for (name, value) in below {
-        let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+        let path = if prefix.is_empty() {
+            name
+        } else {
+            format!("{prefix}.{name}")
+        };
         paths(&path, value, rows, found);
     }
 }
@@ -455,9 +583,17 @@ fn with(path: &str, value: &Value) -> Value {
     let mut spec = json!({"Name": "e", "TaskTemplate": {"ContainerSpec": {"Image": "tool"}}});
     let id = "0000000000000000000000001";
     for (begins, list, neighbour) in [
-        ("EndpointSpec.Ports", "/EndpointSpec", json!({"Ports": [{"TargetPort": 1}]})),
+        (
+            "EndpointSpec.Ports",
+            "/EndpointSpec",
+            json!({"Ports": [{"TargetPort": 1}]}),
+        ),
         ("Networks", "/Networks", json!([{"Target": "n"}])),
-        ("TaskTemplate.Networks", "/TaskTemplate/Networks", json!([{"Target": "n"}])),
+        (
+            "TaskTemplate.Networks",
+            "/TaskTemplate/Networks",
+            json!([{"Target": "n"}]),
+        ),
         (
             "TaskTemplate.ContainerSpec.Mounts",
             "/TaskTemplate/ContainerSpec/Mounts",
@@ -545,7 +681,11 @@ fn choices_that_weft_does_not_have_are_refused() {
             json!({"Kind": "gpu", "Value": 0}),
             "invalid argument for resource gpu: 0 of it cannot be reserved",
         ),
-        ("TaskTemplate.Runtime", json!("magic"), "unsupported runtime"),
+        (
+            "TaskTemplate.Runtime",
+            json!("magic"),
+            "unsupported runtime",
+        ),
     ] {
         let spec = serde_json::from_value(with(path, &value)).expect(path);
         assert_eq!(service_spec(&spec).unwrap_err().message, words, "{path}");
@@ -556,7 +696,13 @@ fn choices_that_weft_does_not_have_are_refused() {
 fn what_was_sent_and_not_understood_is_found() {
     let sent = json!({"A": 1, "L": [{"X": 1, "Y": ""}, {"Z": true}], "Empty": {}, "No": null});
     let read = json!({"A": 1, "L": [{"X": 1}, {}], "More": 5});
-    assert_eq!(unread(&sent, &read), Some(("L.1.Z".to_owned(), json!(true))));
+    assert_eq!(
+        unread(&sent, &read),
+        Some(("L.1.Z".to_owned(), json!(true)))
+    );
     assert_eq!(unread(&json!({"a": 0}), &json!({})), None);
-    assert_eq!(unread(&json!({"A": {"b": 2}}), &json!({"A": {}})), Some(("A.b".to_owned(), json!(2))));
+    assert_eq!(
+        unread(&json!({"A": {"b": 2}}), &json!({"A": {}})),
+        Some(("A.b".to_owned(), json!(2)))
+    );
 }
