@@ -57,6 +57,51 @@ async fn what_was_acknowledged_survives_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_object_is_still_once_its_node_was_welcomed() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    let mut agent = Agent::open(host.addr, &host.credentials(), "n1").await;
+    agent.keep_alive();
+    let first = agent.next().await;
+    assert!(
+        matches!(first, Some(ManagerMessage::Welcome { .. })),
+        "{first:?}"
+    );
+    let welcomed = nodes(&manager).await;
+    // Whatever the loops still had to do comes before what is written now, one after the other.
+    for number in 0..5 {
+        let made = manager.call(network(&format!("net{number}"))).await;
+        assert!(made.is_ok(), "{made:?}");
+        eventually("the network to be allocated", || async {
+            match manager.call(ControlRequest::ListNetworks).await {
+                Ok(ControlReply::Networks(networks)) => networks
+                    .iter()
+                    .all(|network| network.vni.is_some())
+                    .then_some(()),
+                other => panic!("no networks: {other:?}"),
+            }
+        })
+        .await;
+    }
+    let later = nodes(&manager).await;
+    assert_eq!(
+        later[0].meta, welcomed[0].meta,
+        "the node was written again"
+    );
+    // So a client that looks and then changes what it saw is not refused.
+    let mut spec = welcomed[0].spec.clone();
+    spec.labels.insert("zone".to_owned(), "a".to_owned());
+    let update = ControlRequest::UpdateNode {
+        node: welcomed[0].id.to_string(),
+        version: welcomed[0].meta.version.index,
+        spec,
+    };
+    manager.call(update).await.expect("in sequence");
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_joins_and_is_told_the_network() {
     log_to_stderr();
     let host = Host::new();

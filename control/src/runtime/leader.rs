@@ -51,6 +51,7 @@ impl Manager {
                     () = self.reign(term) => {}
                     () = self.stop.cancelled() => {}
                 }
+                self.reigns.send_replace(false);
                 self.sessions.drop_all();
                 debug!(node = %self.node, term, "not leading");
                 if self.stop.is_cancelled() {
@@ -62,6 +63,13 @@ impl Manager {
                 () = self.stop.cancelled() => return,
             }
         }
+    }
+
+    /// Comes back when this manager leads and its term has begun: what says hello from then on is
+    /// not forgotten again by the term's beginning.
+    pub(super) async fn term_begun(&self) {
+        // The sender lives as long as this manager.
+        let _ = self.reigns.subscribe().wait_for(|reigns| *reigns).await;
     }
 
     /// Whether the term goes on: a leader that was cut off holds it until it hears of the next
@@ -100,6 +108,7 @@ impl Manager {
             }
             tokio::time::sleep(PAUSE).await;
         }
+        self.reigns.send_replace(true);
         let mut views = self.replica.follow();
         let mut members_due = Instant::now();
         let mut down_due = Instant::now();

@@ -30,7 +30,7 @@ use std::{
 
 use ipnetwork::IpNetwork;
 use openraft::{RaftMetrics, async_runtime::watch::WatchReceiver, errors::Fatal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use weft_proto::{ControlError, ErrorCode, identity::Credentials, raft::RaftMessage};
 use weft_types::{
@@ -104,6 +104,8 @@ pub struct Manager {
     ids: Mutex<IdSource>,
     /// Held while a proposal is decided and committed.
     turn: tokio::sync::Mutex<()>,
+    /// Whether this manager leads and its term has begun in the store.
+    reigns: watch::Sender<bool>,
     /// Wakes the leader's loop for reasons that are no commit.
     wake: tokio::sync::Notify,
     stop: CancellationToken,

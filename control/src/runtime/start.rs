@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     net::TcpListener,
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -242,9 +242,11 @@ impl Manager {
         match written.await {
             Ok(written) => written
                 .data
-                .map_err(|error| ControlError::unknown(error.to_string()).into()),
-            Err(error) => Err(StartError::Consensus(error.to_string())),
+                .map_err(|error| StartError::from(ControlError::unknown(error.to_string())))?,
+            Err(error) => return Err(StartError::Consensus(error.to_string())),
         }
+        self.term_begun().await;
+        Ok(())
     }
 
     /// Starts the manager of a node that has the certificate of one: again if it was a member
@@ -363,6 +365,7 @@ impl Manager {
             logs: LogHub::default(),
             ids: Mutex::new(IdSource::new(rand::random())),
             turn: tokio::sync::Mutex::default(),
+            reigns: watch::Sender::new(false),
             wake: Notify::new(),
             stop: stop.clone(),
             ended: CancellationToken::new(),
