@@ -11,6 +11,7 @@ pub mod client;
 pub mod command;
 pub mod golden;
 pub mod host;
+pub mod load;
 pub mod story;
 pub mod wait;
 pub mod world;

@@ -1,8 +1,11 @@
 //! Every story, one file per subject.
 
 mod bed;
+mod change;
+mod crowd;
 mod door;
 mod golden;
+mod guest;
 mod manager;
 mod mesh;
 mod names;
