@@ -266,6 +266,8 @@ fn joined(name: &str, path: &str) -> String {
 }
 
 #[cfg(test)]
+mod everything;
+#[cfg(test)]
 mod others;
 #[cfg(test)]
 mod tests;
