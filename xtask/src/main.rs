@@ -3,6 +3,7 @@
 //! Each verb is the one command needed: what it stands on, it does itself. No crate of the workspace is used here, so that a verb
 //! starts in a second and works when the rest does not compile.
 
+mod bench;
 mod build;
 mod check;
 mod clock;
@@ -67,6 +68,14 @@ enum Verb {
         #[arg(long, default_value_t = 1000)]
         seeds: u32,
     },
+    /// Measure again what docs/bench tells, and write it down there
+    Bench {
+        /// What to measure
+        part: bench::Part,
+        /// Leave the testbed out: scripted nodes only (needs no root)
+        #[arg(long)]
+        scripted_only: bool,
+    },
     /// Keep logs, tables and network state of the running testbed under target/evidence (needs root)
     Evidence {
         /// Folder's name
@@ -108,6 +117,10 @@ fn act(verb: Verb) -> Result<()> {
                 .env("PROPTEST_CASES", seeds.to_string())
                 .show()
         }
+        Verb::Bench {
+            part,
+            scripted_only,
+        } => bench::bench(part, scripted_only),
         Verb::Evidence { name } => {
             rights::require_root("evidence", "looks into the hosts of the testbed")?;
             evidence::keep(&name);
