@@ -19,12 +19,17 @@ const PATTERNS: &[(&str, &str)] = &[
         "<time>",
     ),
     (
-        r"(Less than a second|About an? [a-z]+|\d+ [a-z]+) ago",
+        r"(?i)(less than a second|about an? [a-z]+|\d+ [a-z]+) ago",
         "<ago>",
     ),
     (r#""Index": ?\d+"#, r#""Index": <index>"#),
-    (r#""(PID|MemoryBytes)": ?(\d{10,}|[1-9]\d{0,6}\b)"#, r#""$1": <number>"#),
+    (
+        r#""(PID|MemoryBytes)": ?(\d{10,}|[1-9]\d{0,6}\b)"#,
+        r#""$1": <number>"#,
+    ),
     (r"(Memory:\s+)[0-9.]+GiB", "$1<number>"),
+    (r#"(vxlanid_list": ?)"\d+""#, r#"$1"<vni>""#),
+    (r"\b\d+: (eth\d+)@if\d+", "<link>: $1@<link>"),
     (
         r#"("CertIssuer(?:Subject|PublicKey)": ?)"[^"]*""#,
         r#"$1"<base64>""#,

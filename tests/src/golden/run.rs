@@ -168,7 +168,9 @@ impl Told<'_> {
 
     fn shown(&mut self, text: &str, flags: Flags) -> String {
         self.names.ask(self.hosts);
-        let mut text = normal(text, &self.names);
+        let folder = bed::root().join("tests/golden");
+        let text = text.replace(&folder.display().to_string(), "$GOLDEN");
+        let mut text = normal(&text, &self.names);
         if flags.anywhere {
             text = anywhere(&text);
         }
@@ -195,7 +197,12 @@ fn shell(host: u8, line: &str, program: &str, input: &str) -> Result<Answer> {
     ];
     // In one stream, as a terminal shows it.
     let script = format!("docker() {{ command \"$WEFT_CLI\" \"$@\"; }}; {{ {line}\n}} 2>&1");
-    command("timeout", ["60", "sh", "-c", &script], &env, input.as_bytes())
+    command(
+        "timeout",
+        ["60", "sh", "-c", &script],
+        &env,
+        input.as_bytes(),
+    )
 }
 
 /// `DOCKER_HOST` of a host.

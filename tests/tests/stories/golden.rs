@@ -1,57 +1,83 @@
 //! What Docker's own swarm mode prints, scenario by scenario: `tests/golden/`.
+//!
+//! A run of all tests tells those that take seconds. Asked for by name (`cargo xtask story golden`), all are told.
 
 use weft_tests::golden::tell;
-use weft_tests::{Shape, story};
+use weft_tests::{Bed, Shape, story};
 
 const WORKERS: Shape = Shape::Swarm(3, 1);
 const MANAGERS: Shape = Shape::Swarm(3, 3);
 
-/// A story that is a script, on a bed that the next one may have.
-macro_rules! scripts {
-    ($($story:ident: $shape:expr, $($script:literal),+;)+) => {$(
+/// Whether somebody asked for these stories, and not just for all tests.
+fn asked_for() -> bool {
+    std::env::args()
+        .skip(1)
+        .any(|word| word.starts_with("golden"))
+}
+
+fn scripts(shape: Shape, names: &[&str], before: impl Fn(&Bed)) {
+    story(shape, |bed| {
+        before(bed);
+        names.iter().try_for_each(|name| tell(name, &bed.hosts()))
+    });
+}
+
+/// Scripts that take seconds.
+macro_rules! quick {
+    ($($story:ident: $($script:literal),+;)+) => {$(
         #[test]
         fn $story() {
-            story($shape, |bed| {
-                $(tell($script, &bed.hosts())?;)+
-                Ok(())
-            });
+            scripts(WORKERS, &[$($script),+], |_| {});
         }
     )+};
 }
 
-/// A story that is a script, after which the bed is not what it was.
-macro_rules! last_scripts {
-    ($($story:ident: $shape:expr, $($script:literal),+;)+) => {$(
+/// Scripts that take a minute.
+macro_rules! long {
+    ($($story:ident: $($script:literal),+;)+) => {$(
         #[test]
         fn $story() {
-            story($shape, |bed| {
-                bed.spoil();
-                $(tell($script, &bed.hosts())?;)+
-                Ok(())
-            });
+            if asked_for() {
+                scripts(WORKERS, &[$($script),+], |_| {});
+            }
         }
     )+};
 }
 
-scripts! {
-    golden_nodes_are_shown: WORKERS, "node-ls", "node-inspect", "info-swarm", "on-a-worker";
-    golden_a_service_is_made: WORKERS, "service-create-min", "service-create-flags";
-    golden_a_service_is_shown: WORKERS, "service-ls-ps-inspect";
-    golden_modes: WORKERS, "service-modes";
-    golden_history: WORKERS, "service-ps-history";
-    golden_scaling: WORKERS, "service-scale-down";
-    golden_updates: WORKERS, "service-update-rollback";
-    golden_failed_updates: WORKERS, "service-update-failed";
-    golden_logs: WORKERS, "service-logs";
-    golden_networks: WORKERS, "network";
-    golden_secrets_and_configs: WORKERS, "secret-config";
-    golden_stacks: WORKERS, "stack";
-    golden_events: WORKERS, "events";
-    golden_refusals: WORKERS, "errors";
-    golden_a_node_is_drained: WORKERS, "node-drain";
+/// Scripts after which the bed is not what it was.
+macro_rules! spoiling {
+    ($($story:ident: $shape:expr, $($script:literal),+;)+) => {$(
+        #[test]
+        fn $story() {
+            if asked_for() {
+                scripts($shape, &[$($script),+], Bed::spoil);
+            }
+        }
+    )+};
 }
 
-last_scripts! {
+quick! {
+    golden_nodes_are_shown: "node-ls", "node-inspect", "info-swarm", "on-a-worker";
+    golden_secrets_and_configs: "secret-config";
+    golden_refusals: "errors";
+    golden_a_service_is_shown: "service-ls-ps-inspect";
+}
+
+long! {
+    golden_a_service_is_made: "service-create-min", "service-create-flags";
+    golden_modes: "service-modes";
+    golden_history: "service-ps-history";
+    golden_scaling: "service-scale-down";
+    golden_updates: "service-update-rollback";
+    golden_failed_updates: "service-update-failed";
+    golden_logs: "service-logs";
+    golden_networks: "network";
+    golden_stacks: "stack";
+    golden_events: "events";
+    golden_a_node_is_drained: "node-drain";
+}
+
+spoiling! {
     golden_a_node_is_lost: WORKERS, "node-down";
     golden_managers_come_and_go: WORKERS, "three-managers";
     golden_logs_of_a_lost_node: MANAGERS, "worker-lost-logs";
