@@ -84,7 +84,8 @@ pub(super) fn run_global(draft: &mut Draft, ids: &mut IdSource, service: &Servic
     }
 }
 
-/// Ends the tasks of earlier runs, replaces failed ones, and says which places this run has.
+/// Ends the tasks of earlier runs that have not ended, replaces failed ones, and says which places
+/// this run has. Those that ended are history.
 fn supervise(
     draft: &mut Draft,
     ids: &mut IdSource,
@@ -93,15 +94,13 @@ fn supervise(
     let iteration = service.job_status.map(|job| job.job_iteration);
     let old: Vec<_> = draft
         .tasks_of(service.id)
-        .filter(|task| task.job_iteration != iteration)
+        .filter(|task| task.job_iteration != iteration && !task.status.state.is_terminal())
         .map(|task| task.id)
         .collect();
     for id in old {
         draft.edit_task(id, |task| task.desired_state = TaskState::Remove);
     }
-    let now = draft.now();
-    let slots = Slots::of(draft, service, now);
-    for (place, tasks) in &slots.by_place {
+    for (place, tasks) in &this_run(draft, service) {
         for task in tasks {
             if has_failed(draft, task) {
                 let gone =
@@ -114,11 +113,21 @@ fn supervise(
             }
         }
     }
-    let slots = Slots::of(draft, service, now);
-    for tasks in slots.by_place.values() {
+    for tasks in this_run(draft, service).values() {
         promote(draft, service, tasks);
     }
-    Slots::of(draft, service, now).by_place
+    this_run(draft, service)
+}
+
+/// The places that this run has filled, and their tasks of this run.
+fn this_run(draft: &Draft, service: &Service) -> BTreeMap<Place, Vec<Arc<Task>>> {
+    let iteration = service.job_status.map(|job| job.job_iteration);
+    let mut places = Slots::of(draft, service, draft.now()).by_place;
+    places.retain(|_, tasks| {
+        tasks.retain(|task| task.job_iteration == iteration);
+        !tasks.is_empty()
+    });
+    places
 }
 
 /// Whether a node's run of the job was stopped because the node was none to be on: it has neither
