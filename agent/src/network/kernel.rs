@@ -2,17 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use tokio::{
     sync::{OnceCell, watch},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
-use weft_dataplane::{Config, Dataplane, Desired, NetnsRef, SandboxSpec};
-use weft_dns::{Attachment, Resolver};
+use weft_dataplane::{Config, Dataplane, Desired, NetnsRef, Sandbox, SandboxSpec};
+use weft_dns::{Asker, Attachment, Resolver};
 use weft_types::{NodeId, TaskId, netstate::NetState, task::Task};
 
 use super::{Wiring, asker, sandbox};
@@ -20,6 +20,8 @@ use crate::task::Failure;
 
 /// How long a task waits for its networks to be told to this node. Less than its gate waits.
 const PATIENCE: Duration = Duration::from_secs(45);
+/// How long sockets of a resolver that was closed may live on.
+const CLOSING: Duration = Duration::from_millis(500);
 
 /// The real wiring.
 pub struct Kernel {
@@ -29,8 +31,8 @@ pub struct Kernel {
     dataplane: OnceCell<Dataplane>,
     resolver: Resolver,
     state: watch::Sender<Arc<NetState>>,
-    /// Resolvers of sandboxes; dropping one closes its sockets.
-    resolvers: Mutex<BTreeMap<TaskId, Attachment>>,
+    /// Resolvers of sandboxes, with the cookie of the namespace; dropping one closes its sockets.
+    resolvers: Mutex<BTreeMap<TaskId, (u64, Attachment)>>,
 }
 
 impl Kernel {
@@ -92,6 +94,49 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    fn resolvers(&self) -> MutexGuard<'_, BTreeMap<TaskId, (u64, Attachment)>> {
+        self.resolvers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the resolver that a sandbox has already on which networks it is now; one of an earlier
+    /// namespace is closed. Says whether there was one.
+    fn ask_anew(&self, task: TaskId, cookie: u64, asker: &Asker) -> bool {
+        let mut resolvers = self.resolvers();
+        match resolvers.get(&task) {
+            Some((held, served)) if *held == cookie => {
+                served.set_asker(asker.clone());
+                true
+            }
+            _ => {
+                resolvers.remove(&task);
+                false
+            }
+        }
+    }
+
+    async fn serve(
+        &self,
+        task: TaskId,
+        made: &Sandbox,
+        asker: Asker,
+    ) -> Result<Attachment, Failure> {
+        let begun = Instant::now();
+        let sockets = loop {
+            match made.open_resolver().await {
+                Ok(sockets) => break sockets,
+                // One that was just closed may hold the address for a moment.
+                Err(_) if begun.elapsed() < CLOSING => sleep(CLOSING / 20).await,
+                Err(error) => return Err(failure("open the resolver of task", task, &error)),
+            }
+        };
+        let served = self.resolver.attach_std(sockets.udp, sockets.tcp, asker);
+        served.map_err(|error| failure("serve the resolver of task", task, &error))
+    }
+}
+
 fn failure(verb: &str, object: impl std::fmt::Display, error: &dyn std::error::Error) -> Failure {
     let mut reason = format!("cannot {verb} {object}: {error}");
     let mut cause = error.source();
@@ -124,31 +169,16 @@ impl Wiring for Kernel {
         let netns = NetnsRef::Pid(u32::try_from(pid).unwrap_or_default());
         let made = self.dataplane().await?.create_sandbox(spec, netns).await;
         let made = made.map_err(|error| failure("make the sandbox of task", task.id, &error))?;
-        // An earlier one of the same task holds the address.
-        self.resolvers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&task.id);
-        let sockets = made.open_resolver().await;
-        let sockets =
-            sockets.map_err(|error| failure("open the resolver of task", task.id, &error))?;
-        let attachment = self.resolver.attach_std(sockets.udp, sockets.tcp, asker);
-        let attachment =
-            attachment.map_err(|error| failure("serve the resolver of task", task.id, &error))?;
-        let mut resolvers = self
-            .resolvers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        resolvers.insert(task.id, attachment);
+        if !self.ask_anew(task.id, made.cookie, &asker) {
+            let served = self.serve(task.id, &made, asker).await?;
+            self.resolvers().insert(task.id, (made.cookie, served));
+        }
         Ok(())
     }
 
     async fn disconnect(&self, task: TaskId) {
         {
-            let mut resolvers = self
-                .resolvers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut resolvers = self.resolvers();
             resolvers.remove(&task);
         }
         let Some(dataplane) = self.dataplane.get() else {
@@ -161,10 +191,7 @@ impl Wiring for Kernel {
 
     async fn retain(&self, tasks: &BTreeSet<TaskId>) {
         {
-            let mut resolvers = self
-                .resolvers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut resolvers = self.resolvers();
             resolvers.retain(|task, _| tasks.contains(task));
         }
         let Some(dataplane) = self.dataplane.get() else {
@@ -191,10 +218,7 @@ impl Wiring for Kernel {
 
     async fn uninstall(&self) -> Result<(), Failure> {
         {
-            let mut resolvers = self
-                .resolvers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut resolvers = self.resolvers();
             resolvers.clear();
         }
         self.resolver.publish(weft_dns::Zones::default());

@@ -1,0 +1,108 @@
+//! Users' own containers on swarm networks: `docker run --network`, `network connect`.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use weft_tests::{Host, Shape, eventually, story};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Waits until `line`, told to the CLI of `host`, prints all of `words`.
+fn prints(host: Host, line: &str, words: &[&str]) -> Result<()> {
+    eventually(PATIENCE, line, || {
+        let said = host.say(line)?;
+        for word in words {
+            ensure!(said.contains(word), "{word:?} is not in: {said}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn containers_and_services_share_an_attachable_network() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let [n1, n2, _] = bed.hosts()[..] else {
+            anyhow::bail!("three hosts were asked for")
+        };
+        n1.say("network create --driver overlay --attachable --subnet 10.77.0.0/24 front")?;
+        n1.create(
+            "web",
+            "--network front --constraint node.hostname==n3 weft/whoami",
+        )?;
+        n1.say("run -d --name mine --network front --network-alias other --ip 10.77.0.77 weft/tools sleep 1000")?;
+        // The container finds the service, by its virtual address, on another host.
+        prints(n1, "exec mine curl -s -m 5 http://web/", &["hostname"])?;
+        // A task of a service finds the container, by name and by alias.
+        n1.create(
+            "probe",
+            "--network front --constraint node.hostname==n2 --stop-signal SIGKILL weft/tools sleep 1000",
+        )?;
+        for name in ["mine", "other"] {
+            eventually(PATIENCE, "a task to find the container by its name", || {
+                let found = n2.exec("probe", &["dig", "+short", "+time=2", "+tries=1", name])?;
+                ensure!(found.out.contains("10.77.0.77"), "{name}: {found}");
+                Ok(())
+            })?;
+        }
+        let pinged = n2.exec("probe", &["ping", "-c", "1", "-W", "3", "mine"])?;
+        ensure!(pinged.status == 0, "the container is not reached: {pinged}");
+        // Both inspections show it.
+        prints(n1, "inspect mine", &["\"front\"", "10.77.0.77"])?;
+        prints(n1, "network inspect front", &["\"mine\"", "10.77.0.77/24"])?;
+        // The address is taken while it runs, and free when it has ended.
+        let taken = n1.docker("run --rm --network front --ip 10.77.0.77 busybox true")?;
+        ensure!(taken.status != 0, "one address for two: {taken}");
+        n1.say("rm -f mine")?;
+        eventually(PATIENCE, "its name to go", || {
+            let found = n2.exec("probe", &["dig", "+short", "+time=2", "+tries=1", "mine"])?;
+            ensure!(!found.out.contains("10.77.0.77"), "{found}");
+            Ok(())
+        })?;
+        n1.say("run --rm --network front --ip 10.77.0.77 busybox true")?;
+        n1.say("service rm web probe")?;
+        eventually(PATIENCE, "the network to be free", || {
+            n1.say("network rm front").map(drop)
+        })
+    });
+}
+
+#[test]
+fn a_running_container_is_connected_and_disconnected() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let [n1, n2, _] = bed.hosts()[..] else {
+            anyhow::bail!("three hosts were asked for")
+        };
+        n1.say("network create --driver overlay --attachable front")?;
+        n1.say("network create --driver overlay --attachable --subnet 10.78.0.0/24 back")?;
+        n1.say("network create --driver overlay closed")?;
+        n1.create("web", "--network back weft/whoami")?;
+        n1.say("run -d --name mine --network front weft/tools sleep 1000")?;
+        n1.say("network connect --ip 10.78.0.9 back mine")?;
+        prints(n1, "exec mine ip addr", &["eth0", "eth1", "10.78.0.9/24"])?;
+        prints(n1, "exec mine curl -s -m 5 http://web/", &["hostname"])?;
+        n1.docker("network connect closed mine")?
+            .refused("not manually attachable")?;
+        n1.say("network disconnect front mine")?;
+        eventually(PATIENCE, "the first interface to go", || {
+            let links = n1.say("exec mine ip addr")?;
+            ensure!(!links.contains("eth0"), "{links}");
+            Ok(())
+        })?;
+        prints(n1, "exec mine curl -s -m 5 http://web/", &["hostname"])?;
+        // A worker's containers too, and they keep their network while its agent is away.
+        n2.say("run -d --name theirs --network back weft/tools sleep 1000")?;
+        prints(
+            n2,
+            "exec theirs curl -s -m 5 http://web/",
+            &["hostname"],
+        )?;
+        n2.verb("kill")?;
+        n2.verb("start")?;
+        prints(
+            n2,
+            "exec theirs curl -s -m 5 http://web/",
+            &["hostname"],
+        )?;
+        prints(n1, "exec mine dig +short +time=2 +tries=1 theirs", &["10.78.0."])
+    });
+}
