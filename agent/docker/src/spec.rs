@@ -192,6 +192,9 @@ pub(crate) fn shown(mut spec: ServiceSpec) -> ServiceSpec {
     if spec.task_template.container_spec.is_some() {
         spec.task_template.runtime = Some("container".to_owned());
     }
+    if let Some(endpoint) = &mut spec.endpoint_spec {
+        endpoint.mode.get_or_insert_default();
+    }
     // Whatever the store holds, the client must find these or it crashes.
     let _ = complete_mode(&mut spec.mode);
     spec
@@ -216,9 +219,6 @@ pub(crate) fn insert_defaults(spec: &mut ServiceSpec) {
         });
     policy.delay.get_or_insert(5_000_000_000);
     template.placement.get_or_insert_with(Placement::default);
-    if spec.mode.replicated_job.is_some() || spec.mode.global_job.is_some() {
-        return;
-    }
     for config in [&mut spec.update_config, &mut spec.rollback_config] {
         let config = config.get_or_insert_with(|| UpdateConfig {
             parallelism: 1,
