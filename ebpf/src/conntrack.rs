@@ -416,14 +416,9 @@ fn place<T: Tables>(t: &T, ip: &Headers, key: &FlowKey, notes: &mut Notes) -> Re
     let mut attempt = 0;
     while attempt < TRIES {
         if attempt > 0 {
+            // A seed that followed the attempt would cancel it out.
             let hash = ring_hash(
-                attempt as u64,
-                &key.src,
-                key.sport,
-                &key.dst,
-                key.dport,
-                key.proto,
-                attempt,
+                0, &key.src, key.sport, &key.dst, key.dport, key.proto, attempt,
             );
             let port = Be16::new(1024 + (hash % 64_512) as u16);
             notes.new.seen_port = port;

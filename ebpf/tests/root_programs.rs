@@ -154,7 +154,7 @@ fn fill(ebpf: &mut Ebpf, world: &World) -> Result<()> {
     let cpus = vec![0u64; aya::util::nr_cpus().map_or(1, |cpus| cpus)];
     let map = ebpf.map_mut("told").context("no map told")?;
     PerCpuArray::<_, u64>::try_from(map)?.set(0, PerCpuValues::try_from(cpus)?, 0)?;
-    put::<FlowKey, Flow>(ebpf, "flow", [])?;
+    put(ebpf, "flow", world.flow.borrow().clone())?;
     put::<FlowKey, Flow>(ebpf, "flow_new", [])?;
     put::<FlowKey, Pick>(ebpf, "pick", [])?;
     put::<FragKey, FragPorts>(ebpf, "frag", [])?;

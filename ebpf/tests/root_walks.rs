@@ -5,18 +5,16 @@
     reason = "the namespace cookie is a socket option that no safe wrapper reads"
 )]
 
-#[expect(dead_code, reason = "the rows use the rest")]
-#[path = "rows/frames.rs"]
-mod frames;
+#[expect(dead_code, reason = "the other walks use the rest")]
 mod walks;
 
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
-use frames::{Frame, L4};
 use walks::lab::Lab;
-use walks::talk::{Held, Said, ask, ask_loose, ask_udp, peer, send_raw};
-use weft_abi::{Addr, Be16, Done, Front, FrontKey, Leg, Program, task_mac, wire_mac};
+use walks::report::Report;
+use walks::talk::{Held, Said, ask, ask_loose, ask_udp, peer};
+use weft_abi::{Addr, Be16, Done, Front, FrontKey, Program};
 
 fn at(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap_or(IpAddr::from([0, 0, 0, 0])), port)
@@ -25,47 +23,13 @@ fn at(ip: &str, port: u16) -> SocketAddr {
 // Of clients outside the address is compared, not the port: an ephemeral port that was used lately for
 // another address may have to be shown to the task as another.
 
-/// Runs every case, then tells all that failed, with what the nodes counted.
-struct Report {
-    failures: Vec<String>,
-}
-
-impl Report {
-    fn case(&mut self, name: &str, outcome: Result<Said>, good: impl FnOnce(&Said) -> bool) {
-        match outcome {
-            Ok(said) if good(&said) => {}
-            Ok(said) => self.failures.push(format!("{name}: {said:?}")),
-            Err(error) => self.failures.push(format!("{name}: {error:#}")),
-        }
-    }
-}
-
-impl Report {
-    fn done(self, lab: &mut Lab) -> Result<()> {
-        if self.failures.is_empty() {
-            return Ok(());
-        }
-        for node in &mut lab.nodes {
-            let counts = node.counts()?;
-            println!("node {}: {counts:#?}", node.id);
-        }
-        anyhow::bail!(
-            "{} walks failed:\n{}",
-            self.failures.len(),
-            self.failures.join("\n")
-        )
-    }
-}
-
 #[test]
 fn every_socket() -> Result<()> {
     let mut lab = Lab::new()?;
     let Lab { nodes, tasks, .. } = &mut lab;
     nodes[0].attach_sockets(&[&tasks[0], &tasks[2]])?;
     nodes[1].attach_sockets(&[&tasks[1], &tasks[3]])?;
-    let mut r = Report {
-        failures: Vec::new(),
-    };
+    let mut r = Report::default();
     for node in &lab.nodes {
         let own = [
             format!("192.0.2.{}", 10 + node.id),
@@ -122,9 +86,7 @@ fn every_socket() -> Result<()> {
 #[test]
 fn every_walk() -> Result<()> {
     let mut lab = Lab::new()?;
-    let mut r = Report {
-        failures: Vec::new(),
-    };
+    let mut r = Report::default();
     let both = |s: &Said| s.name == "t1" || s.name == "t2";
     let mut served = std::collections::BTreeSet::new();
     for round in 0..8 {
@@ -219,9 +181,7 @@ fn every_walk() -> Result<()> {
 #[test]
 fn every_corner() -> Result<()> {
     let mut lab = Lab::new()?;
-    let mut r = Report {
-        failures: Vec::new(),
-    };
+    let mut r = Report::default();
     let all = ["192.0.2.11", "2001:db8::11", "192.0.2.12", "2001:db8::12"];
 
     // Datagrams longer than one packet, both ways, to near and far backends.
@@ -356,9 +316,7 @@ fn the_tunnel_over_ipv6() -> Result<()> {
     for node in &mut lab.nodes {
         node.tunnel_over_ipv6()?;
     }
-    let mut r = Report {
-        failures: Vec::new(),
-    };
+    let mut r = Report::default();
     let mut served = std::collections::BTreeSet::new();
     for round in 0..6 {
         for addr in ["192.0.2.11", "2001:db8::11", "192.0.2.12", "2001:db8::12"] {
@@ -401,94 +359,6 @@ fn the_tunnel_over_ipv6() -> Result<()> {
 }
 
 #[test]
-fn every_attack() -> Result<()> {
-    let mut lab = Lab::new()?;
-    let mut r = Report {
-        failures: Vec::new(),
-    };
-    // The ways are known before the flood, and the flows live through it.
-    let mut held = Vec::new();
-    for addr in ["192.0.2.11", "2001:db8::11"] {
-        for _ in 0..12 {
-            let mut one = Held::open(&lab.client, 0, at(addr, 8000))?;
-            r.case("before", one.ask(), |s| s.saw.ip() == s.me.ip());
-            held.push(one);
-        }
-    }
-    let mac = lab.nodes[0].ns.mac("eth0")?;
-    let own = lab.client.mac("eth0")?;
-    let link = lab.client.index("eth0")?;
-    let frame = |src: [u8; 4], l4, payload: Vec<u8>| Frame {
-        dst_mac: mac,
-        src_mac: own,
-        src: src.into(),
-        dst: [192, 0, 2, 11].into(),
-        l4,
-        payload,
-    };
-
-    // A stranger's tunnelled packet: dropped, counted, and the sample names the stranger.
-    let inner = Frame {
-        dst_mac: task_mac(1),
-        src_mac: wire_mac(Leg::Plain, 2),
-        src: lab.tasks[1].ip4,
-        dst: lab.tasks[0].ip4,
-        l4: L4::Udp(7, 80),
-        payload: b"forged".to_vec(),
-    };
-    let mut vxlan = vec![8, 0, 0, 0, 0, 0x10, 0, 0];
-    vxlan.extend(inner.bytes());
-    let forged = frame([192, 0, 2, 100], L4::Udp(5555, 4789), vxlan);
-    send_raw(&lab.client, link, std::iter::once(forged.bytes()))?;
-    let reason = weft_abi::Drop::NotANode as u8;
-    wait_until("the forged packet is counted", || {
-        Ok(lab.nodes[0].count(Program::UplinkIn, reason)? == 1)
-    })?;
-    let events = lab.nodes[0].events()?;
-    let stranger = Addr::v4([192, 0, 2, 100]);
-    if !events
-        .iter()
-        .any(|e| e.reason == reason && e.src == stranger && e.dport.get() == 4789)
-    {
-        r.failures
-            .push(format!("no sample of the forged packet: {events:?}"));
-    }
-
-    // More connections than the table of new flows holds, from addresses that do not exist, and after
-    // each a blind acknowledgement, as if it knew the answer.
-    let flood = (0..20_000u32).flat_map(|n| {
-        let src = [203, 0, 113 + (n >> 14) as u8, (n >> 6) as u8];
-        let port = 1024 + (n as u16 & 0x3fff);
-        [
-            frame(src, L4::Tcp(port, 8000, 2), vec![]).bytes(),
-            frame(src, L4::Tcp(port, 8000, 16), vec![]).bytes(),
-        ]
-    });
-    send_raw(&lab.client, link, flood)?;
-    for one in &mut held {
-        r.case("after the flood", one.ask(), |s| s.saw.ip() == s.me.ip());
-    }
-    for round in 0..8 {
-        r.case(
-            &format!("new after the flood, {round}"),
-            ask(&lab.client, at("192.0.2.11", 8000)),
-            |s| s.saw.ip() == s.me.ip(),
-        );
-    }
-    for node in &mut lab.nodes {
-        let flows = node.flows("flow")?;
-        // Two entries each for the 24 held and the 8 new ones, on whichever node serves them.
-        if flows > 64 {
-            r.failures.push(format!(
-                "node {}: the flood made {flows} permanent entries",
-                node.id
-            ));
-        }
-    }
-    r.done(&mut lab)
-}
-
-#[test]
 fn without_checksum_offload() -> Result<()> {
     // Where sums are made in software the kernel keeps a sum of the whole packet beside it, which a change
     // of IPv6 addresses must keep right.
@@ -498,9 +368,7 @@ fn without_checksum_offload() -> Result<()> {
             ns.ethtool(&format!("-K {link} tx off rx off"))?;
         }
     }
-    let mut r = Report {
-        failures: Vec::new(),
-    };
+    let mut r = Report::default();
     for round in 0..4 {
         for addr in ["192.0.2.11", "2001:db8::11", "192.0.2.12", "2001:db8::12"] {
             let to = at(addr, 8000);
@@ -537,17 +405,4 @@ fn without_checksum_offload() -> Result<()> {
         }
     }
     r.done(&mut lab)
-}
-
-/// Waits for a condition, and says which when it does not come.
-fn wait_until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while !condition()? {
-        anyhow::ensure!(
-            std::time::Instant::now() < until,
-            "waited 5 s in vain until {what}"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    Ok(())
 }

@@ -20,12 +20,17 @@ pub(crate) struct Lab {
 impl Lab {
     /// Builds it.
     pub(crate) fn new() -> Result<Self> {
+        Self::with_room(4096)
+    }
+
+    /// Builds it with room for this many flow entries on each node.
+    pub(crate) fn with_room(flows: u32) -> Result<Self> {
         let switch = Netns::new("s")?;
         switch.ip("link add br0 type bridge")?;
         switch.ip("link set br0 up")?;
         let client = Netns::new("c")?;
         wire(&switch, &client, "pc", 100)?;
-        let nodes = vec![Node::new(&switch, 1)?, Node::new(&switch, 2)?];
+        let nodes = vec![Node::new(&switch, 1, flows)?, Node::new(&switch, 2, flows)?];
         let mut lab = Self {
             client,
             nodes,

@@ -3,4 +3,5 @@
 pub(crate) mod lab;
 pub(crate) mod netns;
 pub(crate) mod node;
+pub(crate) mod report;
 pub(crate) mod talk;

@@ -58,6 +58,12 @@ impl Netns {
         ))
     }
 
+    /// Writes a setting of the kernel inside.
+    pub(crate) fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        self.inside(|| std::fs::write(&path, value).with_context(|| format!("write {path}")))
+    }
+
     /// Runs `f` on a thread inside.
     pub(crate) fn inside<R: Send>(&self, f: impl FnOnce() -> Result<R> + Send) -> Result<R> {
         std::thread::scope(|scope| {

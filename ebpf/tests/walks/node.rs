@@ -43,7 +43,9 @@ fn object() -> Result<Vec<u8>> {
 
 impl Node {
     /// Node `id`: on the switch as `192.0.2.(10+id)`, tunnel up, programs attached.
-    pub(crate) fn new(switch: &Netns, id: u32) -> Result<Self> {
+    ///
+    /// Its tables of flows have room for this many entries.
+    pub(crate) fn new(switch: &Netns, id: u32, flows: u32) -> Result<Self> {
         let ns = Netns::new(&format!("n{id}"))?;
         wire(switch, &ns, &format!("p{id}"), 10 + id)?;
         ns.ip("link add weft0 type vxlan external dstport 4789 nolearning udp6zerocsumrx")?;
@@ -62,7 +64,7 @@ impl Node {
         }
         let mut loader = EbpfLoader::new();
         for map in ["flow_new", "flow", "pick", "sk_rev"] {
-            loader.map_max_entries(map, 4096);
+            loader.map_max_entries(map, flows);
         }
         let ebpf = loader.load(&object()?)?;
         let mut node = Self { ns, ebpf, id };
@@ -194,6 +196,40 @@ impl Node {
         Ok(())
     }
 
+    /// Lets the programs count what happens to a service.
+    pub(crate) fn counts_service(&mut self, service: u32) -> Result<()> {
+        let cpus =
+            aya::util::nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+        let none = aya::maps::PerCpuValues::try_from(vec![ServiceCount::default(); cpus])?;
+        aya::maps::PerCpuHashMap::<_, u32, ServiceCount>::try_from(self.map("services")?)?
+            .insert(service, none, 0)?;
+        Ok(())
+    }
+
+    fn service_counts(&mut self, service: u32) -> Result<Vec<ServiceCount>> {
+        let counts =
+            aya::maps::PerCpuHashMap::<_, u32, ServiceCount>::try_from(self.map("services")?)?;
+        Ok(counts.get(&service, 0)?.to_vec())
+    }
+
+    /// Flows of a service whose client is shown under another port.
+    pub(crate) fn remapped(&mut self, service: u32) -> Result<u64> {
+        Ok(self
+            .service_counts(service)?
+            .iter()
+            .map(|c| c.remapped)
+            .sum())
+    }
+
+    /// Segments after which a flow of a service found no room in the table that never evicts.
+    pub(crate) fn unpromoted(&mut self, service: u32) -> Result<u64> {
+        Ok(self
+            .service_counts(service)?
+            .iter()
+            .map(|c| c.unpromoted)
+            .sum())
+    }
+
     /// Makes the tunnel carry packets of this length at most.
     pub(crate) fn fits(&mut self, mtu: u32) -> Result<()> {
         let mut nodes = Hash::<_, u32, weft_abi::Node>::try_from(self.map("nodes")?)?;
@@ -316,6 +352,19 @@ impl Node {
         }
         HashOfMaps::<_, u32, Array<MapData, u32>>::try_from(self.map(map)?)?
             .insert(service, &ring, 0)?;
+        Ok(())
+    }
+
+    /// Forgets every flow, as the agent forgets those that are over.
+    pub(crate) fn forget_flows(&mut self) -> Result<()> {
+        for map in ["flow", "flow_new"] {
+            let mut flows = Hash::<_, FlowKey, Flow>::try_from(self.map(map)?)?;
+            let keys = flows.keys().collect::<Result<Vec<_>, _>>()?;
+            for key in keys {
+                // One that may be evicted may be gone.
+                let _ = flows.remove(&key);
+            }
+        }
         Ok(())
     }
 

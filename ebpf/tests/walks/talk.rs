@@ -47,6 +47,12 @@ fn answer(mut stream: TcpStream, name: &str) {
             }
             continue;
         }
+        if buffer.starts_with(b"echo ") {
+            if stream.write_all(&buffer[..n]).is_err() {
+                break;
+            }
+            continue;
+        }
         total += n;
         if stream
             .write_all(format!("{name} {} {total}\n", plain(peer)).as_bytes())

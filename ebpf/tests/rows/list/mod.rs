@@ -108,6 +108,7 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(from_tasks::by_vip(f));
         rows.extend(through_tunnel::arriving(f));
         rows.extend(through_tunnel::used_again(f));
+        rows.extend(through_tunnel::crowded(f));
         rows.extend(through_tunnel::answers_arriving(f));
         rows.extend(through_tunnel::from_host(f));
         rows.extend(small::errors(f));
