@@ -341,7 +341,7 @@ async fn memory() {
         while made < wanted {
             // Each network has room for 50 services.
             let number = made / REPLICAS;
-            if number % 50 == 0 {
+            if number.is_multiple_of(50) {
                 let part = number / 50;
                 let subnet = format!("10.{}.0.0/16", 64 + part);
                 networks.push(network(&manager, &format!("wide{part}"), &subnet).await);
