@@ -31,7 +31,13 @@ pub(crate) fn service(mut value: Value) -> Result<ServiceSpec, ApiError> {
     check_words(&mut value)?;
     check_references(&value)?;
     let mut spec: ServiceSpec =
-        serde_json::from_value(value).map_err(|error| ApiError::bad(describe(&error)))?;
+        serde_json::from_value(value.clone()).map_err(|error| ApiError::bad(describe(&error)))?;
+    let read = serde_json::to_value(&spec).unwrap_or_default();
+    if let Some((field, value)) = validate::unread(&value, &read) {
+        return Err(ApiError::bad(format!(
+            "{field} {value} is not supported by weft"
+        )));
+    }
     check_runtime(&mut spec)?;
     complete_mode(&mut spec.mode)?;
     if spec.name.is_empty() {
@@ -303,6 +309,19 @@ mod tests {
                 ),
                 500,
                 "rpc error: code = Unknown desc = constraint expected one operator from ==, !="
+                    .to_owned(),
+            ),
+            (
+                with(
+                    json!({"EndpointSpec": {"Ports": [{"TargetPort": 80, "HostIP": "192.0.2.1"}]}}),
+                ),
+                400,
+                "EndpointSpec.Ports.0.HostIP \"192.0.2.1\" is not supported by weft".to_owned(),
+            ),
+            (
+                with(json!({"Brandnew": 1})),
+                501,
+                "rpc error: code = Unimplemented desc = Brandnew 1 is not supported by weft"
                     .to_owned(),
             ),
             (
