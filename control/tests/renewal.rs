@@ -14,7 +14,7 @@ use weft_proto::{
 use weft_types::network::NetworkSpec;
 
 /// How long certificates are valid here.
-const VALIDITY: Duration = Duration::from_secs(4);
+const VALIDITY: Duration = Duration::from_secs(6);
 
 fn network(name: &str) -> ControlRequest {
     let mut spec = NetworkSpec {
@@ -28,7 +28,6 @@ fn network(name: &str) -> ControlRequest {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_outlives_the_certificate_it_was_opened_with() {
     log_to_stderr();
-    let begun = Instant::now();
     let host = Host::new();
     let (config, mut init) = host.to_init();
     init.spec.ca_config.node_cert_expiry =
@@ -37,6 +36,7 @@ async fn a_session_outlives_the_certificate_it_was_opened_with() {
     let token = cluster_of(&manager).await.join_tokens.worker;
     let worker = Host::new();
     let credentials = worker.join(host.addr, &token).await;
+    let issued = Instant::now();
     let old = (*credentials.identity()).clone();
     let mut agent = Agent::open(host.addr, &credentials, "n2").await;
     agent.keep_alive();
@@ -59,7 +59,7 @@ async fn a_session_outlives_the_certificate_it_was_opened_with() {
     let renewed = Instant::now();
 
     // The first certificates end; the session does not.
-    let end = begun + VALIDITY + Duration::from_secs(1);
+    let end = issued + VALIDITY + Duration::from_secs(1);
     tokio::time::sleep(end.saturating_duration_since(Instant::now())).await;
     let made = manager.call(network("later")).await;
     assert!(matches!(made, Ok(ControlReply::Created(_))), "{made:?}");

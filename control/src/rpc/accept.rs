@@ -145,7 +145,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let (sender, accepted) = mpsc::channel(BACKLOG);
-    tokio::spawn(accept(
+    let door = tokio::spawn(accept(
         listener,
         credentials,
         connections,
@@ -153,10 +153,14 @@ pub async fn serve(
         stop.clone(),
     ));
     let incoming = ReceiverStream::new(accepted);
-    tokio::select! {
+    let served = tokio::select! {
         served = router.serve_with_incoming(incoming) => served,
         () = stop.cancelled() => Ok(()),
-    }
+    };
+    // The address is free when this ends: whoever starts again listens on it at once.
+    door.abort();
+    let _ = door.await;
+    served
 }
 
 async fn accept(

@@ -5,7 +5,10 @@
 use std::{
     net::SocketAddr,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -46,10 +49,18 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     }
 }
 
-/// An address on loopback that nobody has.
+/// An address on loopback that nobody has, and that the kernel gives to nobody who does not ask for
+/// it by its number: a host is stopped and started again on it.
 pub(crate) fn free_addr() -> SocketAddr {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    socket.local_addr().expect("its address")
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let mine = u16::try_from(std::process::id() % 200).expect("a small number") * 100;
+    loop {
+        let port = 12_000 + (mine + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        if std::net::TcpListener::bind(addr).is_ok() {
+            return addr;
+        }
+    }
 }
 
 pub(crate) fn log_to_stderr() {
