@@ -194,7 +194,7 @@ fn what_a_node_runs_is_listed_by_its_name() {
             n1.say("node update --label-add disk=fast n3")? == "n3",
             "node update"
         );
-        n1.watch("service update --constraint-add node.labels.disk==fast one")?;
+        n1.watch("service update --constraint-rm node.hostname==n2 --constraint-add node.labels.disk==fast one")?;
         ensure!(
             ps("n3")?.contains("one.1/n3/Running"),
             "node ps n3: {}",
