@@ -137,3 +137,21 @@ impl Manager {
             .into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_long_thought_keeps_nobody_waiting() {
+        let (said, heard) = mpsc::channel();
+        // On the only thread there is: who does not step aside waits here in vain.
+        let thought = tokio::spawn(async move {
+            tokio::spawn(async move { said.send("heartbeat") });
+            beside(|| heard.recv_timeout(Duration::from_secs(10)))
+        });
+        assert_eq!(thought.await.expect("no panic"), Ok("heartbeat"));
+    }
+}
