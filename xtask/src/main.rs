@@ -66,7 +66,16 @@ enum Verb {
     Sim {
         /// How many worlds
         #[arg(long, default_value_t = 1000)]
-        seeds: u32,
+        seeds: u64,
+        /// The first of their seeds
+        #[arg(long, default_value_t = 1)]
+        first: u64,
+        /// Only this seed, told step by step
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Only the life written in this file
+        #[arg(long)]
+        trace: Option<std::path::PathBuf>,
     },
     /// Measure again what docs/bench tells, and write it down there
     Bench {
@@ -111,11 +120,21 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Testbed(verb) => testbed::act(verb),
         Verb::Demo(demo) => demo::demo(&demo),
         Verb::Compat { only } => compat::compat(only.as_deref()),
-        Verb::Sim { seeds } => {
-            run::run("cargo test --quiet -p weft-control --lib -- world::random")
-                .dir(place::root())
-                .env("PROPTEST_CASES", seeds.to_string())
-                .show()
+        Verb::Sim {
+            seeds,
+            first,
+            seed,
+            trace,
+        } => {
+            let mut sim = run::run("cargo run --quiet --release -p weft-sim --").dir(place::root());
+            sim = match (seed, trace) {
+                (Some(seed), _) => sim.args(["--seed", &seed.to_string()]),
+                (None, Some(trace)) => sim.args(["--trace".as_ref(), trace.as_os_str()]),
+                (None, None) => {
+                    sim.args(["--seeds", &seeds.to_string(), "--first", &first.to_string()])
+                }
+            };
+            sim.show()
         }
         Verb::Bench {
             part,

@@ -222,8 +222,8 @@ fn a_task_stops_when_every_live_node_has_let_go_of_it() {
     acks.applied.remove(&node(3));
     assert_eq!(
         asked(&acks, now),
-        (1, false),
-        "a node without a session is not asked"
+        (0, true),
+        "a new leader has heard of nobody yet"
     );
 }
 

@@ -21,8 +21,8 @@ pub struct Acks {
 /// Sets `withdrawn` on tasks that are to stop, once every live node has acknowledged that it does
 /// not choose them. Their own nodes then let their flows end.
 ///
-/// Bounded: nodes are waited for during the task's grace period at most. A node without a session
-/// holds nobody up.
+/// Bounded: nodes are waited for during the task's grace period at most, those without a session
+/// until they are down.
 #[must_use]
 pub fn withdraw(view: &View, now: Timestamp, acks: &Acks) -> Outcome {
     let mut draft = Draft::new(view, now);
@@ -56,13 +56,16 @@ fn due(view: &View, now: Timestamp, acks: &Acks, task: &Task) -> Due {
     if !was_chosen {
         return Due::Now;
     }
-    let is_gone = |node: &NodeId| {
-        let node = view.node(*node);
-        node.is_none_or(|node| node.status.state == NodeState::Down)
-    };
     let decided = task.meta.version.index;
-    let mut applied = acks.applied.iter();
-    let acknowledged = applied.all(|(node, index)| *index >= decided || is_gone(node));
+    // A new leader has heard of nobody yet: a node that it knows nothing of may choose the task.
+    let acknowledged = view
+        .nodes()
+        .filter(|node| node.status.state != NodeState::Down)
+        .all(|node| {
+            acks.applied
+                .get(&node.id)
+                .is_some_and(|index| *index >= decided)
+        });
     let latest = task.desired_since.after(grace);
     if acknowledged || latest <= now {
         Due::Now

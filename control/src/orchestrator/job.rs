@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use weft_types::{
-    NodeId, TaskState,
+    NodeId, TaskState, Timestamp,
     node::{Availability, Node},
     service::{ReplicatedJob, Service},
     task::Task,
@@ -11,7 +11,7 @@ use weft_types::{
 
 use super::{
     constraint,
-    restart::{promote, restart},
+    restart::{may_restart, promote, restart},
     slot::Slots,
     task::{Place, is_bad, new_task},
 };
@@ -69,7 +69,7 @@ pub(super) fn run_global(draft: &mut Draft, ids: &mut IdSource, service: &Servic
         .nodes()
         .filter(|node| {
             let tasks = places.get(&Place::Node(node.id));
-            fits(node) && tasks.is_none_or(|tasks| was_cut_short(tasks))
+            fits(node) && tasks.is_none_or(|tasks| was_cut_short(service, tasks, now))
         })
         .map(|node| node.id)
         .collect();
@@ -130,13 +130,16 @@ fn this_run(draft: &Draft, service: &Service) -> BTreeMap<Place, Vec<Arc<Task>>>
     places
 }
 
-/// Whether a node's run of the job was stopped because the node was none to be on: it has neither
-/// completed nor failed, and is due once the node is back.
-fn was_cut_short(tasks: &[Arc<Task>]) -> bool {
+/// Whether a node's run of the job was stopped because the node was none to be on, and is due once
+/// the node is back: nothing of it completed, and no replacement was made although one may be.
+fn was_cut_short(service: &Service, tasks: &[Arc<Task>], now: Timestamp) -> bool {
     let completed = |task: &Arc<Task>| task.status.state == TaskState::Complete;
-    let newest = tasks.last().map(|task| task.status.state);
+    let newest = tasks.last();
     !tasks.iter().any(completed)
-        && matches!(newest, Some(TaskState::Shutdown | TaskState::Orphaned))
+        && newest.is_some_and(|newest| match newest.status.state {
+            TaskState::Shutdown | TaskState::Orphaned => true,
+            state => state.is_terminal() && may_restart(service, newest, tasks, now),
+        })
 }
 
 fn is_active(task: &Task) -> bool {

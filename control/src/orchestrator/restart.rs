@@ -8,7 +8,11 @@ use weft_types::{
     task::{RestartPolicy, Task},
 };
 
-use super::task::{Place, is_bad, is_lost, new_task, occupies};
+use super::{
+    moving,
+    slot::is_meant,
+    task::{Place, is_bad, is_lost, new_task, occupies},
+};
 use crate::store::{Draft, IdSource, View};
 
 /// A replacement waits this long for the task before it to stop, then starts beside it.
@@ -104,6 +108,12 @@ pub(super) fn restart(
     let Some(place) = Place::of(service, task) else {
         return;
     };
+    // The task whose place it was to take runs on.
+    let runs_on =
+        |other: &Arc<Task>| other.id != task.id && is_meant(other) && !has_failed(draft, other);
+    if moving::is_move(task) && slot.iter().any(runs_on) {
+        return;
+    }
     // The delay keeps a task that fails from failing all the time. One whose node was drained or
     // lost did nothing wrong: no delay. (Swarm delays those of lost nodes too.)
     let wait = if task.status.state.is_terminal() {

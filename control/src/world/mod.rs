@@ -1,6 +1,6 @@
 //! A little world for tests: one store, all loops, and fake agents under virtual time.
 
-mod random;
+mod golden;
 mod stories;
 
 use std::{
@@ -46,10 +46,6 @@ pub(crate) struct World {
     held: BTreeMap<NodeId, (NetState, u64)>,
     /// The view that this was projected from.
     projected: BTreeMap<NodeId, View>,
-    /// Nodes take up to so many ticks to hold what they were told.
-    pub(crate) lag: u64,
-    /// One of so many reports is lost, to be sent again; 0 is none.
-    pub(crate) loss: u64,
 }
 
 pub(crate) fn secs(secs: u64) -> Duration {
@@ -70,8 +66,6 @@ impl World {
             crash: BTreeSet::new(),
             held: BTreeMap::new(),
             projected: BTreeMap::new(),
-            lag: 1,
-            loss: 0,
         };
         let mut changes = vec![
             Change::put(fixture::cluster()),
@@ -231,9 +225,8 @@ impl World {
                 if self.step(task) {
                     self.may_stop(task);
                 }
-                let lost = self.loss > 0 && self.ids.number().is_multiple_of(self.loss);
                 // Reports are sent again and again: the newest state is what counts.
-                if let Some(status) = self.reports.get(&task.id).filter(|_| !lost) {
+                if let Some(status) = self.reports.get(&task.id) {
                     reports.push((task.id, status.clone()));
                 }
             }
@@ -285,7 +278,7 @@ impl World {
         seen == S::Running && next == S::Shutdown
     }
 
-    /// Nodes take over what they are told of the network, some sooner, some later.
+    /// Nodes take over at once what they are told of the network.
     fn spread_network(&mut self) -> Acks {
         let view = self.view();
         let mut acks = Acks::default();
@@ -293,20 +286,18 @@ impl World {
             if self.silent.contains_key(&node) {
                 continue;
             }
-            if self.ids.number().is_multiple_of(self.lag) {
-                let state = dispatcher::project(&view, node);
-                if let Some((held, seen)) = self.held.get(&node).zip(self.projected.get(&node))
-                    && !dispatcher::network_differs(seen, &view, node)
-                {
-                    assert!(
-                        held.0.same_facts(&state),
-                        "a difference for {node} went unseen"
-                    );
-                }
-                self.held.insert(node, (state, view.index()));
-                self.projected.insert(node, view.clone());
+            let state = dispatcher::project(&view, node);
+            if let Some((held, seen)) = self.held.get(&node).zip(self.projected.get(&node))
+                && !dispatcher::network_differs(seen, &view, node)
+            {
+                assert!(
+                    held.0.same_facts(&state),
+                    "a difference for {node} went unseen"
+                );
             }
-            let index = self.held.get(&node).map_or(0, |(_, index)| *index);
+            self.held.insert(node, (state, view.index()));
+            self.projected.insert(node, view.clone());
+            let index = view.index();
             acks.applied.insert(node, index);
         }
         acks
@@ -326,22 +317,6 @@ impl World {
                 endpoint.task == task.id && endpoint.phase == EndpointPhase::Serving
             });
             assert!(!chosen, "{} stops while {node} may choose it", task.name);
-        }
-    }
-
-    /// Another manager leads: it has the log and nothing else.
-    pub(crate) fn depose(&mut self) {
-        let bytes = self.store.snapshot().unwrap();
-        self.store = Store::restore(&bytes).unwrap();
-        self.settler = Settler::default();
-        let changes = dispatcher::unknown(&self.view(), self.now);
-        self.commit(changes);
-        self.settle();
-        let nodes: Vec<NodeId> = self.view().nodes().map(|node| node.id).collect();
-        for node in nodes {
-            if !self.silent.contains_key(&node) {
-                self.ready(node);
-            }
         }
     }
 

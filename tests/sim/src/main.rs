@@ -103,6 +103,7 @@ fn many(options: &Options) -> Result<bool> {
                                 virtual_ms.fetch_add(life.lasted, Ordering::Relaxed);
                             }
                             Err(failure) => {
+                                eprintln!("seed {seed} failed: {}", shrink::kind(&failure.what));
                                 if let Ok(mut failed) = failed.lock() {
                                     failed.push((seed, failure));
                                     is_over.fetch_or(failed.len() >= ENOUGH, Ordering::Relaxed);

@@ -319,6 +319,7 @@ impl Member {
             }
             Word::Install(snapshot) => {
                 if is_old {
+                    self.say_when_kept(from, Word::Behind(self.log.last().0));
                     return;
                 }
                 self.hears_leader(from, now);

@@ -59,6 +59,8 @@ struct World {
     sessions: u64,
     chance: Chance,
     is_loud: bool,
+    /// Every service is to go.
+    is_clearing: bool,
 }
 
 /// Lives through `script`; `is_loud` tells the course on standard error.
@@ -121,6 +123,7 @@ impl World {
             sessions: 0,
             chance,
             is_loud,
+            is_clearing: false,
         }
     }
 
@@ -148,16 +151,19 @@ impl World {
                 ));
             }
         }
-        let clock = self.hosts[0].machine.clock(self.now);
-        settled_is_quiet::check(self.newest(), clock).map_err(|broken| broken.to_string())?;
+        // What falls due just now is written a little later.
+        self.until("the loops are content", |world| {
+            let clock = world.hosts[0].machine.clock(world.now);
+            settled_is_quiet::check(world.newest(), clock)
+                .err()
+                .map(|broken| broken.to_string())
+        })?;
         self.clear()
     }
 
     /// Every service goes, and nothing is left over.
     fn clear(&mut self) -> Result<(), String> {
-        for service in 0..4 {
-            self.ask_leader(Ask::Remove { service });
-        }
+        self.is_clearing = true;
         self.until("nothing is left", |world| {
             let view = world.newest();
             if view.task_count() > 0 || view.services().next().is_some() {
@@ -199,7 +205,11 @@ impl World {
             }
             if ask_at <= self.now {
                 ask_at = self.now + ASK_AGAIN;
-                for ask in heal::asks(self.newest()) {
+                let mut asks = heal::asks(self.newest());
+                if self.is_clearing {
+                    asks.extend((0..4).map(|service| Ask::Remove { service }));
+                }
+                for ask in asks {
                     self.ask_leader(ask);
                 }
             }

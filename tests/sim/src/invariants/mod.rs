@@ -12,7 +12,7 @@ mod stops_wait_for_rings;
 mod tables_name_own_networks;
 mod updates_keep_parallelism;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use weft_control::{
     invariant::{self, Broken},

@@ -31,9 +31,12 @@ impl Updates {
                 under_way.clear();
                 continue;
             }
+            // What was given up, with its node or for a better one, is not waited for.
             under_way.retain(|id| {
-                let task = after.task(*id);
-                task.is_some_and(|task| task.status.state < TaskState::Running)
+                after.task(*id).is_some_and(|task| {
+                    task.status.state < TaskState::Running
+                        && task.desired_state <= TaskState::Running
+                })
             });
             let config = match state(service) {
                 Some(UpdateState::Updating) => service.spec.update_config.as_ref(),
@@ -63,7 +66,11 @@ impl Updates {
 /// Whether `new` takes the place of a task of an older spec that runs where it may.
 fn replaces_what_runs(before: &View, after: &View, service: &Service, new: &Task) -> bool {
     let place = Place::of(service, new);
-    if new.spec_version != service.spec_version {
+    // One that takes the place of a failed replacement is no step of the update.
+    let is_again = before.tasks_of(service.id).any(|earlier| {
+        earlier.spec_version == new.spec_version && Place::of(service, earlier) == place
+    });
+    if new.spec_version != service.spec_version || is_again {
         return false;
     }
     let mut old = before.tasks_of(service.id);

@@ -1,0 +1,59 @@
+//! Stories of one service or two.
+
+mod placing;
+mod refusing;
+mod running;
+mod updating;
+
+use weft_types::{
+    NodeId,
+    network::{IpamConfig, IpamOptions, NetworkSpec},
+    service::{NetworkAttachmentConfig, PortConfig, ServiceSpec},
+};
+
+use crate::fixture;
+
+fn web(replicas: u64) -> ServiceSpec {
+    fixture::service(0, "web", replicas).spec
+}
+
+fn image(spec: &mut ServiceSpec, image: &str) {
+    if let Some(container) = &mut spec.task_template.container_spec {
+        image.clone_into(&mut container.image);
+    }
+}
+
+fn publish(spec: &mut ServiceSpec, published: u16, target: u16) {
+    let endpoint = spec.endpoint_spec.get_or_insert_default();
+    endpoint.ports.get_or_insert_default().push(PortConfig {
+        target_port: target,
+        published_port: published,
+        ..PortConfig::default()
+    });
+}
+
+fn on_network(spec: &mut ServiceSpec, network: impl ToString) {
+    spec.task_template.networks = Some(vec![NetworkAttachmentConfig {
+        target: network.to_string(),
+        ..NetworkAttachmentConfig::default()
+    }]);
+}
+
+fn overlay(name: &str, subnet: Option<&str>) -> NetworkSpec {
+    NetworkSpec {
+        name: name.into(),
+        attachable: true,
+        ipam_options: subnet.map(|subnet| IpamOptions {
+            configs: vec![IpamConfig {
+                subnet: subnet.parse().ok(),
+                ..IpamConfig::default()
+            }],
+            ..IpamOptions::default()
+        }),
+        ..NetworkSpec::default()
+    }
+}
+
+fn node(number: u32) -> NodeId {
+    NodeId::numbered(u128::from(number))
+}

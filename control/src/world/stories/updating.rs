@@ -1,0 +1,126 @@
+//! A new spec is rolled out, and back.
+
+use weft_proto::ControlRequest;
+use weft_types::{service::UpdateConfig, service::UpdateState};
+
+use super::{image, publish, web};
+use crate::world::{World, secs};
+
+#[test]
+fn a_rolling_update_replaces_one_at_a_time_and_says_that_it_is_done() {
+    for order in ["stop-first", "start-first"] {
+        let mut world = World::new(3, 5);
+        let mut spec = web(4);
+        spec.update_config = Some(UpdateConfig {
+            parallelism: 1,
+            order: order.into(),
+            monitor: Some(1_000_000_000),
+            ..UpdateConfig::default()
+        });
+        let id = world.create(spec);
+        world.until(secs(5), "four run", |world| world.running(id).len() == 4);
+        world.update(id, |spec| image(spec, "new"));
+        let begun = world.now;
+        loop {
+            let status = world.service(id).update_status;
+            if status.is_some_and(|status| status.state == UpdateState::Completed) {
+                break;
+            }
+            assert!(world.now.since(begun) < secs(60), "{}", world.picture());
+            let running = world.running(id).len();
+            let least = if order == "start-first" { 4 } else { 3 };
+            assert!(
+                running >= least,
+                "{order}: {running} run\n{}",
+                world.picture()
+            );
+            world.tick();
+        }
+        let running = world.running(id);
+        assert_eq!(running.len(), 4);
+        let is_new = |task: &weft_types::task::Task| {
+            task.spec
+                .container_spec
+                .as_ref()
+                .is_some_and(|c| c.image == "new")
+        };
+        assert!(running.iter().all(is_new));
+    }
+}
+
+#[test]
+fn a_failing_update_stops_or_goes_back() {
+    for (action, state) in [
+        ("pause", UpdateState::Paused),
+        ("rollback", UpdateState::RollbackCompleted),
+    ] {
+        let mut world = World::new(2, 6);
+        let mut spec = web(3);
+        spec.update_config = Some(UpdateConfig {
+            parallelism: 1,
+            failure_action: action.into(),
+            ..UpdateConfig::default()
+        });
+        let id = world.create(spec);
+        world.until(secs(5), "three run", |world| world.running(id).len() == 3);
+        world.update(id, |spec| image(spec, "unhealthy"));
+        world.until(secs(90), action, |world| {
+            let status = world.service(id).update_status;
+            status.is_some_and(|status| status.state == state)
+        });
+        let good = if action == "pause" { 2 } else { 3 };
+        assert_eq!(world.running(id).len(), good, "{}", world.picture());
+        assert_eq!(
+            world.service(id).previous_spec.is_none(),
+            action == "rollback"
+        );
+    }
+}
+
+#[test]
+fn a_service_goes_back_by_hand_and_forth_again() {
+    let mut world = World::new(2, 7);
+    let id = world.create(web(2));
+    world.until(secs(5), "two run", |world| world.running(id).len() == 2);
+    world.update(id, |spec| image(spec, "new"));
+    let done = |world: &World| {
+        let status = world.service(id).update_status;
+        status.is_some_and(|status| status.completed_at.is_some())
+    };
+    world.until(secs(60), "the update is done", done);
+    for expected in ["busybox:latest", "new"] {
+        let service = world.service(id);
+        world
+            .ask(&ControlRequest::UpdateService {
+                service: id.to_string(),
+                version: service.meta.version.index,
+                spec: Box::new(service.spec),
+                registry_auth: None,
+                rollback: true,
+            })
+            .unwrap();
+        world.until(secs(60), "the rollback is done", done);
+        for task in world.running(id) {
+            assert_eq!(task.spec.container_spec.as_ref().unwrap().image, expected);
+        }
+    }
+}
+
+#[test]
+fn publishing_a_port_replaces_only_tasks_without_a_leg_for_it() {
+    let mut world = World::new(2, 14);
+    let id = world.create(web(2));
+    world.until(secs(5), "two run", |world| world.running(id).len() == 2);
+    let before: Vec<_> = world.running(id).iter().map(|task| task.id).collect();
+    world.update(id, |spec| publish(spec, 8000, 80));
+    world.until(secs(30), "the update is done", |world| {
+        let status = world.service(id).update_status;
+        status.is_some_and(|status| status.state == UpdateState::Completed)
+    });
+    let legged: Vec<_> = world.running(id).iter().map(|task| task.id).collect();
+    assert!(legged.iter().all(|id| !before.contains(id)));
+    world.update(id, |spec| publish(spec, 8001, 81));
+    world.advance(secs(3));
+    let after: Vec<_> = world.running(id).iter().map(|task| task.id).collect();
+    assert_eq!(legged, after);
+}
