@@ -47,6 +47,8 @@ pub(crate) struct Sample {
     pub(crate) p99: f64,
     /// Seconds of all processors together, per Gbit of a stream.
     pub(crate) cpu: f64,
+    /// Connections that did not come about.
+    pub(crate) failed: f64,
 }
 
 const CHUNK: usize = 128 * 1024;
@@ -148,12 +150,15 @@ fn stream(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
 fn questions(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
     let mut kept = None;
     let mut waits = Vec::new();
+    let mut failed = 0.0;
     let begun = Instant::now();
     while begun.elapsed() < time {
         let asked = Instant::now();
-        let mut stream = match kept.take() {
-            Some(stream) => stream,
-            None => connect(to, kind)?,
+        let connected = kept.take().map_or_else(|| connect(to, kind), Ok);
+        let Ok(mut stream) = connected else {
+            failed += 1.0;
+            anyhow::ensure!(failed < 5.0, "no connection to {to}");
+            continue;
         };
         stream.write_all(b"?")?;
         stream.read_exact(&mut [0]).context("read an answer")?;
@@ -176,7 +181,8 @@ fn questions(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
         rate,
         p50: at(0.5),
         p99: at(0.99),
-        cpu: 0.0,
+        failed,
+        ..Sample::default()
     })
 }
 

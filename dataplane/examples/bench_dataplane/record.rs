@@ -55,6 +55,7 @@ impl Record {
                 p50: of(|sample| sample.p50),
                 p99: of(|sample| sample.p99),
                 cpu: of(|sample| sample.cpu),
+                failed: samples.iter().map(|sample| sample.failed).sum(),
             };
             if !self.order.contains(&name) {
                 self.order.push(name.clone());
@@ -98,6 +99,16 @@ impl Record {
             );
         }
         text
+    }
+
+    /// Ways on which connections did not come about.
+    fn failures(&self) -> String {
+        let failed = self.found.iter().filter(|(_, sample)| sample.failed > 0.0);
+        let lines = failed.map(|((name, _), sample)| {
+            let count = sample.failed;
+            format!("**{count} connections did not come about: {name}.** ")
+        });
+        lines.collect()
     }
 
     fn goals(&self) -> String {
@@ -215,12 +226,13 @@ impl Record {
              Everything runs on one machine, hosts being network namespaces around a bridge, with segmentation offloads as veth \
              has them: the figures compare paths through one kernel and say nothing of network cards. The machine is shared \
              with other work, so that a figure may be off by a third; ratios within one run are what to look at.\n\n\
-             {}\n## Goals\n\nAs ratios of medians of this run.\n\n{}\n{}.\n\n\
+             {}\n{}\n## Goals\n\nAs ratios of medians of this run.\n\n{}\n{}.\n\n\
              Docker's own overlay is not among the peers: its ingress needs IPVS, which this kernel has not. \
              wireguard-go is measured between hosts, without the VXLAN that ours carries inside.\n\n\
              ![connections per second and throughput](dataplane.svg)\n",
             self.about,
             self.table(),
+            self.failures(),
             self.goals(),
             applied.join("; ")
         )

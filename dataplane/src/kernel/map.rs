@@ -29,6 +29,10 @@ fn possible_cpus() -> usize {
     last.map_or(1, |last| last + 1)
 }
 
+/// How often, and after what rest, an entry is tried again for which there was no memory.
+const TRIES: u32 = 200;
+const REFILL: std::time::Duration = std::time::Duration::from_millis(5);
+
 impl<K: aya::Pod, V: aya::Pod> Map<K, V> {
     /// Opens the pinned map and checks that it is what this program expects.
     pub(crate) fn open(path: &Path, name: &'static str) -> Result<Self, DataplaneError> {
@@ -84,8 +88,22 @@ impl<K: aya::Pod, V: aya::Pod> Map<K, V> {
 
     /// Writes one entry.
     pub(crate) fn put(&self, key: &K, value: &V) -> Result<(), DataplaneError> {
-        syscall::update(self.fd(), syscall::bytes(key), syscall::bytes(value))
-            .map_err(|error| self.fail("write map", &error))
+        self.write(syscall::bytes(key), syscall::bytes(value))
+    }
+
+    /// Writes one entry. The kernel refills its reserve of elements behind our back: when entries come
+    /// faster than that, there is no memory for a moment.
+    fn write(&self, key: &[u8], value: &[u8]) -> Result<(), DataplaneError> {
+        let mut tries = 0;
+        loop {
+            match syscall::update(self.fd(), key, value) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && tries < TRIES => {
+                    tries += 1;
+                    std::thread::sleep(REFILL);
+                }
+                result => return result.map_err(|error| self.fail("write map", &error)),
+            }
+        }
     }
 
     /// Removes one entry, if it is there.
@@ -134,8 +152,7 @@ impl<K: aya::Pod, V: aya::Pod> Map<K, V> {
         let step = size_of::<V>().next_multiple_of(8);
         let zero = vec![0; step * possible_cpus()];
         if self.get_per_cpu(key)?.is_empty() {
-            syscall::update(self.fd(), syscall::bytes(key), &zero)
-                .map_err(|error| self.fail("write map", &error))?;
+            self.write(syscall::bytes(key), &zero)?;
         }
         Ok(())
     }
