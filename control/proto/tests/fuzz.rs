@@ -1,6 +1,6 @@
 //! Spoilt tokens and messages: read without a panic, and what is read is written the same again.
 
-#[path = "../../../ebpf/tests/mutate.rs"]
+#[path = "../../../ebpf/tests/mutate/mod.rs"]
 mod mutate;
 
 use std::path::{Path, PathBuf};

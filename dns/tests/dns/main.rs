@@ -2,7 +2,7 @@
 
 mod forward;
 mod fuzz;
-#[path = "../../../ebpf/tests/mutate.rs"]
+#[path = "../../../ebpf/tests/mutate/mod.rs"]
 mod mutate;
 mod packet;
 mod properties;

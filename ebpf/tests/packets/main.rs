@@ -3,7 +3,7 @@
 mod bytes;
 mod fuzz;
 mod host_rows;
-#[path = "../mutate.rs"]
+#[path = "../mutate/mod.rs"]
 mod mutate;
 mod properties;
 #[path = "../rows/mod.rs"]

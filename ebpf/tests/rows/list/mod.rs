@@ -1,6 +1,7 @@
 //! The rows themselves.
 
 mod choice;
+mod collisions;
 mod from_tasks;
 mod from_uplink;
 mod small;
@@ -107,8 +108,8 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(from_tasks::east_west(f));
         rows.extend(from_tasks::by_vip(f));
         rows.extend(through_tunnel::arriving(f));
-        rows.extend(through_tunnel::used_again(f));
-        rows.extend(through_tunnel::crowded(f));
+        rows.extend(collisions::used_again(f));
+        rows.extend(collisions::crowded(f));
         rows.extend(through_tunnel::answers_arriving(f));
         rows.extend(through_tunnel::from_host(f));
         rows.extend(small::errors(f));
