@@ -169,7 +169,7 @@ impl Shared {
                 state.under_way.push(address);
                 (address, expected)
             };
-            let is_slow = number % SLOW_ONE_IN == 0;
+            let is_slow = number.is_multiple_of(SLOW_ONE_IN);
             let begun = Instant::now();
             let answer = ask(
                 SocketAddr::new(address, self.port),
@@ -178,7 +178,9 @@ impl Shared {
             let took = begun.elapsed();
             let mut state = self.state();
             let one = state.under_way.iter().position(|at| *at == address);
-            one.map(|one| state.under_way.swap_remove(one));
+            if let Some(one) = one {
+                state.under_way.swap_remove(one);
+            }
             let fault = match answer {
                 Ok(who) if who.client == expected.to_string() => {
                     state.told.served.insert(who.hostname);
