@@ -44,6 +44,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Silence after which a connection is asked whether it lives, and how long the answer may take.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3));
 
+/// How the cause of a connection begins that nobody answered.
+const NO_ANSWER: &str = "no answer";
+
 /// The name that every manager's certificate carries.
 const MANAGER_NAME: &str = "swarm-manager";
 
@@ -90,6 +93,14 @@ impl DialError {
             ),
             _ => false,
         }
+    }
+}
+
+impl DialError {
+    /// Whether nobody said anything, not even that nobody listens there.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Connect { cause, .. } if cause.starts_with(NO_ANSWER))
     }
 }
 
@@ -165,7 +176,7 @@ async fn eager(addr: SocketAddr, config: Arc<ClientConfig>) -> Result<Channel, D
     let fail = |cause: String| DialError::Connect { addr, cause };
     let first = tokio::time::timeout(CONNECT_LIMIT, tls(addr, Arc::clone(&config)))
         .await
-        .map_err(|_| fail(format!("no answer in {} s", CONNECT_LIMIT.as_secs())))?
+        .map_err(|_| fail(format!("{NO_ANSWER} in {} s", CONNECT_LIMIT.as_secs())))?
         .map_err(|error| fail(error.to_string()))?;
     // The first stream is handed over as it is, so that its failure could be named.
     let first = Arc::new(std::sync::Mutex::new(Some(first)));
@@ -316,7 +327,7 @@ async fn limited<T>(
         Ok(Err(status)) => Err(DialError::Refused(from_status(&status))),
         Err(_) => Err(DialError::Connect {
             addr,
-            cause: format!("no answer in {} s", CALL_LIMIT.as_secs()),
+            cause: format!("{NO_ANSWER} in {} s", CALL_LIMIT.as_secs()),
         }),
     }
 }

@@ -3,6 +3,7 @@
 mod admin;
 mod asking;
 mod interface;
+mod joining;
 mod membership;
 mod place;
 mod reach;

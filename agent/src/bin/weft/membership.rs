@@ -3,8 +3,6 @@
 //! Changes (`init`, `join`, `leave`, a role) happen one at a time under [`Membership::change`];
 //! looks at the state never wait for them.
 
-// tidy: long because init, join, leave and role changes share one lock and must be read together.
-
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -17,7 +15,6 @@ use async_trait::async_trait;
 use tokio::{
     sync::{Mutex, mpsc},
     task::AbortHandle,
-    time::{Instant, sleep},
 };
 use weft_agent::{
     Notice,
@@ -37,7 +34,6 @@ use weft_docker::{
 };
 use weft_proto::{
     ControlApi, ControlError,
-    dial::{self, JoinWish},
     identity::{Credentials, Identity},
 };
 use weft_types::{
@@ -48,17 +44,13 @@ use weft_types::{
 
 use crate::{
     place::{Place, Settings},
-    reach::{addresses, remote},
+    reach::addresses,
     role,
     seat::Seat,
 };
 
-/// How long `join` tries before it says that it goes on alone.
-const JOIN_LIMIT: Duration = Duration::from_secs(10);
-/// Between two tries.
-const JOIN_PAUSE: Duration = Duration::from_millis(500);
 /// How long `init` and `join` wait for the node's first session.
-const WELCOME_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const WELCOME_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the engine may take to say what it is before `init` goes on without it.
 const DESCRIBE_LIMIT: Duration = Duration::from_secs(3);
@@ -67,20 +59,22 @@ const CERTIFICATE_PERIOD: Duration = Duration::from_secs(60);
 
 /// The node's membership.
 pub(crate) struct Membership {
-    place: Place,
+    pub(crate) place: Place,
     now: RwLock<Standing>,
-    change: Mutex<()>,
+    pub(crate) change: Mutex<()>,
 }
 
 /// Where the node stands. Cheap to copy out.
 #[derive(Clone, Default)]
-struct Standing {
-    state: LocalState,
+pub(crate) struct Standing {
+    pub(crate) state: LocalState,
     seat: Option<Arc<Seat>>,
     manager: Option<Arc<Manager>>,
-    error: String,
-    /// Carries out notices of the agent; ends with the seat.
-    watcher: Option<AbortHandle>,
+    pub(crate) error: String,
+    /// Carries out notices of the agent, or goes on joining; ends with the seat.
+    pub(crate) watcher: Option<AbortHandle>,
+    /// While it joins: with which settings, through which managers.
+    pub(crate) joining: Option<Settings>,
 }
 
 impl Membership {
@@ -104,7 +98,7 @@ impl Membership {
         self.standing().seat
     }
 
-    fn amend(&self, change: impl FnOnce(&mut Standing)) {
+    pub(crate) fn amend(&self, change: impl FnOnce(&mut Standing)) {
         change(
             &mut self
                 .now
@@ -152,7 +146,7 @@ impl Membership {
     }
 
     /// Starts everything that a member runs.
-    fn sit(
+    pub(crate) fn sit(
         self: &Arc<Self>,
         settings: Settings,
         credentials: Credentials,
@@ -170,6 +164,7 @@ impl Membership {
                 manager,
                 error: String::new(),
                 watcher: Some(watcher.abort_handle()),
+                joining: None,
             };
         });
         Ok(seat)
@@ -329,7 +324,7 @@ impl Membership {
         description
     }
 
-    fn refuse_member(&self) -> Result<(), ControlError> {
+    pub(crate) fn refuse_member(&self) -> Result<(), ControlError> {
         if self.standing().state == LocalState::Inactive {
             return Ok(());
         }
@@ -339,7 +334,7 @@ impl Membership {
     }
 }
 
-fn unknown(error: anyhow::Error) -> ControlError {
+pub(crate) fn unknown(error: anyhow::Error) -> ControlError {
     ControlError::unknown(format!("{error:#}"))
 }
 
@@ -404,47 +399,7 @@ impl NodeControl for Handle {
     }
 
     async fn join(&self, request: JoinRequest) -> Result<(), ControlError> {
-        let _one = self.change.lock().await;
-        self.refuse_member()?;
-        let mut remotes = Vec::new();
-        for text in &request.remote_addrs {
-            remotes.push(remote(text).await?);
-        }
-        let mut settings = addresses(
-            &request.listen_addr,
-            &request.advertise_addr,
-            &request.data_path_addr,
-            remotes.first().copied(),
-        )?;
-        settings.managers.clone_from(&remotes);
-        let wish = JoinWish {
-            token: request.join_token,
-            availability: request.availability,
-            advertise_addr: settings.advertise.to_string(),
-        };
-        self.amend(|now| now.state = LocalState::Pending);
-        let joined = ask_in(&remotes, &wish).await;
-        let identity = match joined {
-            Ok(identity) => identity,
-            Err(error) => {
-                self.amend(|now| *now = Standing::default());
-                return Err(error);
-            }
-        };
-        let sat = self.join_as(settings, identity, &remotes).await;
-        match sat {
-            Ok(seat) => {
-                if !seat.await_welcome(WELCOME_LIMIT).await {
-                    tracing::warn!("joined, but no manager has welcomed this node yet; going on");
-                }
-                Ok(())
-            }
-            Err(error) => {
-                let _kept_from_nothing = self.place.forget();
-                self.amend(|now| *now = Standing::default());
-                Err(unknown(error))
-            }
-        }
+        self.0.join_swarm(request).await
     }
 
     async fn leave(&self, force: bool) -> Result<(), ControlError> {
@@ -501,9 +456,14 @@ impl NodeControl for Handle {
     async fn status(&self) -> LocalStatus {
         let standing = self.standing();
         let Some(seat) = &standing.seat else {
+            let joining = standing.joining.as_ref();
+            let tried = joining.iter().flat_map(|settings| &settings.managers);
             return LocalStatus {
                 state: standing.state,
                 error: standing.error,
+                node_addr: joining
+                    .map_or_else(String::new, |settings| settings.advertise.ip().to_string()),
+                remote_managers: tried.map(|addr| (None, addr.to_string())).collect(),
                 ..LocalStatus::default()
             };
         };
@@ -619,51 +579,4 @@ impl Membership {
         }
         Ok(seat.credentials.identity().node)
     }
-
-    async fn join_as(
-        self: &Arc<Self>,
-        mut settings: Settings,
-        identity: Identity,
-        remotes: &[SocketAddr],
-    ) -> anyhow::Result<Arc<Seat>> {
-        let dir = self.place.state_dir();
-        identity.save(dir)?;
-        let is_manager = identity.role == Role::Manager;
-        let credentials = Credentials::new(identity)?;
-        let manager = if is_manager {
-            let manager = role::start(dir, &settings, &credentials, remotes).await?;
-            settings.managers.push(settings.advertise);
-            Some(manager)
-        } else {
-            None
-        };
-        self.place.save_settings(&settings)?;
-        self.sit(settings, credentials, manager)
-    }
-}
-
-/// Asks each of `remotes` for a certificate until one gives it or refuses for good.
-async fn ask_in(remotes: &[SocketAddr], wish: &JoinWish) -> Result<Identity, ControlError> {
-    let deadline = Instant::now() + JOIN_LIMIT;
-    let mut last =
-        ControlError::invalid("must provide at least one remote address of a node to join");
-    while Instant::now() < deadline {
-        for addr in remotes {
-            match dial::join(*addr, wish).await {
-                Ok(identity) => return Ok(identity),
-                Err(error) => {
-                    let passes = error.is_transient();
-                    last = error.into();
-                    if !passes {
-                        return Err(last);
-                    }
-                }
-            }
-        }
-        if remotes.is_empty() {
-            break;
-        }
-        sleep(JOIN_PAUSE).await;
-    }
-    Err(last)
 }
