@@ -66,9 +66,15 @@ impl Updates {
 /// Whether `new` takes the place of a task of an older spec that runs where it may.
 fn replaces_what_runs(before: &View, after: &View, service: &Service, new: &Task) -> bool {
     let place = Place::of(service, new);
-    // One that takes the place of a failed replacement is no step of the update.
+    // One that takes the place of a replacement that failed is no step of the update.
     let is_again = before.tasks_of(service.id).any(|earlier| {
-        earlier.spec_version == new.spec_version && Place::of(service, earlier) == place
+        let given_up = earlier.status.state != TaskState::Running
+            && earlier.desired_state <= TaskState::Running
+            && after
+                .task(earlier.id)
+                .is_none_or(|task| task.desired_state > TaskState::Running);
+        Place::of(service, earlier) == place
+            && (earlier.spec_version == new.spec_version || given_up)
     });
     if new.spec_version != service.spec_version || is_again {
         return false;
