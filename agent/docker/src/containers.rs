@@ -122,7 +122,9 @@ impl Known {
             return false;
         };
         let endpoints = self.state.endpoints.iter();
-        let own: Vec<_> = endpoints.filter(|(_, end)| tasks.contains(&end.task)).collect();
+        let own: Vec<_> = endpoints
+            .filter(|(_, end)| tasks.contains(&end.task))
+            .collect();
         if own.is_empty() && !gated {
             return false;
         }
