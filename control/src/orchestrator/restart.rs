@@ -108,10 +108,9 @@ pub(super) fn restart(
     let Some(place) = Place::of(service, task) else {
         return;
     };
-    // The task whose place it was to take runs on.
-    let runs_on =
-        |other: &Arc<Task>| other.id != task.id && is_meant(other) && !has_failed(draft, other);
-    if moving::is_move(task) && slot.iter().any(runs_on) {
+    // The task whose place it was to take runs on, or is replaced itself.
+    let is_there = |other: &Arc<Task>| other.id != task.id && is_meant(other);
+    if moving::is_move(task) && slot.iter().any(is_there) {
         return;
     }
     // The delay keeps a task that fails from failing all the time. One whose node was drained or
