@@ -38,11 +38,19 @@ struct World {
 #[async_trait]
 impl Containers for World {
     async fn look(&self, container: &str) -> Result<Option<Look>, Failure> {
-        Ok(self.containers.lock().unwrap().get(container).cloned())
+        Ok(self
+            .containers
+            .lock()
+            .expect("nobody panicked")
+            .get(container)
+            .cloned())
     }
 
     async fn lead_to_resolver(&self, container: &str) -> Result<(), Failure> {
-        self.led.lock().unwrap().push(container.to_owned());
+        self.led
+            .lock()
+            .expect("nobody panicked")
+            .push(container.to_owned());
         Ok(())
     }
 
@@ -50,7 +58,7 @@ impl Containers for World {
         let (sender, receiver) = mpsc::channel(16);
         // Never full: it is new.
         let _sent = sender.try_send(Heard::Resync);
-        self.heard.lock().unwrap().push(sender);
+        self.heard.lock().expect("nobody panicked").push(sender);
         receiver
     }
 }
@@ -58,10 +66,10 @@ impl Containers for World {
 #[async_trait]
 impl Managers for World {
     async fn ask(&self, request: ControlRequest) -> Result<ControlReply, ControlError> {
-        if *self.alone.lock().unwrap() {
+        if *self.alone.lock().expect("nobody panicked") {
             return Err(ControlError::unavailable("nobody"));
         }
-        let mut given = self.given.lock().unwrap();
+        let mut given = self.given.lock().expect("nobody panicked");
         match request {
             ControlRequest::AttachNetwork {
                 container_id,
@@ -76,7 +84,7 @@ impl Managers for World {
                 if given.values().any(|known| *known == pair) {
                     return Err(ControlError::exists("already attached"));
                 }
-                let mut made = self.made.lock().unwrap();
+                let mut made = self.made.lock().expect("nobody panicked");
                 *made += 1;
                 let mut task = task(*made, TaskState::Running);
                 let attachment = serde_json::json!({
@@ -105,8 +113,13 @@ impl World {
             wishes: wishes_of(wishes),
             refusal: None,
         };
-        let mut containers = self.containers.lock().unwrap();
+        let mut containers = self.containers.lock().expect("nobody panicked");
         containers.insert(container.to_owned(), look);
+    }
+
+    fn stops(&self, container: &str) {
+        let mut containers = self.containers.lock().expect("nobody panicked");
+        containers.get_mut(container).expect("it is there").pid = None;
     }
 
     fn tell(&self, container: &str) {
@@ -114,12 +127,12 @@ impl World {
             id: container.to_owned(),
             wishes: true,
         };
-        let mut listeners = self.heard.lock().unwrap();
+        let mut listeners = self.heard.lock().expect("nobody panicked");
         listeners.retain(|listener| listener.try_send(heard.clone()).is_ok());
     }
 
     fn networks(&self) -> Vec<String> {
-        let given = self.given.lock().unwrap();
+        let given = self.given.lock().expect("nobody panicked");
         given.values().map(|(_, network)| network.clone()).collect()
     }
 }
@@ -180,7 +193,10 @@ async fn a_running_container_comes_onto_networks_and_off_them() {
     bed.attach(&guests, "back").await.expect("attached");
     assert_eq!(bed.sandboxes(), 1, "one namespace, one sandbox");
     assert_eq!(guests.containers().len(), 2);
-    assert_eq!(bed.world.led.lock().unwrap()[..], ["c1", "c1"]);
+    assert_eq!(
+        bed.world.led.lock().expect("nobody panicked")[..],
+        ["c1", "c1"]
+    );
     bed.attach(&guests, "front").await.expect("the same again");
     let refusal = bed.attach(&guests, "closed").await.expect_err("a refusal");
     assert_eq!(refusal.code, ErrorCode::PermissionDenied);
@@ -204,20 +220,14 @@ async fn a_container_that_starts_by_itself_gets_what_it_was_made_with() {
     let guests = bed.guests();
     let _work = bed.run(&guests);
     wait_for("somebody to listen", || {
-        !bed.world.heard.lock().unwrap().is_empty()
+        !bed.world.heard.lock().expect("nobody panicked").is_empty()
     })
     .await;
     bed.world.runs("c1", 7, FRONT);
     bed.world.tell("c1");
     wait_for("its sandbox", || bed.sandboxes() == 1).await;
     // It ends: its address is free for others.
-    bed.world
-        .containers
-        .lock()
-        .unwrap()
-        .get_mut("c1")
-        .expect("there")
-        .pid = None;
+    bed.world.stops("c1");
     bed.world.tell("c1");
     wait_for("its address to be given back", || {
         bed.world.networks().is_empty()
@@ -228,7 +238,11 @@ async fn a_container_that_starts_by_itself_gets_what_it_was_made_with() {
     bed.world.runs("c1", 8, FRONT);
     bed.world.tell("c1");
     wait_for("its sandbox again", || bed.sandboxes() == 1).await;
-    bed.world.containers.lock().unwrap().clear();
+    bed.world
+        .containers
+        .lock()
+        .expect("nobody panicked")
+        .clear();
     bed.world.tell("c1");
     wait_for("nothing to be left", || {
         guests.containers().is_empty() && bed.sandboxes() == 0
@@ -248,9 +262,7 @@ async fn a_container_that_has_ended_already_is_no_failure() {
     bed.world.runs("c1", 7, FRONT);
     let guests = bed.guests();
     bed.attach(&guests, "front").await.expect("attached");
-    let mut containers = bed.world.containers.lock().unwrap();
-    containers.get_mut("c1").expect("there").pid = None;
-    drop(containers);
+    bed.world.stops("c1");
     bed.attach(&guests, "front").await.expect("nothing to do");
     let closed = bed.attach(&guests, "closed").await;
     assert!(closed.is_err(), "refused before it starts");
@@ -265,7 +277,7 @@ async fn a_restarted_agent_takes_it_up_with_the_address_it_had() {
     let shown = before.containers();
     drop(before);
     bed.wiring.held().sandboxes.clear();
-    *bed.world.alone.lock().unwrap() = true;
+    *bed.world.alone.lock().expect("nobody panicked") = true;
     let after = bed.guests();
     assert_eq!(after.containers(), shown);
     assert_eq!(
@@ -286,12 +298,12 @@ async fn what_no_manager_heard_is_given_back_later() {
     bed.world.runs("c1", 7, "");
     let guests = bed.guests();
     bed.attach(&guests, "front").await.expect("attached");
-    *bed.world.alone.lock().unwrap() = true;
+    *bed.world.alone.lock().expect("nobody panicked") = true;
     let detached = guests.detach("c1", "front", &Glance::default()).await;
     detached.expect("detached all the same");
     assert_eq!(bed.world.networks(), ["front"]);
-    *bed.world.alone.lock().unwrap() = false;
-    let given = bed.world.given.lock().unwrap().clone();
+    *bed.world.alone.lock().expect("nobody panicked") = false;
+    let given = bed.world.given.lock().expect("nobody panicked").clone();
     let told = given
         .into_iter()
         .map(|(task, (container, _))| (task, container));
