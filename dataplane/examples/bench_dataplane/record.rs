@@ -46,7 +46,7 @@ impl Record {
         })
     }
 
-    /// Takes over samples. Ways come in the table in the order in which they came here.
+    /// Takes over samples. Those that come later stand below in the table.
     pub(crate) fn add(&mut self, all: BTreeMap<(String, Kind), Vec<Sample>>) {
         for ((name, kind), samples) in all {
             let of = |pick: fn(&Sample) -> f64| median(samples.iter().map(pick).collect());

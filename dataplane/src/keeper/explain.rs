@@ -51,9 +51,9 @@ impl<K: Kernel> Keeper<K> {
         match self.entry(desired, &tuple) {
             Entry::Socket => Ok(vec![self.socket(desired, &tuple)?]),
             Entry::HostOut => self.host_out(desired, &tuple),
-            Entry::Task(endpoint) => self.from_task(desired, &tuple, &endpoint),
-            Entry::Uplink(link) => self.from_world(desired, &tuple, link),
-            Entry::Tunnel(node) => self.from_node(desired, &tuple, node),
+            Entry::Task(endpoint) => self.by_task(desired, &tuple, &endpoint),
+            Entry::Uplink(link) => self.by_uplink(desired, &tuple, link),
+            Entry::Tunnel(node) => self.by_tunnel(desired, &tuple, node),
         }
     }
 
@@ -101,7 +101,7 @@ impl<K: Kernel> Keeper<K> {
         Entry::Uplink(uplink.map_or(0, |link| link.index))
     }
 
-    fn from_world(
+    fn by_uplink(
         &self,
         desired: &Desired,
         tuple: &Tuple,
@@ -127,7 +127,7 @@ impl<K: Kernel> Keeper<K> {
         self.follow(desired, tuple, rehearsal, why)
     }
 
-    fn from_task(
+    fn by_task(
         &self,
         desired: &Desired,
         tuple: &Tuple,
@@ -164,7 +164,7 @@ impl<K: Kernel> Keeper<K> {
         self.follow(desired, tuple, rehearsal, why)
     }
 
-    fn from_node(
+    fn by_tunnel(
         &self,
         desired: &Desired,
         tuple: &Tuple,
