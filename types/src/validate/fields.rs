@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Refusal;
 use crate::{
     container::{ContainerSpec, Mount},
-    service::{NetworkAttachmentConfig, Protocol, ServiceSpec},
+    service::{Protocol, ServiceSpec},
     task::{GenericResource, PlacementPreference, Resources, TaskSpec},
 };
 
@@ -21,9 +21,6 @@ const MOUNT_OPTIONS: [&str; 5] = [
     "ImageOptions",
 ];
 
-/// Options of a network attachment that are followed.
-const ATTACHMENT_OPTIONS: [&str; 0] = [];
-
 pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     rest("", &spec.rest)?;
     for port in spec.ports() {
@@ -32,9 +29,6 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
                 "published ports of protocol sctp are not supported by weft: publish tcp or udp",
             ));
         }
-    }
-    for attachment in spec.networks.iter().flatten() {
-        network(attachment)?;
     }
     task(&spec.task_template)
 }
@@ -65,9 +59,6 @@ fn task(spec: &TaskSpec) -> Result<(), Refusal> {
         for preference in placement.preferences.iter().flatten() {
             spread(preference)?;
         }
-    }
-    for attachment in spec.networks.iter().flatten() {
-        network(attachment)?;
     }
     spec.container_spec.as_ref().map_or(Ok(()), container)
 }
@@ -137,17 +128,6 @@ fn mounted(mount: &Mount) -> Result<(), Refusal> {
     })
 }
 
-fn network(attachment: &NetworkAttachmentConfig) -> Result<(), Refusal> {
-    let options = attachment.driver_opts.iter().flatten();
-    let mut unknown = options.filter(|(name, _)| !ATTACHMENT_OPTIONS.contains(&name.as_str()));
-    unknown.next().map_or(Ok(()), |(name, value)| {
-        Err(unsupported(
-            format!("driver option {name} of network {}", attachment.target),
-            &json!(value),
-        ))
-    })
-}
-
 fn limited(limits: &Resources) -> Result<(), Refusal> {
     if limits.generic_resources.iter().flatten().next().is_some() {
         return Err(Refusal::invalid(
@@ -166,17 +146,12 @@ fn reserved_amount(reserved: &Resources) -> Result<(), Refusal> {
             named_resource_spec,
             discrete_resource_spec,
         } = resource;
-        if let Some(named) = named_resource_spec {
-            return Err(Refusal::invalid(format!(
-                "invalid argument for resource {}: ask for a number of them, not for one by name",
-                named.kind
-            )));
-        }
-        let value = discrete_resource_spec.as_ref().map_or(0, |spec| spec.value);
+        let (kind, value) = match (discrete_resource_spec, named_resource_spec) {
+            (Some(discrete), _) => (discrete.kind.as_str(), discrete.value),
+            (None, Some(_)) => continue,
+            (None, None) => ("", 0),
+        };
         if value < 1 {
-            let kind = discrete_resource_spec
-                .as_ref()
-                .map_or("", |spec| &spec.kind);
             return Err(Refusal::invalid(format!(
                 "invalid argument for resource {kind}: {value} of it cannot be reserved"
             )));
@@ -185,25 +160,14 @@ fn reserved_amount(reserved: &Resources) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Swarm passes over other preferences in silence.
+/// A descriptor other than a label's makes all nodes equal, as in Swarm, so it needs no refusal.
 fn spread(preference: &PlacementPreference) -> Result<(), Refusal> {
-    let Some(spread) = &preference.spread else {
+    if preference.spread.is_none() {
         return Err(Refusal::invalid(
             "a placement preference needs a Spread: weft knows no other strategy",
         ));
-    };
-    let descriptor = spread.spread_descriptor.as_str();
-    let label = descriptor.split_at_checked("node.labels.".len());
-    let engine = descriptor.split_at_checked("engine.labels.".len());
-    let is = |split: Option<(&str, &str)>, prefix: &str| {
-        split.is_some_and(|(head, key)| head.eq_ignore_ascii_case(prefix) && !key.is_empty())
-    };
-    if is(label, "node.labels.") || is(engine, "engine.labels.") {
-        return Ok(());
     }
-    Err(Refusal::invalid(format!(
-        "cannot spread over {descriptor:?}: spread over node.labels.NAME or engine.labels.NAME"
-    )))
+    Ok(())
 }
 
 /// Refuses fields that no part of weft knows, when they say anything.
