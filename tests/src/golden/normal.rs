@@ -28,7 +28,10 @@ const PATTERNS: &[(&str, &str)] = &[
         r#""$1": <number>"#,
     ),
     (r"(Memory:\s+)[0-9.]+GiB", "$1<number>"),
-    (r"(?i)network revision \d+ of \d+", "network revision <index>"),
+    (
+        r"(?i)network revision \d+ of \d+",
+        "network revision <index>",
+    ),
     (r#"(vxlanid_list": ?)"\d+""#, r#"$1"<vni>""#),
     (r"\b\d+: (eth\d+)@if\d+", "<link>: $1@<link>"),
     (

@@ -91,18 +91,14 @@ fn a_running_container_is_connected_and_disconnected() {
         prints(n1, "exec mine curl -s -m 5 http://web/", &["hostname"])?;
         // A worker's containers too, and they keep their network while its agent is away.
         n2.say("run -d --name theirs --network back weft/tools sleep 1000")?;
-        prints(
-            n2,
-            "exec theirs curl -s -m 5 http://web/",
-            &["hostname"],
-        )?;
+        prints(n2, "exec theirs curl -s -m 5 http://web/", &["hostname"])?;
         n2.verb("kill")?;
         n2.verb("start")?;
+        prints(n2, "exec theirs curl -s -m 5 http://web/", &["hostname"])?;
         prints(
-            n2,
-            "exec theirs curl -s -m 5 http://web/",
-            &["hostname"],
-        )?;
-        prints(n1, "exec mine dig +short +time=2 +tries=1 theirs", &["10.78.0."])
+            n1,
+            "exec mine dig +short +time=2 +tries=1 theirs",
+            &["10.78.0."],
+        )
     });
 }
