@@ -330,14 +330,12 @@ async fn connections_survive_their_ingress_address_moving_and_its_host_dying() -
     Ok(())
 }
 
-/// Gives the floating address to a host, tells the client's link, and the cluster.
+/// Gives the floating address to a host, tells the cluster, and then the client's link. A host whose data
+/// plane has not seen its new address yet (within two seconds it does by itself) would leave packets to
+/// its own stack, which refuses connections that it does not know.
 async fn move_address(lan: &mut Lan, index: u32) -> Result<()> {
     let (host, client) = (lan.namespace(&format!("n{index}")), lan.namespace("c"));
-    run(&format!(
-        "ip -n {host} addr add {FLOATING}/32 dev eth0 && \
-         mac=$(ip -n {host} -o link show eth0 | sed 's/.*link.ether \\([^ ]*\\) .*/\\1/') && \
-         ip -n {client} neigh replace {FLOATING} lladdr $mac dev eth0 nud reachable"
-    ))?;
+    run(&format!("ip -n {host} addr add {FLOATING}/32 dev eth0"))?;
     let floating = FLOATING.parse()?;
     for node in lan.state.nodes.values_mut() {
         if node.index == index {
@@ -346,5 +344,10 @@ async fn move_address(lan: &mut Lan, index: u32) -> Result<()> {
             node.addresses.remove(&floating);
         }
     }
-    lan.apply().await
+    lan.apply().await?;
+    run(&format!(
+        "mac=$(ip -n {host} -o link show eth0 | sed 's/.*link.ether \\([^ ]*\\) .*/\\1/') && \
+         ip -n {client} neigh replace {FLOATING} lladdr $mac dev eth0 nud reachable"
+    ))
+    .map(drop)
 }
