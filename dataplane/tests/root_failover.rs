@@ -154,12 +154,15 @@ fn serves_where_it_is_asked_to() -> Result<()> {
 }
 
 /// One connection, until it is enough: talks, or only listens.
-async fn hold(to: SocketAddr, talks: bool, pause: Duration, seen: &Seen) -> Result<()> {
+async fn hold(to: SocketAddr, number: usize, pause: Duration, seen: &Seen) -> Result<()> {
+    let talks = number % 2 == 0;
     let socket = TcpSocket::new_v4()?;
     let mut stream = timeout(STUCK, socket.connect(to))
         .await
         .context("connect")??;
     stream.set_nodelay(true)?;
+    // Spread over the pause, so that some speak at any moment.
+    sleep(pause * (number % 100) as u32 / 100).await;
     stream.write_u8(if talks { b'e' } else { b'd' }).await?;
     let mut word = [0; 8];
     let mut first = true;
@@ -190,7 +193,7 @@ async fn clients(to: SocketAddr, count: usize, pause: Duration, seen: Arc<Seen>)
     for number in 0..count {
         let shared = Arc::clone(&seen);
         all.spawn(async move {
-            if let Err(error) = hold(to, number % 2 == 0, pause, &shared).await
+            if let Err(error) = hold(to, number, pause, &shared).await
                 && let Ok(mut failures) = shared.failures.lock()
             {
                 let kind = if number % 2 == 0 {
@@ -201,7 +204,7 @@ async fn clients(to: SocketAddr, count: usize, pause: Duration, seen: Arc<Seen>)
                 failures.push(format!("{kind} connection {number}: {error:#}"));
             }
         });
-        while number + 1 > seen.open.load(Ordering::Relaxed) + 200 && seen.failures().is_empty() {
+        while number + 1 > seen.open.load(Ordering::Relaxed) + 1000 && seen.failures().is_empty() {
             sleep(Duration::from_millis(2)).await;
         }
     }
