@@ -4,6 +4,7 @@ use std::{
     fmt::Debug,
     fs, io,
     ops::{Bound, RangeBounds},
+    panic::{self, AssertUnwindSafe},
     path::Path,
     sync::Arc,
     thread,
@@ -36,6 +37,9 @@ const READ_BYTES: usize = 8 << 20;
 /// How long to wait for the lock of a database that the last user is still closing.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Said of a database that contradicts itself.
+const DAMAGED: &str = "log.redb is damaged: what it holds does not match its checksums";
+
 /// The log of this manager. Clones share the database.
 #[derive(Debug, Clone)]
 pub struct LogStore(Arc<Inner>);
@@ -59,6 +63,35 @@ fn entry_place(index: u64) -> Vec<u8> {
     format!("log entry {index}").into_bytes()
 }
 
+/// Makes an empty database at `path`. It is made beside it and moved there whole, as one that a
+/// power cut has left half made would never open again.
+fn make(directory: &Path, path: &Path) -> io::Result<()> {
+    let new = directory.join("log.redb.new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    drop(Database::create(&new).map_err(other)?);
+    fs::rename(&new, path)?;
+    fs::File::open(directory)?.sync_all()
+}
+
+/// The database that `open` opens, checked, its tables made.
+fn sound(open: impl FnOnce() -> Result<Database, DatabaseError>) -> io::Result<Database> {
+    let mut database = open().map_err(other)?;
+    // The seals tell of a changed record, not of a lost one; and redb looks at its checksums by
+    // itself only after an unclean stop.
+    if !database.check_integrity().map_err(other)? {
+        return Err(other(DAMAGED));
+    }
+    database.compact().map_err(other)?;
+    let write = database.begin_write().map_err(other)?;
+    write.open_table(LOG).map_err(other)?;
+    write.open_table(MARKS).map_err(other)?;
+    write.commit().map_err(other)?;
+    Ok(database)
+}
+
 impl LogStore {
     /// Opens or makes the log in `directory`.
     ///
@@ -67,16 +100,19 @@ impl LogStore {
     pub fn open(directory: &Path, seal: Seal) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let path = directory.join("log.redb");
+        if !path.try_exists()? {
+            make(directory, &path)?;
+        }
         let deadline = Instant::now() + OPEN_PATIENCE;
-        let database = loop {
+        let open = || loop {
             match Database::create(&path) {
                 Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(20));
                 }
-                opened => break opened.map_err(other)?,
+                opened => break opened,
             }
         };
-        Self::with(database, seal)
+        Self::with(open, seal)
     }
 
     /// The log on a storage of the caller's: how its behaviour on bad disks is tested.
@@ -84,16 +120,16 @@ impl LogStore {
     /// # Errors
     /// As [`LogStore::open`].
     pub fn open_on(backend: impl StorageBackend, seal: Seal) -> io::Result<Self> {
-        let database = Database::builder().create_with_backend(backend);
-        Self::with(database.map_err(other)?, seal)
+        Self::with(|| Database::builder().create_with_backend(backend), seal)
     }
 
-    fn with(mut database: Database, seal: Seal) -> io::Result<Self> {
-        database.compact().map_err(other)?;
-        let write = database.begin_write().map_err(other)?;
-        write.open_table(LOG).map_err(other)?;
-        write.open_table(MARKS).map_err(other)?;
-        write.commit().map_err(other)?;
+    fn with(
+        open: impl FnOnce() -> Result<Database, DatabaseError>,
+        seal: Seal,
+    ) -> io::Result<Self> {
+        // Some damage of its own bookkeeping makes redb panic. Nothing of it is kept then.
+        let opened = panic::catch_unwind(AssertUnwindSafe(|| sound(open)));
+        let database = opened.unwrap_or_else(|_| Err(other(DAMAGED)))?;
         Ok(Self(Arc::new(Inner { database, seal })))
     }
 
