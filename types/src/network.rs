@@ -44,6 +44,37 @@ pub struct NetworkSpec {
     pub rest: Rest,
 }
 
+/// A network that every node has for itself, under the same name on each: its engine's own.
+///
+/// Services name it by its name, in place of an id: it is no object of the cluster, and gives out
+/// no address that the cluster knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeNetwork {
+    /// The node's own interfaces and ports.
+    Host,
+    /// The engine's default bridge.
+    Bridge,
+}
+
+impl NodeNetwork {
+    /// The one that `name` names, if it names one.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Host, Self::Bridge]
+            .into_iter()
+            .find(|network| network.name() == name)
+    }
+
+    /// Its name, which is its driver's too.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Bridge => "bridge",
+        }
+    }
+}
+
 /// A driver and its options.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -196,7 +196,8 @@ pub struct PortConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NetworkAttachmentConfig {
-    /// Id or name as the client sent it; the store holds ids.
+    /// Id or name as the client sent it; the store holds ids, and the names of
+    /// [`NodeNetwork`](crate::network::NodeNetwork)s.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub target: String,
     /// Further names on this network.

@@ -7,6 +7,7 @@ use crate::{
     BackendId, Labels, Meta, NetworkId, NodeId, Rest, ServiceId, Shared, TaskId, TaskState,
     Timestamp, Version,
     container::ContainerSpec,
+    network::NodeNetwork,
     service::{NetworkAttachmentConfig, PortConfig},
 };
 
@@ -277,6 +278,15 @@ pub struct Task {
     /// Internal. When its desired state was set.
     #[serde(default)]
     pub desired_since: Timestamp,
+}
+
+impl TaskSpec {
+    /// The network of its node that the task is on, and then on no other.
+    #[must_use]
+    pub fn node_network(&self) -> Option<NodeNetwork> {
+        let mut networks = self.networks.iter().flatten();
+        networks.find_map(|network| NodeNetwork::named(&network.target))
+    }
 }
 
 impl Task {

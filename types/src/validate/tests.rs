@@ -218,6 +218,46 @@ proptest! {
 }
 
 #[test]
+fn a_network_of_the_nodes_own_is_alone_and_forwards_nothing() {
+    let on = |networks: &str, ports: &str| {
+        service(&format!(
+            r#"{{"Name":"e","TaskTemplate":{{"ContainerSpec":{{"Image":"tool"}},"Networks":[{networks}]}},"EndpointSpec":{{"Ports":[{ports}]}}}}"#
+        ))
+    };
+    let (host, bridge) = (r#"{"Target":"host"}"#, r#"{"Target":"bridge"}"#);
+    let own_port = r#"{"TargetPort":9100,"PublishedPort":9100,"PublishMode":"host"}"#;
+    for (networks, ports) in [(host, ""), (bridge, ""), (host, own_port)] {
+        assert_eq!(on(networks, ports), Ok(()), "{networks} {ports}");
+    }
+    for (networks, ports, words) in [
+        (
+            r#"{"Target":"host"},{"Target":"net"}"#,
+            "",
+            "container sharing network namespace with another container or host cannot be connected to any other network",
+        ),
+        (
+            r#"{"Target":"net"},{"Target":"bridge"}"#,
+            "",
+            "network bridge cannot be on any other network",
+        ),
+        (
+            host,
+            r#"{"TargetPort":80,"PublishedPort":80}"#,
+            "port 80 cannot be published so by a service on network host: its tasks answer on their nodes' own ports: publish it with mode=host, or not at all",
+        ),
+        (
+            host,
+            r#"{"TargetPort":80,"PublishedPort":8080,"PublishMode":"host"}"#,
+            "the published port is the target port",
+        ),
+        (bridge, own_port, "weft publishes no ports there"),
+    ] {
+        let message = on(networks, ports).unwrap_err().message;
+        assert!(message.contains(words), "{networks} {ports}: {message}");
+    }
+}
+
+#[test]
 fn raft_settings_that_we_would_not_follow_are_refused() {
     let spec =
         |raft: &str| cluster_spec(&serde_json::from_str(&format!(r#"{{"Raft":{raft}}}"#)).unwrap());
