@@ -1,8 +1,11 @@
 //! Containers of the Docker Engine below.
 //!
 //! A task's container has no engine network: the agent makes its interfaces once the gate runs
-//! (see `agent/gate`). Files that belong to a task lie in `<state>/containers/<task>`; secrets and
-//! configs on a tmpfs at `<state>/files`.
+//! (see `agent/gate`). Only one that is to be on a network of the node itself (`host`, `bridge`)
+//! has that, and then neither interfaces of ours nor a gate.
+//!
+//! Files that belong to a task lie in `<state>/containers/<task>`; secrets and configs on a tmpfs
+//! at `<state>/files`.
 
 mod body;
 mod connection;
@@ -157,6 +160,12 @@ fn observation(found: &ContainerInspectResponse) -> Observation {
     }
 }
 
+/// Whether the gate stands before the program: where the network is ours to make.
+fn is_gated(found: &ContainerInspectResponse) -> bool {
+    let config = found.host_config.as_ref();
+    config.and_then(|config| config.network_mode.as_deref()) == Some("none")
+}
+
 fn health(found: &ContainerInspectResponse) -> Health {
     let health = found.state.as_ref().and_then(|state| state.health.as_ref());
     match health.and_then(|health| health.status) {
@@ -270,8 +279,11 @@ impl Executor for Engine {
             Err(error) if connection::status(&error) == Some(304) => {}
             Err(error) => return Err(connection::failure("start container", container, &error)),
         }
-        match self.look(container).await?.as_ref().map(observation) {
+        let found = self.look(container).await?;
+        match found.as_ref().map(observation) {
             Some(Observation::Running { pid, .. }) => Ok(pid),
+            // Nothing held it back, so it may be done already: how it ended is asked next.
+            Some(Observation::Exited { .. }) if !found.as_ref().is_some_and(is_gated) => Ok(0),
             Some(Observation::Exited { code, error }) => Err(Failure::lasting(format!(
                 "container ended before its network was made, status {code} {error}"
             ))),

@@ -65,6 +65,9 @@ pub struct Held {
     pub probed: bool,
     /// What is in the log of containers that are made from now on.
     pub log: Vec<LogEntry>,
+    /// With what status containers end the moment that they are started, if they do: nobody is
+    /// told, as when the engine's word comes before the answer to the start.
+    pub ends_at_once: Option<i64>,
     watchers: Vec<mpsc::Sender<Change>>,
     made: i64,
 }
@@ -178,6 +181,7 @@ impl Executor for FakeExecutor {
         self.fault(Verb::Start)?;
         let mut held = self.held();
         let pid = 1000 + held.made;
+        let ends = held.ends_at_once;
         let found = held
             .containers
             .get_mut(container)
@@ -185,7 +189,13 @@ impl Executor for FakeExecutor {
         if !matches!(found.observation, Observation::Running { .. }) {
             found.starts += 1;
             let health = found.health;
-            found.observation = Observation::Running { pid, health };
+            found.observation = match ends {
+                None => Observation::Running { pid, health },
+                Some(code) => Observation::Exited {
+                    code,
+                    error: String::new(),
+                },
+            };
         }
         Ok(pid)
     }

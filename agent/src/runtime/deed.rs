@@ -9,7 +9,7 @@ use super::{Input, Runtime};
 use crate::{
     executor::{Executor, Found, Order},
     network::Wiring,
-    task::{Action, Event, Failure},
+    task::{Action, Event, Failure, Observation},
 };
 
 /// How long a stop is given beyond its grace before the engine is asked again.
@@ -51,6 +51,17 @@ impl Runtime {
                     Err(failure) => Err(failure),
                 }),
                 Action::Connect { pid } => Event::Connected(match id {
+                    // A sandbox of ours in the node's own namespace would take the node's network
+                    // away.
+                    Ok(id) if spec.spec.node_network().is_some() => {
+                        // No gate holds the program: it may have ended before its start was told.
+                        match executor.inspect(id).await {
+                            Ok(ended @ Observation::Exited { .. }) => {
+                                return Some(Event::Observed(Ok(ended)));
+                            }
+                            _ => executor.await_program(id, pid).await,
+                        }
+                    }
                     Ok(id) => connect(&*executor, &*wiring, &spec, id, pid).await,
                     Err(failure) => Err(failure),
                 }),

@@ -22,7 +22,8 @@ use weft_proto::{
 use weft_types::{
     Id, NodeId, TaskId, TaskState,
     netstate::{NetDelta, NetState},
-    task::{Task, TaskStatus},
+    service::NetworkAttachmentConfig,
+    task::{Task, TaskSpec, TaskStatus},
 };
 
 /// The manager's end of one session.
@@ -206,6 +207,52 @@ async fn a_task_is_run_reported_and_removed() {
     assert!(
         world.engine.container_of(id).is_some(),
         "history keeps its container"
+    );
+    line.assign(Vec::new()).await;
+    wait_for("the container to go", || {
+        world.engine.container_of(id).is_none()
+    })
+    .await;
+}
+
+/// Task number `number` on the network `host`.
+fn on_the_nodes_own_network(number: u128) -> Task {
+    let mut task = task(number, TaskState::Running);
+    let mut spec = TaskSpec::clone(&task.spec);
+    spec.networks = Some(vec![NetworkAttachmentConfig {
+        target: "host".to_owned(),
+        ..NetworkAttachmentConfig::default()
+    }]);
+    task.spec = spec.into();
+    task
+}
+
+#[tokio::test]
+async fn a_program_without_a_gate_may_end_before_its_start_is_told() {
+    let world = World::new();
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    for (number, code, state) in [(1, 0, TaskState::Complete), (2, 3, TaskState::Failed)] {
+        world.engine.held().ends_at_once = Some(code);
+        let task = on_the_nodes_own_network(number);
+        let id = task.id;
+        line.assign(vec![task]).await;
+        line.until_seen(id, state).await;
+    }
+}
+
+#[tokio::test]
+async fn a_task_on_the_nodes_own_network_is_run_without_a_sandbox() {
+    let world = World::new();
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let task = on_the_nodes_own_network(1);
+    let id = task.id;
+    line.assign(vec![task]).await;
+    line.until_seen(id, TaskState::Running).await;
+    assert!(
+        world.wiring.held().sandboxes.is_empty(),
+        "the node's own namespace was made a sandbox"
     );
     line.assign(Vec::new()).await;
     wait_for("the container to go", || {

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde_json::{Map, Value, json};
 use weft_types::{
     container::{ContainerSpec, Mount},
+    network::NodeNetwork,
     task::{GenericResource, Task, TaskSpec},
     template::{Place, TemplateError, expand},
     validate::asks,
@@ -79,7 +80,7 @@ pub(super) fn body(
     let text = |text: &str| expand(text, task, place);
     let mut body = json!({
         "Image": spec.image,
-        "Entrypoint": command_line(spec, image)?,
+        "Entrypoint": command_line(spec, image, task.spec.node_network().is_none())?,
         "Cmd": [],
         "Tty": spec.tty,
         "OpenStdin": spec.open_stdin,
@@ -116,10 +117,14 @@ fn refuse_rest(prefix: &str, rest: &Map<String, Value>) -> Result<(), Refusal> {
 
 /// Gate, entry point and command, all in one: the image's own words are spelt out because the
 /// engine forgets them when it is given an entry point.
-fn command_line(spec: &ContainerSpec, image: &ImageFacts) -> Result<Vec<String>, Refusal> {
+fn command_line(
+    spec: &ContainerSpec,
+    image: &ImageFacts,
+    is_gated: bool,
+) -> Result<Vec<String>, Refusal> {
     let command = spec.command.clone().unwrap_or_default();
     let args = spec.args.clone().unwrap_or_default();
-    let mut line = vec![GATE_TARGET.to_owned()];
+    let mut line = Vec::new();
     if command.is_empty() {
         line.extend(image.entrypoint.iter().cloned());
         line.extend(if args.is_empty() {
@@ -131,8 +136,12 @@ fn command_line(spec: &ContainerSpec, image: &ImageFacts) -> Result<Vec<String>,
         line.extend(command);
         line.extend(args);
     }
-    if line.len() == 1 {
+    if line.is_empty() {
         return Err(Refusal::NoCommand);
+    }
+    // The network of a node is there before its tasks: nothing is to be waited for.
+    if is_gated {
+        line.insert(0, GATE_TARGET.to_owned());
     }
     Ok(line)
 }
@@ -197,26 +206,30 @@ fn host_config(
         .map(|wish| mount(wish, task, place))
         .collect::<Result<Vec<_>, _>>()?;
     let taken = |target: &str| mounts.iter().any(|mount| mount["Target"] == target);
-    let mut binds = vec![format!("{}:{GATE_TARGET}:ro", files.gate.display())];
-    if !taken("/etc/resolv.conf") {
-        binds.push(format!("{}:/etc/resolv.conf", files.resolv_conf.display()));
-    }
-    if !taken("/etc/hosts") {
-        binds.push(format!("{}:/etc/hosts", files.hosts.display()));
+    let node_network = task.spec.node_network();
+    let mut binds = Vec::new();
+    if node_network.is_none() {
+        binds.push(format!("{}:{GATE_TARGET}:ro", files.gate.display()));
+        if !taken("/etc/resolv.conf") {
+            binds.push(format!("{}:/etc/resolv.conf", files.resolv_conf.display()));
+        }
+        if !taken("/etc/hosts") {
+            binds.push(format!("{}:/etc/hosts", files.hosts.display()));
+        }
     }
     for (source, target) in &files.delivered {
         binds.push(format!("{}:{}:ro", source.display(), target.display()));
     }
     let mut config = json!({
-        "NetworkMode": "none",
-        "Dns": ["127.0.0.11"],
-        "DnsOptions": ["ndots:0"],
         "RestartPolicy": { "Name": "" },
         "Binds": binds,
         "Mounts": mounts,
         "ReadonlyRootfs": spec.read_only,
     });
     let mut set = |name: &str, value: Value| config[name] = value;
+    for (name, value) in network(node_network, spec) {
+        set(name, value);
+    }
     if let Some(init) = spec.init {
         set("Init", json!(init));
     }
@@ -253,6 +266,38 @@ fn host_config(
         );
     }
     Ok(config)
+}
+
+/// No network of the engine's, whose place is taken by ours and our resolver; or the node's own,
+/// with names as the engine gives them there.
+fn network(own: Option<NodeNetwork>, spec: &ContainerSpec) -> Vec<(&'static str, Value)> {
+    let Some(own) = own else {
+        return vec![
+            ("NetworkMode", json!("none")),
+            ("Dns", json!(["127.0.0.11"])),
+            ("DnsOptions", json!(["ndots:0"])),
+        ];
+    };
+    let mut config = vec![("NetworkMode", json!(own.name()))];
+    let wishes = spec.dns_config.clone().unwrap_or_default();
+    for (name, wish) in [
+        ("Dns", wishes.nameservers),
+        ("DnsSearch", wishes.search),
+        ("DnsOptions", wishes.options),
+    ] {
+        config.extend(wish.map(|wish| (name, json!(wish))));
+    }
+    let lines = spec.hosts.iter().flatten();
+    let names = lines.flat_map(|line| {
+        let mut words = line.split_whitespace();
+        let address = words.next().unwrap_or_default();
+        words.map(move |name| format!("{name}:{address}"))
+    });
+    let names: Vec<String> = names.collect();
+    if !names.is_empty() {
+        config.push(("ExtraHosts", json!(names)));
+    }
+    config
 }
 
 fn resources(spec: &TaskSpec) -> Result<Vec<(&'static str, Value)>, Refusal> {

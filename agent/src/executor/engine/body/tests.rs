@@ -61,6 +61,31 @@ fn the_images_own_words_go_behind_the_gate() {
 }
 
 #[test]
+fn on_a_network_of_the_node_nothing_of_ours_stands_in_the_way() {
+    let spec = json!({ "Image": "web", "Hosts": ["192.0.2.7 db db.lan"],
+        "DNSConfig": { "Nameservers": ["192.0.2.53"], "Search": ["lan"] } });
+    for network in ["host", "bridge"] {
+        let body = made_by(json!({ "ContainerSpec": spec, "Networks": [{ "Target": network }] }))
+            .expect("a body");
+        assert_eq!(body["Entrypoint"], json!(["/entry", "serve"]));
+        let config = &body["HostConfig"];
+        assert_eq!(config["NetworkMode"], network);
+        assert_eq!(config["Binds"], json!(["/s/files/0:/run/secrets/key:ro"]));
+        assert_eq!(config["Dns"], json!(["192.0.2.53"]));
+        assert_eq!(config["DnsSearch"], json!(["lan"]));
+        assert_eq!(config["DnsOptions"], Value::Null);
+        assert_eq!(
+            config["ExtraHosts"],
+            json!(["db:192.0.2.7", "db.lan:192.0.2.7"])
+        );
+    }
+    let ours = made_by(
+        json!({ "ContainerSpec": spec, "Networks": [{ "Target": "0000000000000000000000004" }] }),
+    );
+    assert_eq!(ours.expect("a body")["HostConfig"]["NetworkMode"], "none");
+}
+
+#[test]
 fn labels_of_swarm_win_over_the_users() {
     let labels = json!({ "com.docker.swarm.task.id": "forged", "mine": "1" });
     let body = made(json!({ "Image": "web", "Labels": labels })).expect("a body");
