@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use weft_types::{
     NetworkId,
+    network::NodeNetwork,
     service::{
         EndpointMode, EndpointSpec, PortConfig, PublishMode, Service, ServiceSpec, VirtualIp,
     },
@@ -144,6 +145,9 @@ fn wished_vips(view: &View, service: &Service) -> Vec<(NetworkId, bool)> {
 
 fn vips(draft: &mut Draft, service: &mut Service, reasons: &mut Vec<String>) {
     for attachment in service.spec.attachments() {
+        if NodeNetwork::named(&attachment.target).is_some() {
+            continue;
+        }
         let network = attachment.target.parse::<NetworkId>();
         match network.ok().and_then(|id| draft.network(id)) {
             None => reasons.push(format!("network {} not found", attachment.target)),

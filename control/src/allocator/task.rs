@@ -162,6 +162,9 @@ fn wished(
         }
         task.ports.clone_from(&service.endpoint.ports);
     }
+    if task.spec.node_network().is_some() {
+        return Ok(Vec::new());
+    }
     for config in configs {
         let network = config.target.parse::<NetworkId>().ok();
         let network = network

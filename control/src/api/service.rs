@@ -3,6 +3,7 @@
 use weft_proto::{ControlError, ControlReply, ErrorCode};
 use weft_types::{
     Meta, ServiceId, Timestamp, Version,
+    network::NodeNetwork,
     service::{
         Endpoint, JobStatus, NetworkAttachmentConfig, PublishMode, Replicated, Service,
         ServiceMode, ServiceSpec, UpdateState, UpdateStatus,
@@ -180,6 +181,9 @@ fn checked(
 }
 
 fn resolve(view: &View, attachment: &mut NetworkAttachmentConfig) -> Result<(), ControlError> {
+    if NodeNetwork::named(&attachment.target).is_some() {
+        return Ok(());
+    }
     let network = find::network(view, &attachment.target)?;
     if network.spec.ingress {
         return Err(ControlError::invalid(format!(

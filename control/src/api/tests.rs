@@ -186,6 +186,18 @@ fn services_that_do_not_fit_the_cluster_are_refused() {
             "network nosuch not found".to_owned(),
         ),
         (
+            "a network of the nodes' own is alone",
+            json!({"TaskTemplate": {"Networks": [{"Target": "host"}, {"Target": "net"}]}}),
+            ErrorCode::InvalidArgument,
+            "container sharing network namespace with another container or host cannot be connected to any other network".to_owned(),
+        ),
+        (
+            "of the nodes' own networks none is no service's",
+            json!({"TaskTemplate": {"Networks": [{"Target": "none"}]}}),
+            ErrorCode::NotFound,
+            "network none not found".to_owned(),
+        ),
+        (
             "the deprecated field's networks are there too",
             json!({"Networks": [{"Target": "nosuch"}]}),
             ErrorCode::NotFound,

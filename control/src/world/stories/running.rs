@@ -1,6 +1,10 @@
 //! Services run, end, grow and shrink.
 
-use weft_types::{TaskState, service::ReplicatedJob, service::ServiceMode, task::RestartPolicy};
+use weft_types::{
+    TaskState,
+    service::{PublishMode, ReplicatedJob, ServiceMode},
+    task::RestartPolicy,
+};
 
 use super::{image, node, on_network, overlay, publish, web};
 use crate::{
@@ -48,6 +52,41 @@ fn a_published_service_runs_on_all_nodes_with_addresses_of_both_families() {
     assert_eq!(state.networks[&net].vni, 4097);
     assert_eq!(state.endpoints.len(), 6);
     assert_eq!(state.services[&id].ports.len(), 2);
+}
+
+#[test]
+fn a_service_on_the_nodes_own_network_runs_and_is_given_no_address() {
+    let mut world = World::new(3, 1);
+    let mut services = Vec::new();
+    for network in ["host", "bridge"] {
+        let mut spec = web(3);
+        spec.name = network.into();
+        on_network(&mut spec, network);
+        services.push(world.create(spec));
+    }
+    let mut exporter = web(3);
+    exporter.name = "exporter".into();
+    on_network(&mut exporter, "host");
+    publish(&mut exporter, 9100, 9100);
+    let endpoint = exporter.endpoint_spec.get_or_insert_default();
+    for port in endpoint.ports.iter_mut().flatten() {
+        port.publish_mode = PublishMode::Host;
+    }
+    services.push(world.create(exporter));
+    for id in services {
+        world.until(secs(5), "three tasks run", |world| {
+            world.running(id).len() == 3
+        });
+        let service = world.service(id);
+        assert_eq!(service.allocation_error, "");
+        assert!(service.endpoint.virtual_ips.is_empty());
+        for task in world.running(id) {
+            assert!(task.networks_attachments.is_empty());
+            assert!(task.spec.node_network().is_some(), "it keeps its target");
+        }
+    }
+    let state = crate::dispatcher::project(&world.view(), node(2));
+    assert!(state.endpoints.is_empty(), "{:?}", state.endpoints);
 }
 
 #[test]
