@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 use weft_proto::ControlRequest;
-use weft_types::network::Network;
+use weft_types::network::{Network, NodeNetwork};
 
 use crate::{
     body::{parse, parse_go},
@@ -46,7 +46,13 @@ impl Door {
             return Ok(ok(&view));
         }
         if scope == "swarm" {
-            return Err(not_found(&id));
+            // How `docker service create --network host` asks what to send as the target.
+            return match NodeNetwork::named(&id) {
+                Some(network) if self.node.control().await.is_ok() => {
+                    Ok(ok(&NetworkView::twin(network)))
+                }
+                _ => Err(not_found(&id)),
+            };
         }
         self.engine.pass_bytes(asked.parts, asked.body).await
     }
@@ -197,6 +203,34 @@ impl Door {
             let id = network["Id"].as_str().unwrap_or_default();
             network["Name"] == reference || (!reference.is_empty() && id.starts_with(reference))
         })
+    }
+
+    /// Puts the name in the place of the id where a service spec names a network that every node
+    /// has: the id is another one on each.
+    pub(crate) async fn name_node_networks(&self, spec: &mut Value) {
+        /// Length of the engine's ids, in hexadecimal digits; the cluster's are shorter.
+        const ENGINE_ID: usize = 64;
+        for field in ["/TaskTemplate/Networks", "/Networks"] {
+            let wishes = spec.pointer_mut(field).and_then(Value::as_array_mut);
+            for wish in wishes.into_iter().flatten() {
+                let Some(Value::String(target)) = wish.get_mut("Target") else {
+                    continue;
+                };
+                if target.len() != ENGINE_ID {
+                    continue;
+                }
+                // An engine that does not answer leaves the id, which the manager does not know.
+                let Ok((_, list)) = self.engine.get("/networks").await else {
+                    continue;
+                };
+                let mut known = list.as_array().into_iter().flatten();
+                let found = known.find(|network| network["Id"] == target.as_str());
+                let name = found.and_then(|network| network["Name"].as_str());
+                if let Some(own) = name.and_then(NodeNetwork::named) {
+                    own.name().clone_into(target);
+                }
+            }
+        }
     }
 
     async fn engine_has_network(&self, name: &str) -> bool {

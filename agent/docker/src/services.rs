@@ -89,8 +89,9 @@ impl Door {
     }
 
     pub(crate) async fn create_service(&self, asked: &Asked) -> Reply {
-        let value = parse_go(&asked.body)?;
+        let mut value = parse_go(&asked.body)?;
         self.manager().await?;
+        self.name_node_networks(&mut value).await;
         let request = ControlRequest::CreateService {
             spec: Box::new(spec::service(value)?),
             registry_auth: asked.header("X-Registry-Auth").to_owned(),
@@ -100,9 +101,10 @@ impl Door {
     }
 
     pub(crate) async fn update_service(&self, id: String, asked: &Asked) -> Reply {
-        let value = parse_go(&asked.body)?;
+        let mut value = parse_go(&asked.body)?;
         let version = asked.query.version("service")?;
         self.manager().await?;
+        self.name_node_networks(&mut value).await;
         let rollback = match asked.query.get("rollback") {
             "" | "none" => false,
             "previous" => true,

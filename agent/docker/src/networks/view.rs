@@ -6,7 +6,7 @@ use serde::Serialize;
 use weft_types::{
     Labels, NetworkId, NodeId, TaskId, Timestamp,
     netstate::{NetEndpoint, NetNetwork, NetService, NetState},
-    network::{IpamConfig, Network},
+    network::{IpamConfig, Network, NodeNetwork},
 };
 
 use super::PREDEFINED;
@@ -302,6 +302,32 @@ fn service_view(service: Option<&NetService>, network: NetworkId) -> ServiceView
 }
 
 impl NetworkView {
+    /// What the swarm has in the place of a network that every node has for itself. Its id is its
+    /// name, the same on all nodes.
+    pub(super) fn twin(network: NodeNetwork) -> Self {
+        let name = network.name();
+        Self {
+            name: name.to_owned(),
+            id: name.to_owned(),
+            created: Timestamp::ZERO,
+            scope: "swarm",
+            driver: name.to_owned(),
+            enable_ipv6: false,
+            ipam: IpamView::default(),
+            internal: false,
+            attachable: false,
+            ingress: false,
+            config_from: ConfigFrom::default(),
+            config_only: false,
+            containers: None,
+            options: None,
+            labels: Some(Labels::from([(PREDEFINED.to_owned(), "true".to_owned())])),
+            peers: vec![],
+            services: BTreeMap::new(),
+            predefined: true,
+        }
+    }
+
     pub(crate) fn id(&self) -> &str {
         &self.id
     }

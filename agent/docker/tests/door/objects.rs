@@ -161,6 +161,37 @@ async fn registry_credentials_are_handed_on() {
 }
 
 #[tokio::test]
+async fn the_nodes_own_networks_are_named_alike_on_all_nodes() {
+    let (bed, _) = with_web().await;
+    for (name, id) in [("host", "h".repeat(64)), ("bridge", "b".repeat(64))] {
+        // The CLI asks so, and sends the id that it is told.
+        let (status, twin) = bed
+            .get(&format!("/v1.41/networks/{name}?scope=swarm"))
+            .await;
+        assert_eq!(
+            (status, &twin["Name"], &twin["Driver"]),
+            (200, &name.into(), &name.into())
+        );
+        for (sent, target) in [("cli", twin["Id"].as_str().unwrap()), ("api", &id)] {
+            let mut spec = web();
+            let service = format!("{sent}-{name}");
+            spec["Name"] = service.clone().into();
+            spec["EndpointSpec"] = json!({});
+            spec["TaskTemplate"]["Networks"] = json!([{"Target": target}]);
+            let (status, created) = bed.json("POST", "/v1.41/services/create", spec).await;
+            assert_eq!(status, 201, "{created}");
+            let shown = bed.get(&format!("/v1.41/services/{service}")).await.1;
+            assert_eq!(
+                shown["Spec"]["TaskTemplate"]["Networks"],
+                json!([{"Target": name}]),
+                "{service}"
+            );
+        }
+    }
+    assert_eq!(bed.get("/v1.41/networks/none?scope=swarm").await.0, 404);
+}
+
+#[tokio::test]
 async fn tasks_show_their_networks_whole_and_nothing_internal() {
     let (bed, id) = with_web().await;
     let path = format!(
