@@ -194,6 +194,19 @@ impl Disk {
         platter.synced[at] ^= bit;
     }
 
+    /// Flips a bit wherever `text` is written; how often it was.
+    pub(crate) fn flip_in(&self, text: &[u8]) -> usize {
+        let mut platter = self.lock();
+        let places: Vec<usize> = (0..platter.now.len().saturating_sub(text.len()))
+            .filter(|at| platter.now[*at..].starts_with(text))
+            .collect();
+        for at in &places {
+            platter.now[*at] ^= 1;
+            platter.synced[*at] ^= 1;
+        }
+        places.len()
+    }
+
     /// From now on one of so many reads sees a flipped bit.
     pub(crate) fn flip_one_read_of(&self, reads: u64, dice: Dice) {
         self.lock().flips = Some((reads, dice));

@@ -199,6 +199,30 @@ fn a_bit_flipped_on_disk_is_found() {
     });
 }
 
+/// The seals tell nothing of a record that is not found under its name any more.
+#[test]
+fn a_mark_whose_name_is_damaged_is_missed() {
+    runtime().block_on(async {
+        let (disk, _) = written().await;
+        for name in ["vote", "purged", "member"] {
+            let bad = disk.copy();
+            assert!(
+                bad.flip_in(name.as_bytes()) > 0,
+                "{name} is not on the disk"
+            );
+            for start in ["first", "second"] {
+                let found = taken(&bad).await;
+                let error = found.expect_err(&format!("{name}, {start} start"));
+                let error = error.to_string();
+                assert!(
+                    error.contains("corrupt") || error.contains("damaged"),
+                    "{error}"
+                );
+            }
+        }
+    });
+}
+
 #[test]
 fn a_bit_flipped_after_a_kill_is_found_or_taken_for_the_torn_last_write() {
     runtime().block_on(async {
