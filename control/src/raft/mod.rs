@@ -6,7 +6,10 @@
 //!
 //! On disk, in the manager's `raft` directory: `key` (the data key), `log.redb` (log, vote and
 //! marks in one database, so that they can never contradict each other) and `snapshot`. Every
-//! record is sealed; a flipped bit is found when it is read and stops the manager.
+//! record is sealed, and the database is checked against its checksums before it is used; a flipped
+//! bit is found when it is read and stops the manager. One case cannot be told: a bit flipped in the
+//! very last commit, after a stop that was not clean, looks like a commit that was torn, and the
+//! commit before it is taken.
 //!
 //! What of the log may be purged: only what a snapshot on disk covers. A snapshot is on disk,
 //! synced, before the engine hears of it.
