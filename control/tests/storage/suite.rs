@@ -129,7 +129,7 @@ impl Told {
     }
 
     fn purged_by(&self, count: u64) -> Option<LogIdOf<Types>> {
-        let index = self.log.keys().take(count as usize).last()?;
+        let index = self.log.keys().take(count as usize).next_back()?;
         self.id_at(*index)
     }
 
