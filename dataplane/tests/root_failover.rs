@@ -155,7 +155,7 @@ fn serves_where_it_is_asked_to() -> Result<()> {
 
 /// One connection, until it is enough: talks, or only listens.
 async fn hold(to: SocketAddr, number: usize, pause: Duration, seen: &Seen) -> Result<()> {
-    let talks = number % 2 == 0;
+    let talks = number.is_multiple_of(2);
     let socket = TcpSocket::new_v4()?;
     let mut stream = timeout(STUCK, socket.connect(to))
         .await
