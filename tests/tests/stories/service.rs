@@ -263,3 +263,48 @@ fn a_network_is_made_looked_at_and_removed() {
         Ok(())
     });
 }
+
+#[test]
+fn a_service_on_the_hosts_own_network_sees_each_host_as_it_is() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let [n1, n2, n3] = bed.hosts()[..] else {
+            anyhow::bail!("three hosts were asked for")
+        };
+        n1.watch("service create --name meter --mode global --network host --stop-signal SIGKILL weft/tools sleep 100000")?;
+        for host in [n1, n2, n3] {
+            let seen = host.exec("meter", &["ip", "-o", "address"])?.ok()?;
+            for (address, _) in host.faces() {
+                let bare = address.trim_matches(['[', ']']);
+                ensure!(
+                    seen.contains(bare),
+                    "{} is not among the addresses that the task on {} sees: {seen}",
+                    bare,
+                    host.name()
+                );
+            }
+        }
+        let shown = n1.say("service inspect --pretty meter")?;
+        ensure!(shown.contains("host"), "inspect hides the network: {shown}");
+        n1.docker(
+            "service create --name door --network host --publish 8000:80 weft/tools sleep 1",
+        )?
+        .refused("host")
+        .context("ingress ports of a service on the host's own network")?;
+        n1.create(
+            "local",
+            "--network bridge --constraint node.hostname==n2 --stop-signal SIGKILL weft/tools sleep 100000",
+        )?;
+        let links = n2.exec("local", &["ip", "-o", "address"])?.ok()?;
+        ensure!(
+            links.contains("172."),
+            "the engine's own bridge gives an address of its own: {links}"
+        );
+        n1.watch("service update --network-rm host --constraint-add node.hostname==n3 meter")?;
+        let inside = n3.exec("meter", &["ip", "-o", "address"])?.ok()?;
+        ensure!(
+            !inside.contains(&n3.v4()),
+            "the task still sees its host's links: {inside}"
+        );
+        Ok(())
+    });
+}
