@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::clock::Clock;
 use crate::run::run;
-use crate::testbed::{self, Verb};
+use crate::testbed::{self, Verb, owner};
 use crate::{build, demo, ebpf, place, rights, setup, tidy};
 
 /// Runs everything and counts.
@@ -17,12 +17,13 @@ use crate::{build, demo, ebpf, place, rights, setup, tidy};
 pub(crate) fn test() -> Result<()> {
     rights::require_root("test", rights::HOSTS)?;
     let clock = Clock::start();
+    let run_name = owner::begin_run();
     clock.says("looking at what this machine has");
     setup::setup()?;
     clock.says("building the eBPF object and the gate");
     ebpf::build()?;
     build::gate()?;
-    let mut count = Count::default();
+    let mut count = Count::of(run_name);
     clock.says("house rules");
     count.judge(&tidy::tidy());
     clock.says("building every test");
@@ -50,23 +51,24 @@ pub(crate) fn test() -> Result<()> {
 }
 
 struct Count {
+    /// Given to every runner, so that a bed whose run was killed is known for one.
+    run_name: String,
     passed: u32,
     failed: u32,
     /// Whether every runner said that all is well: a test that aborts its process is in no tally.
     content: bool,
 }
 
-impl Default for Count {
-    fn default() -> Self {
+impl Count {
+    fn of(run_name: String) -> Self {
         Count {
+            run_name,
             passed: 0,
             failed: 0,
             content: true,
         }
     }
-}
 
-impl Count {
     /// Counts a check of our own as one test.
     fn judge(&mut self, outcome: &Result<()>) {
         match outcome {
@@ -82,6 +84,7 @@ impl Count {
     fn add(&mut self, line: &str) -> Result<()> {
         let mut command = run(line).dir(place::root()).into_command();
         let mut child = command
+            .env(owner::RUN, &self.run_name)
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start `{line}`"))?;

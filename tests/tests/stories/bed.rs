@@ -75,6 +75,47 @@ fn a_bed_whose_making_was_killed_is_still_taken_down_whole() {
 }
 
 #[test]
+fn a_bed_that_another_clone_abandoned_is_no_obstacle() {
+    story(Shape::Nothing, |_| {
+        let before = Census::take()?;
+        let clone = weft_tests::bed::root().join("target/another-clone");
+        let pins = clone.join("target/testbed/n1/bpf");
+        std::fs::create_dir_all(&pins)?;
+        let on = |words: &[&str]| -> Result<()> {
+            let status = Command::new(words[0]).args(&words[1..]).status()?;
+            ensure!(status.success(), "{words:?} ended with {status}");
+            Ok(())
+        };
+        let pins = pins.display().to_string();
+        on(&["ip", "netns", "add", "weft-n1"])?;
+        on(&["mount", "-t", "bpf", "bpf", &pins])?;
+        std::fs::write("/run/weft-testbed.owner", clone.display().to_string())?;
+        let mut user = Command::new("ip")
+            .args(["netns", "exec", "weft-n1", "sleep", "600"])
+            .spawn()
+            .context("cannot start a process in the other clone's host")?;
+        let refused = eventually(
+            Duration::from_secs(10),
+            "a bed in use to be left alone",
+            || {
+                let refusal = testbed(&["status"]).err().context("it is not refused")?;
+                ensure!(
+                    format!("{refusal:#}").contains("take it down there"),
+                    "{refusal:#}"
+                );
+                Ok(())
+            },
+        );
+        user.kill().context("cannot end the process")?;
+        user.wait().context("cannot bury the process")?;
+        refused?;
+        testbed(&["down"])?;
+        std::fs::remove_dir_all(&clone)?;
+        nothing_is_left(&before)
+    });
+}
+
+#[test]
 fn cutting_a_host_off_and_healing_it_is_all_that_changes() {
     story(Shape::Hosts(2), |bed| {
         let [first, second] = bed.hosts()[..] else {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
-use super::plan::{CGROUP, CLIENT, Host, MOST_HOSTS, OWNER, SWITCH, dir, namespace_file};
-use super::process;
+use super::plan::{CGROUP, CLIENT, Host, MOST_HOSTS, SWITCH, dir, namespace_file};
+use super::{owner, process};
 use crate::run::run;
 use crate::wait;
 
@@ -16,20 +16,23 @@ use crate::wait;
 ///
 /// Nothing is taken from memory or from a file that a killed run may not have written: what is left is found by the bed's own names and paths.
 pub(crate) fn down() -> Result<()> {
-    if let Some(other) = super::foreign_owner() {
-        bail!(
-            "the testbed on this machine belongs to {other}; take it down there: (cd {other} && cargo xtask testbed down)"
-        );
-    }
+    owner::take_over()?;
+    clear(&dir())
+}
+
+/// Takes away the bed that was made in this folder, by this clone or another.
+pub(super) fn clear(bed: &Path) -> Result<()> {
     let mut faults = Vec::new();
     let hosts: Vec<Host> = (1..=MOST_HOSTS)
         .map(Host)
-        .filter(|host| host.dir().exists() || namespace_file(&host.station().namespace).exists())
+        .filter(|host| {
+            host.dir_in(bed).exists() || namespace_file(&host.station().namespace).exists()
+        })
         .collect();
     for host in &hosts {
-        faults.extend(end_processes(*host).err());
+        faults.extend(end_processes(*host, bed).err());
     }
-    faults.extend(unmount_below(&dir()).err());
+    faults.extend(unmount_below(bed).err());
     let names = hosts
         .iter()
         .map(|host| host.station().namespace)
@@ -42,13 +45,13 @@ pub(crate) fn down() -> Result<()> {
     for host in &hosts {
         // The next bed starts from nothing, yet logs stay readable after this one.
         for sub in ["run", "bpf", "state", "engine", "etc"] {
-            faults.extend(remove_folder(&host.dir().join(sub)).err());
+            faults.extend(remove_folder(&host.dir_in(bed).join(sub)).err());
         }
-        for socket in [host.front_door(), host.engine_socket()] {
-            let _ = fs::remove_file(socket);
+        for socket in ["docker.sock", "engine.sock"] {
+            let _ = fs::remove_file(host.dir_in(bed).join(socket));
         }
     }
-    let _ = fs::remove_file(OWNER);
+    owner::forget();
     // Fails, as it should, when others keep namespaces there.
     let _ = fs::remove_dir("/run/netns");
     match faults.len() {
@@ -65,8 +68,8 @@ pub(crate) fn down() -> Result<()> {
 }
 
 /// Ends process 1 of the host; the kernel ends the rest of its process namespace with it.
-fn end_processes(host: Host) -> Result<()> {
-    let runners = process::runners_of(host);
+fn end_processes(host: Host, bed: &Path) -> Result<()> {
+    let runners = process::runners_of(host, bed);
     for pid in &runners {
         process::signal(*pid, Signal::SIGKILL)?;
     }
@@ -82,11 +85,8 @@ fn end_leftovers(namespace: &str) -> Result<()> {
     if !namespace_file(namespace).exists() {
         return Ok(());
     }
-    let pids = run(&format!("ip netns pids {namespace}"))
-        .read()
-        .unwrap_or_default();
-    for pid in pids.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-        process::signal(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)?;
+    for pid in process::in_namespace(namespace) {
+        process::signal(pid, Signal::SIGKILL)?;
     }
     wait::until(
         Duration::from_secs(10),
@@ -115,7 +115,7 @@ fn unmount_below(folder: &Path) -> Result<()> {
     let mut points: Vec<&str> = mounts
         .lines()
         .filter_map(|line| line.split(' ').nth(1))
-        .filter(|point| Path::new(point).starts_with(folder))
+        .filter(|point| Path::new(point).starts_with(folder) && Path::new(point).exists())
         .collect();
     points.reverse();
     for point in points {

@@ -3,6 +3,7 @@
 mod down;
 pub(crate) mod host;
 pub(crate) mod image;
+pub(crate) mod owner;
 pub(crate) mod plan;
 mod process;
 mod status;
@@ -10,14 +11,12 @@ pub(crate) mod swarm;
 pub(crate) mod up;
 mod wire;
 
-use std::fs;
-
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 
 use self::plan::{CLIENT, Host, namespace_file};
+use crate::rights;
 use crate::run::run;
-use crate::{place, rights};
 
 /// What can be done to the testbed.
 #[derive(Subcommand)]
@@ -90,14 +89,10 @@ pub(crate) enum Verb {
 /// Does a verb.
 ///
 /// # Errors
-/// When not root, when another clone's testbed is up, or when the verb's own work fails.
+/// When not root, when another clone's testbed is in use, or when the verb's own work fails.
 pub(crate) fn act(verb: Verb) -> Result<()> {
     rights::require_root("testbed", rights::HOSTS)?;
-    if let Some(other) = foreign_owner() {
-        bail!(
-            "the testbed on this machine belongs to {other}; take it down there: (cd {other} && cargo xtask testbed down)"
-        );
-    }
+    owner::take_over()?;
     match verb {
         Verb::Up {
             hosts,
@@ -125,12 +120,6 @@ pub(crate) fn act(verb: Verb) -> Result<()> {
         Verb::StartEngine { host } => host::start_engine(running(&host)?),
         Verb::Down => down::down(),
     }
-}
-
-/// The clone whose testbed is up, if it is not this one.
-fn foreign_owner() -> Option<String> {
-    let owner = fs::read_to_string(plan::OWNER).ok()?;
-    (owner.trim() != place::root().to_string_lossy()).then(|| owner.trim().to_owned())
 }
 
 fn running(name: &str) -> Result<Host> {

@@ -1,6 +1,6 @@
 //! The testbed on paper: names, addresses and places. A contract that tests, people and scripts rely on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
@@ -83,7 +83,12 @@ impl Host {
 
     /// Folder of everything that the host keeps.
     pub(crate) fn dir(self) -> PathBuf {
-        dir().join(self.name())
+        self.dir_in(&dir())
+    }
+
+    /// The same in the bed of any clone, by that bed's folder.
+    pub(crate) fn dir_in(self, bed: &Path) -> PathBuf {
+        bed.join(self.name())
     }
 
     /// Where the agent answers the Docker API.
@@ -103,13 +108,23 @@ impl Host {
 
     /// The script that is process 1 of the host; its path tells our processes from others'.
     pub(crate) fn init(self) -> PathBuf {
-        self.dir().join("init.sh")
+        self.init_in(&dir())
+    }
+
+    /// The same in the bed of any clone.
+    pub(crate) fn init_in(self, bed: &Path) -> PathBuf {
+        self.dir_in(bed).join("init.sh")
     }
 }
 
 /// Folder of the bed.
 pub(crate) fn dir() -> PathBuf {
-    place::target().join("testbed")
+    dir_of(&place::root())
+}
+
+/// Folder of the bed of the clone whose top folder this is.
+pub(crate) fn dir_of(clone: &Path) -> PathBuf {
+    clone.join("target/testbed")
 }
 
 /// Folder of images ready to load, kept from one bed to the next.

@@ -1,26 +1,27 @@
 //! Processes of the bed, told from everybody else's by the exact script they run or the namespace they live in.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::plan::Host;
+use super::plan::{self, Host};
+use crate::run::run;
 
 /// Process 1 of a host, as seen from here, if the host runs.
 pub(crate) fn init_of(host: Host) -> Option<Pid> {
-    runners_of(host)
+    runners_of(host, &plan::dir())
         .into_iter()
         .find(|pid| innermost_pid(*pid) == Some(1))
 }
 
-/// Every process whose command line ends in this host's init script and its two arguments, wherever it lives.
+/// Every process whose command line ends in the init script of this host of the bed in that folder and its two arguments, wherever it lives.
 ///
 /// That is process 1 of the host and the `unshare` or `nsenter` before it; an editor that has the script open does not match.
-pub(crate) fn runners_of(host: Host) -> Vec<Pid> {
-    let script = host.init().into_os_string().into_encoded_bytes();
+pub(crate) fn runners_of(host: Host, bed: &Path) -> Vec<Pid> {
+    let script = host.init_in(bed).into_os_string().into_encoded_bytes();
     let tail: Vec<Vec<u8>> = vec![b"sh".to_vec(), script, host.name().into_bytes()];
     all()
         .into_iter()
@@ -53,6 +54,29 @@ pub(crate) fn lives(pid: Pid) -> bool {
             .trim_start()
             .starts_with(['Z', 'X'])
     })
+}
+
+/// When the process began, in ticks since the machine's start: with its number, a name that is never given twice.
+pub(crate) fn begun(pid: Pid) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The 22nd field; those before the name's closing bracket may hold anything.
+    stat.rsplit(')')
+        .next()?
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
+}
+
+/// Processes that live in a network namespace, by its name.
+pub(crate) fn in_namespace(name: &str) -> Vec<Pid> {
+    let pids = run(&format!("ip netns pids {name}"))
+        .read()
+        .unwrap_or_default();
+    pids.split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .map(Pid::from_raw)
+        .collect()
 }
 
 /// Sends a signal; a process that has already gone is no error.

@@ -1,14 +1,13 @@
 //! Bringing the bed up: switch and client first, then every host at once.
 
-use std::fs;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::plan::{CLIENT, Host, OWNER, Station};
-use super::{down, host, image, plan, wire};
+use super::plan::{CLIENT, Host, Station};
+use super::{down, host, image, owner, plan, wire};
 use crate::run::run;
-use crate::{build, place, setup};
+use crate::{build, setup};
 
 /// How much of a host is started.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,8 +35,7 @@ pub(crate) fn up(count: u8, depth: Depth) -> Result<()> {
         .map(image::archive)
         .collect::<Result<Vec<_>>>()?;
     down::down().context("cannot take the older testbed away")?;
-    fs::write(OWNER, place::root().to_string_lossy().as_bytes())
-        .with_context(|| format!("cannot write {OWNER}"))?;
+    owner::claim()?;
     wire::make_switch()?;
     let client = Station::client();
     wire::make_namespace(CLIENT)?;
