@@ -22,7 +22,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, watch},
-    task::{AbortHandle, JoinHandle},
+    task::{AbortHandle, JoinHandle, JoinSet},
     time::{Instant, sleep_until},
 };
 use weft_proto::{WIRE_VERSION, dispatcher::NodeMessage};
@@ -182,6 +182,7 @@ struct Runtime {
     node: Option<Arc<Node>>,
     logs: HashMap<u64, AbortHandle>,
     awaited: Vec<log::Awaited>,
+    tunnels: JoinSet<()>,
     /// Users' own containers that the managers hold addresses for, by task.
     attachments: Arc<BTreeMap<TaskId, String>>,
     /// A full assignment set has been seen in this life: what is not in it is nobody's.
@@ -264,6 +265,7 @@ impl Runtime {
             node: None,
             logs: HashMap::new(),
             awaited: Vec::new(),
+            tunnels: JoinSet::new(),
             attachments: Arc::default(),
             knows_all: false,
             leaving: None,

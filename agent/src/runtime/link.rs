@@ -1,17 +1,20 @@
 //! The connection to a manager.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::{
-    sync::mpsc,
+    io::copy_bidirectional,
+    net::UnixStream,
+    sync::{Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use weft_proto::{
-    dial,
+    TunnelAsk, dial,
     dispatcher::{AssignmentSet, ManagerMessage, NodeMessage},
     identity::Credentials,
+    tunnel,
 };
 use weft_types::netstate::NetDelta;
 
@@ -24,6 +27,8 @@ const WELCOME_LIMIT: Duration = Duration::from_secs(5);
 const SAVE_PERIOD: Duration = Duration::from_millis(250);
 /// Messages to a manager that wait to be sent.
 const OUTBOX: usize = 4096;
+/// Tunnels to this node's front door at once, for all managers together.
+const TUNNELS: usize = 512;
 
 /// Opens streams to managers.
 #[async_trait]
@@ -37,18 +42,50 @@ pub trait Dial: Send + Sync + 'static {
         addr: SocketAddr,
         from_node: mpsc::Receiver<NodeMessage>,
     ) -> Result<mpsc::Receiver<ManagerMessage>, String>;
+
+    /// Offers a manager the tunnel that it asks for; comes back when that has ended.
+    async fn tunnel(&self, ask: TunnelAsk) {
+        tracing::debug!(manager = ask.manager, "no tunnels are offered here");
+    }
 }
 
 /// Sessions over gRPC with mutual TLS.
 pub struct Grpc {
     credentials: Credentials,
+    /// Socket of this node's front door.
+    door: PathBuf,
+    tunnels: Semaphore,
 }
 
 impl Grpc {
-    /// Dials with these credentials, whatever they are at the time of the dial.
+    /// Dials with these credentials, whatever they are at the time of the dial. Managers may ask for
+    /// tunnels to the front door whose socket is at `door`.
     #[must_use]
-    pub fn new(credentials: Credentials) -> Self {
-        Self { credentials }
+    pub fn new(credentials: Credentials, door: PathBuf) -> Self {
+        Self {
+            credentials,
+            door,
+            tunnels: Semaphore::new(TUNNELS),
+        }
+    }
+
+    async fn carry(&self, ask: &TunnelAsk) -> Result<(), String> {
+        // One too many is not offered: the manager's clients are told so when it does not come.
+        let _slot = self
+            .tunnels
+            .try_acquire()
+            .map_err(|error| error.to_string())?;
+        let addr = ask.manager.parse::<SocketAddr>();
+        let addr = addr.map_err(|_| format!("{:?} is no address", ask.manager))?;
+        let mut door = UnixStream::connect(&self.door)
+            .await
+            .map_err(|error| format!("the front door at {}: {error}", self.door.display()))?;
+        let mut manager = tunnel::offer(addr, &self.credentials, ask.token)
+            .await
+            .map_err(|error| error.to_string())?;
+        // How it ends is the business of those who talk through it.
+        let _ended = copy_bidirectional(&mut manager, &mut door).await;
+        Ok(())
     }
 }
 
@@ -89,6 +126,16 @@ impl Dial for Grpc {
             }
         });
         Ok(receiver)
+    }
+
+    async fn tunnel(&self, ask: TunnelAsk) {
+        if let Err(reason) = self.carry(&ask).await {
+            tracing::warn!(
+                manager = ask.manager,
+                reason,
+                "cannot offer a manager a way to this node's front door"
+            );
+        }
     }
 }
 
@@ -169,6 +216,7 @@ impl Runtime {
             ManagerMessage::StatusStored(sequence) => self.session.stored(sequence),
             ManagerMessage::LogRequest { request, selector } => self.serve_log(request, &selector),
             ManagerMessage::LogCancel(request) => self.end_log(request),
+            ManagerMessage::Tunnel(ask) => self.offer_tunnel(ask),
             ManagerMessage::Redirect(lead) => {
                 tracing::debug!(?lead, "sent to another manager");
                 self.drop_link();
@@ -182,6 +230,13 @@ impl Runtime {
                 self.notice(Notice::Removed);
             }
         }
+    }
+
+    /// Tunnels outlive the session over which they were asked for, but not this node's membership.
+    fn offer_tunnel(&mut self, ask: TunnelAsk) {
+        let dial = Arc::clone(&self.config.dial);
+        while self.tunnels.try_join_next().is_some() {}
+        self.tunnels.spawn(async move { dial.tunnel(ask).await });
     }
 
     fn notice(&self, notice: Notice) {

@@ -12,7 +12,7 @@ use weft_types::{
     task::Task,
 };
 
-use crate::ControlError;
+use crate::{ControlError, Tunnel, TunnelAsk};
 
 /// One request of the control API. References (`String`) are resolved by the manager: exact id,
 /// then exact name, then unique id prefix.
@@ -160,6 +160,13 @@ pub enum ControlRequest {
         budget: usize,
         /// Moves them too, each one started in its new place before it is stopped in the old.
         apply: bool,
+    },
+    /// Has a node asked to offer a tunnel to its front door. Of one manager to another only.
+    Tunnel {
+        /// Which.
+        node: NodeId,
+        /// To whom.
+        ask: TunnelAsk,
     },
 }
 
@@ -332,4 +339,15 @@ pub trait ControlApi: Send + Sync + 'static {
 
     /// Where this manager stands.
     async fn standing(&self) -> ManagerStanding;
+
+    /// A connection to the front door of a node.
+    ///
+    /// # Errors
+    /// `Unavailable` when the node has no session or does not come within 5 s.
+    async fn tunnel(&self, node: NodeId) -> Result<Tunnel, ControlError> {
+        Err(ControlError::new(
+            crate::ErrorCode::Unimplemented,
+            format!("node {node} cannot be reached from here"),
+        ))
+    }
 }

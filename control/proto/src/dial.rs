@@ -143,7 +143,10 @@ pub fn from_status(status: &Status) -> ControlError {
     ControlError::new(code, status.message())
 }
 
-async fn tls(addr: SocketAddr, config: Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn tls(
+    addr: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::try_from(MANAGER_NAME).map_err(std::io::Error::other)?;

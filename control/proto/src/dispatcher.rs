@@ -116,6 +116,8 @@ pub enum ManagerMessage {
     },
     /// Nobody listens to these lines any more.
     LogCancel(u64),
+    /// A manager wishes to talk to the node's front door.
+    Tunnel(crate::tunnel::TunnelAsk),
     /// This manager does not lead: come to the one at this address, or ask again later.
     Redirect(Option<String>),
     /// The node was removed from the cluster: stop what it runs.

@@ -421,7 +421,7 @@ impl Ready {
             Some(key) => server.with_single_cert(chain, key).map_err(fail)?,
             None => server.with_cert_resolver(Arc::new(Nobody)),
         };
-        server.alpn_protocols = vec![b"h2".to_vec()];
+        server.alpn_protocols = vec![b"h2".to_vec(), crate::tunnel::ALPN.to_vec()];
         Ok(Self {
             identity: Arc::new(identity),
             client: Arc::new(client),

@@ -13,12 +13,14 @@ pub mod error;
 pub mod identity;
 pub mod raft;
 pub mod token;
+pub mod tunnel;
 
 pub use control::{
     ControlApi, ControlReply, ControlRequest, Event, LogItem, LogLine, LogSelector, LogStream,
     ManagerStanding, Move, Object,
 };
 pub use error::{ControlError, ErrorCode};
+pub use tunnel::{Tunnel, TunnelAsk, TunnelToken};
 
 /// Version of this wire. History:
 ///

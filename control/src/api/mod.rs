@@ -156,6 +156,8 @@ pub fn handle(view: &View, now: Timestamp, ids: &mut IdSource, request: &Control
             attachment::attach(view, now, ids, &wish)
         }
         Ask::DetachNetwork(task) => attachment::detach(view, now, *task),
+        // The store has no say in it: the leader asks the node before it comes here.
+        Ask::Tunnel { node, .. } => nodes([find::node(view, node.as_str())?]),
         Ask::Rebalance { budget, apply } => {
             let moves = scheduler::plan(view, now, *budget);
             let changes = if *apply {

@@ -1,4 +1,4 @@
-//! The accept loop: TCP, TLS with the newest certificate, then gRPC.
+//! The accept loop: TCP, TLS with the newest certificate, then gRPC or a node's tunnel.
 
 use std::{
     collections::HashMap,
@@ -20,10 +20,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, Router};
 use tracing::debug;
-use weft_proto::identity::Credentials;
+use weft_proto::{identity::Credentials, tunnel};
 use weft_types::NodeId;
 
-use crate::ca::Caller;
+use crate::{ca::Caller, runtime::Tunnels};
 
 /// How long a handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
@@ -136,22 +136,26 @@ pub fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(1024)
 }
 
+/// What every new connection is taken in with.
+#[derive(Clone)]
+pub(crate) struct Reception {
+    /// Who we are.
+    pub(crate) credentials: Credentials,
+    /// Those that stand.
+    pub(crate) connections: Connections,
+    /// Who waits for a node's tunnel.
+    pub(crate) tunnels: Tunnels,
+}
+
 /// Serves `router` on `listener` until `stop`; then every connection is cut.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
-    credentials: Credentials,
-    connections: Connections,
+    reception: Reception,
     router: Router,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let (sender, accepted) = mpsc::channel(BACKLOG);
-    let door = tokio::spawn(accept(
-        listener,
-        credentials,
-        connections,
-        sender,
-        stop.clone(),
-    ));
+    let door = tokio::spawn(accept(listener, reception, sender, stop.clone()));
     let incoming = ReceiverStream::new(accepted);
     let served = tokio::select! {
         served = router.serve_with_incoming(incoming) => served,
@@ -165,8 +169,7 @@ pub async fn serve(
 
 async fn accept(
     listener: TcpListener,
-    credentials: Credentials,
-    connections: Connections,
+    reception: Reception,
     sender: mpsc::Sender<io::Result<Connection>>,
     stop: CancellationToken,
 ) {
@@ -184,13 +187,18 @@ async fn accept(
                 continue;
             }
         };
-        let (credentials, connections) = (credentials.clone(), connections.clone());
+        let reception = reception.clone();
         let (sender, stop) = (sender.clone(), stop.clone());
         tokio::spawn(async move {
-            match handshake(stream, addr, &credentials, &stop).await {
+            match handshake(stream, addr, &reception.credentials, &stop).await {
                 Ok(connection) => {
                     if let Some(caller) = connection.peer.caller {
-                        connections.add(caller.node, connection.token.clone());
+                        let token = connection.token.clone();
+                        reception.connections.add(caller.node, token);
+                    }
+                    if connection.stream.get_ref().1.alpn_protocol() == Some(tunnel::ALPN) {
+                        receive(connection, &reception.tunnels).await;
+                        return;
                     }
                     // The server is gone when this fails, and the connection goes with it.
                     let _ = sender.send(Ok(connection)).await;
@@ -198,6 +206,24 @@ async fn accept(
                 Err(error) => debug!(%addr, %error, "connection refused"),
             }
         });
+    }
+}
+
+/// Hands a node's tunnel to whoever asked for it.
+async fn receive(mut connection: Connection, tunnels: &Tunnels) {
+    let Some(caller) = connection.peer.caller else {
+        debug!(addr = %connection.peer.addr, "a tunnel without a certificate refused");
+        return;
+    };
+    let token = tokio::time::timeout(HANDSHAKE_LIMIT, tunnel::read_token(&mut connection)).await;
+    match token {
+        Ok(Ok(token)) => {
+            if let Err(error) = tunnel::watch_over(connection.stream.get_ref().0) {
+                debug!(%error, "the end of a tunnel may be noticed late");
+            }
+            tunnels.deliver(caller.node, token, Box::new(connection));
+        }
+        Ok(Err(_)) | Err(_) => debug!(node = %caller.node, "a tunnel that did not say its wish"),
     }
 }
 

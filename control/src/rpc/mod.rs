@@ -21,7 +21,8 @@ use weft_proto::{
     },
 };
 
-pub use accept::{Connections, Peer, bind, serve};
+pub use accept::{Connections, Peer, bind};
+pub(crate) use accept::{Reception, serve};
 
 use crate::runtime::Manager;
 

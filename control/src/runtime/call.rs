@@ -13,9 +13,9 @@ use tokio::{
 use tonic::Status;
 use weft_proto::{
     ControlApi, ControlError, ControlReply, ControlRequest, ControlResult, ErrorCode, Event,
-    LogItem, LogSelector, ManagerStanding, dial,
+    LogItem, LogSelector, ManagerStanding, Tunnel, dial,
 };
-use weft_types::TaskId;
+use weft_types::{NodeId, TaskId};
 
 use super::{
     Forwarded, Leadership, Manager, NOT_LEADER, clock,
@@ -47,6 +47,7 @@ fn only_reads(request: &ControlRequest) -> bool {
             | R::GetSecret(_)
             | R::ListConfigs
             | R::GetConfig(_)
+            | R::Tunnel { .. }
     )
 }
 
@@ -56,6 +57,9 @@ impl Manager {
         &self,
         request: &ControlRequest,
     ) -> Result<ControlReply, ProposeError> {
+        if let ControlRequest::Tunnel { node, ask } = request {
+            return self.pass_on(*node, ask);
+        }
         let reply = if only_reads(request) {
             let view = self.fresh_view().await?;
             let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
@@ -193,6 +197,10 @@ impl ControlApi for Manager {
         timeout(CALL_LIMIT, answer)
             .await
             .unwrap_or_else(|_| Err(too_late()))
+    }
+
+    async fn tunnel(&self, node: NodeId) -> Result<Tunnel, ControlError> {
+        self.dig(node).await
     }
 
     async fn standing(&self) -> ManagerStanding {

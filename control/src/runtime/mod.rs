@@ -21,6 +21,7 @@ mod route;
 mod session;
 mod start;
 mod talk;
+mod tunnel;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -51,6 +52,7 @@ pub(crate) use route::{Forwarded, Leadership, NOT_LEADER};
 pub(crate) use session::Sessions;
 pub(crate) use session::outbox;
 pub use start::StartError;
+pub(crate) use tunnel::Tunnels;
 
 /// Where a manager keeps its state and how it is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +103,8 @@ pub struct Manager {
     /// Reports of nodes on their way into the store.
     reports: mpsc::Sender<session::Report>,
     logs: LogHub,
+    /// Tunnels that nodes were asked for.
+    tunnels: Tunnels,
     ids: Mutex<IdSource>,
     /// Held while a proposal is decided and committed.
     turn: tokio::sync::Mutex<()>,

@@ -22,7 +22,7 @@ use weft_proto::{
 };
 use weft_types::{ClusterId, NodeId, node::Role};
 
-use super::{InitOptions, LogHub, Manager, ManagerConfig, Sessions, bootstrap, clock};
+use super::{InitOptions, LogHub, Manager, ManagerConfig, Sessions, Tunnels, bootstrap, clock};
 use crate::{
     ca::{Authority, CaError, NodeTitle, Validity},
     raft::{self, Inbox, KeyError, LogStore, Machine, Member, Peers, Proposal, Raft, Seal, revive},
@@ -363,6 +363,7 @@ impl Manager {
             sessions: Sessions::default(),
             reports,
             logs: LogHub::default(),
+            tunnels: Tunnels::default(),
             ids: Mutex::new(IdSource::new(rand::random())),
             turn: tokio::sync::Mutex::default(),
             reigns: watch::Sender::new(false),
@@ -379,8 +380,12 @@ impl Manager {
             config,
         });
         let router = rpc::router(&manager);
-        let connections = manager.connections.clone();
-        let served = rpc::serve(opened.listener, credentials, connections, router, stop);
+        let reception = rpc::Reception {
+            credentials,
+            connections: manager.connections.clone(),
+            tunnels: manager.tunnels.clone(),
+        };
+        let served = rpc::serve(opened.listener, reception, router, stop);
         let loops = [
             tokio::spawn(Arc::clone(&manager).lead()),
             tokio::spawn(Arc::clone(&manager).write_reports(incoming)),

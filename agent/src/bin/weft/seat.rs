@@ -88,7 +88,7 @@ impl Seat {
             wireguard: Some(wireguard.peer()),
             executor: Arc::clone(&engine) as Arc<dyn Executor>,
             wiring: Arc::clone(&wiring) as Arc<dyn Wiring>,
-            dial: Arc::new(Grpc::new(credentials.clone())),
+            dial: Arc::new(Grpc::new(credentials.clone(), flags.socket.clone())),
             guests: guests.sandboxes(),
         })?;
         told.send_replace(Some(agent.glance()));
