@@ -61,12 +61,30 @@ pub fn xtask() -> Result<&'static str> {
     Ok(path)
 }
 
+/// Whether the stories are told to the swarm mode of Docker's own engines, to see where it answers otherwise: `WEFT_AGAINST=docker`.
+pub fn against_docker() -> bool {
+    std::env::var_os("WEFT_AGAINST").is_some_and(|name| name == "docker")
+}
+
+/// The agent's program, the one that the bed runs.
+pub fn agent() -> String {
+    std::env::var("WEFT_AGENT")
+        .unwrap_or_else(|_| root().join("target/debug/weft").display().to_string())
+}
+
 /// Says a testbed verb.
 ///
 /// # Errors
 /// When it fails.
 pub fn testbed(words: &[&str]) -> Result<String> {
     command(xtask()?, ["testbed"].iter().chain(words), &[], b"")?.ok()
+}
+
+fn up(hosts: u8) -> Result<()> {
+    let hosts = hosts.to_string();
+    let words = ["up", "--as-built", &hosts, "--bare"];
+    let depth = if against_docker() { 4 } else { 3 };
+    testbed(&words[..depth]).map(drop)
 }
 
 /// Says what a bed is while it is good for another story.
@@ -90,7 +108,12 @@ impl Bed {
             _threads: threads,
             _processes: processes,
         };
-        let wish = format!("{shape:?}");
+        let told = if against_docker() {
+            "Docker's own"
+        } else {
+            "weft's"
+        };
+        let wish = format!("{told} {shape:?}");
         if fs::read_to_string(marker()).is_ok_and(|have| have == wish) && bed.clear().is_ok() {
             return Ok(bed);
         }
@@ -99,11 +122,9 @@ impl Bed {
             Shape::Nothing => {
                 testbed(&["down"])?;
             }
-            Shape::Hosts(hosts) => {
-                testbed(&["up", "--as-built", &hosts.to_string()])?;
-            }
+            Shape::Hosts(hosts) => up(hosts)?,
             Shape::Swarm(hosts, managers) => {
-                testbed(&["up", "--as-built", &hosts.to_string()])?;
+                up(hosts)?;
                 testbed(&["swarm", "--managers", &managers.to_string()])?;
                 fs::write(marker(), wish).context("cannot write the bed's shape")?;
             }

@@ -64,8 +64,11 @@ impl Host {
         bed::folder().join(self.name())
     }
 
-    /// The front door.
+    /// The front door; the engine's own when stories are told to Docker.
     pub fn front_door(self) -> PathBuf {
+        if bed::against_docker() {
+            return self.engine_socket();
+        }
         self.dir().join("docker.sock")
     }
 
@@ -139,11 +142,27 @@ impl Host {
         )
     }
 
+    /// Asks the host's agent by its own program: `weft status` and its like.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn weft(self, words: &[&str]) -> Result<Answer> {
+        let state = self.dir().join("state").display().to_string();
+        let words = [words, &["--state-dir", &state]].concat();
+        command(&bed::agent(), words, &[], b"")
+    }
+
     /// A testbed verb on this host: `cut`, `heal`, `kill`, `start`, `stop-engine`, `start-engine`.
     ///
     /// # Errors
     /// When the verb fails.
     pub fn verb(self, verb: &str) -> Result<()> {
+        // Docker's agent is its engine.
+        let verb = match verb {
+            "kill" if bed::against_docker() => "stop-engine",
+            "start" if bed::against_docker() => "start-engine",
+            verb => verb,
+        };
         command(bed::xtask()?, ["testbed", verb, &self.name()], &[], b"")?
             .ok()
             .map(drop)

@@ -91,6 +91,9 @@ enum Verb {
         name: String,
     },
     /// Tell stories on the testbed by parts of their names, or list them (needs root)
+    #[command(
+        after_help = "e.g. cargo xtask story names_\nWEFT_AGAINST=docker in the environment tells them to Docker's own swarm mode, to see where it answers otherwise"
+    )]
     Story {
         /// Parts of the stories' names
         names: Vec<String>,

@@ -38,6 +38,11 @@ pub(crate) fn agent() -> PathBuf {
     std::env::var_os("WEFT_AGENT").map_or_else(|| target().join("debug/weft"), PathBuf::from)
 }
 
+/// Whether stories are told to the swarm mode of Docker's own engines, for comparison: `WEFT_AGAINST=docker`.
+pub(crate) fn against_docker() -> bool {
+    std::env::var_os("WEFT_AGAINST").is_some_and(|name| name == "docker")
+}
+
 /// What a failed story leaves to look at.
 pub(crate) fn evidence() -> PathBuf {
     target().join("evidence")

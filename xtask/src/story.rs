@@ -1,4 +1,6 @@
 //! Stories: built here, told one at a time, the bed taken away afterwards whatever happened.
+//!
+//! With `WEFT_AGAINST=docker` in the environment they are told to the swarm mode of Docker's own engines instead.
 
 use anyhow::Result;
 
@@ -18,7 +20,9 @@ pub(crate) fn story(names: &[String]) -> Result<()> {
     }
     rights::require_root("story", rights::HOSTS)?;
     setup::setup()?;
-    build::all()?;
+    if !place::against_docker() {
+        build::all()?;
+    }
     build::static_programs()?;
     let told =
         run("cargo test --quiet -p weft-tests --test stories -- --test-threads=1 --nocapture")

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use weft_tests::{Cli, Shape, client, eventually, story};
+use anyhow::{Context, Result, ensure};
+use weft_tests::{Cli, Host, Shape, client, eventually, story};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -106,6 +106,120 @@ fn three_managers_go_on_without_their_leader() {
             let replicas =
                 leader.say("service inspect --format {{.Spec.Mode.Replicated.Replicas}} web")?;
             ensure!(replicas == "3", "it believes in {replicas} replicas");
+            Ok(())
+        })
+    });
+}
+
+/// `n1=Leader n2=Reachable n3=`: each node with what `host` says about it as a manager.
+fn standing(host: Host, wish: &str) -> Result<()> {
+    eventually(PATIENCE, &format!("{} to show {wish}", host.name()), || {
+        let list = host.say("node ls --format {{.Hostname}}={{.ManagerStatus}}")?;
+        let list = list.replace('\n', " ");
+        ensure!(list == wish, "{list}");
+        Ok(())
+    })
+}
+
+#[test]
+fn managers_are_promoted_demoted_and_removed() {
+    story(Shape::Swarm(3, 1), |bed| {
+        bed.spoil();
+        let [n1, n2, n3] = bed.hosts()[..] else {
+            anyhow::bail!("three hosts were asked for")
+        };
+        n1.say("node promote n2 n3")?;
+        standing(n3, "n1=Leader n2=Reachable n3=Reachable")?;
+        n1.docker("node rm --force n2")?
+            .refused("must be demoted to worker before removal")?;
+        // Any of them takes orders.
+        n3.create(
+            "web",
+            "--replicas 2 --constraint node.hostname!=n1 --publish 8080:80 weft/whoami",
+        )?;
+        // The leader itself goes back to being a worker, by another's order.
+        n2.say("node demote n1")?;
+        eventually(PATIENCE, "n1 to be no manager any more", || {
+            n1.docker("node ls")?
+                .refused("This node is not a swarm manager")
+        })?;
+        eventually(PATIENCE, "n2 or n3 to lead", || {
+            let list = n3.say("node ls --format {{.Hostname}}={{.ManagerStatus}}")?;
+            ensure!(
+                list.starts_with("n1=\n") && list.contains("=Leader"),
+                "{list}"
+            );
+            Ok(())
+        })?;
+        n3.docker("node rm n1")?
+            .refused("is not down and can't be removed")?;
+        n1.verb("kill")?;
+        eventually(PATIENCE, "n1 to be removed", || n3.say("node rm n1"))?;
+        let list = n3.say("node ls --format {{.Hostname}}")?;
+        ensure!(list == "n2\nn3", "{list}");
+        // It comes back, and is refused.
+        n1.verb("start")?;
+        eventually(PATIENCE, "n1 to know that it was removed", || {
+            let state = n1.say("info --format {{.Swarm.LocalNodeState}}/{{.Swarm.Error}}")?;
+            ensure!(!state.starts_with("active"), "{state}");
+            Ok(())
+        })?;
+        let list = n3.say("node ls --format {{.Hostname}}")?;
+        ensure!(list == "n2\nn3", "{list}");
+        n3.converged("web")?;
+        client::ask_host(n2, 8080, client::ask).map(drop)
+    });
+}
+
+#[test]
+fn a_lost_majority_is_mended_by_force_new_cluster() {
+    story(Shape::Swarm(3, 3), |bed| {
+        bed.spoil();
+        let [n1, n2, n3] = bed.hosts()[..] else {
+            anyhow::bail!("three hosts were asked for")
+        };
+        n1.say("network create --driver overlay --subnet 10.99.0.0/24 --label keep=1 back")?;
+        n1.create(
+            "web",
+            "--replicas 3 --network back --publish 8080:80 weft/whoami",
+        )?;
+        let facts = || -> Result<[String; 4]> {
+            Ok([
+                n1.say("network inspect --format {{.ID}}/{{.IPAM.Config}}/{{.Labels}} back")?,
+                n1.say("service inspect --format {{.ID}}/{{.Endpoint}} web")?,
+                n1.say("info --format {{.Swarm.NodeID}}/{{.Swarm.Cluster.ID}}")?,
+                n1.say("swarm join-token -q manager")?,
+            ])
+        };
+        let before = facts()?;
+        n2.verb("kill")?;
+        n3.verb("kill")?;
+        eventually(PATIENCE, "n1 to have no leader", || {
+            n1.docker("service ls")?
+                .refused("The swarm does not have a leader")
+        })?;
+        n1.say(&format!(
+            "swarm init --force-new-cluster --advertise-addr {}",
+            n1.v4()
+        ))?;
+        // The others are still nodes, and no managers any more.
+        standing(n1, "n1=Leader n2= n3=")?;
+        let after = facts()?;
+        ensure!(after == before, "{after:?}\nwhere it was\n{before:?}");
+        n1.converged("web")?;
+        client::ask_host(n1, 8080, client::ask)?;
+        // The others are to join anew.
+        n2.verb("start")?;
+        n2.say("swarm leave --force")?;
+        n2.say(&format!(
+            "swarm join --token {} {}:2377",
+            before[3],
+            n1.v4()
+        ))?;
+        eventually(PATIENCE, "n2 to be a manager again", || {
+            let list =
+                n1.say("node ls --filter role=manager --format {{.Hostname}}={{.ManagerStatus}}")?;
+            ensure!(list.contains("n2=Reachable"), "{list}");
             Ok(())
         })
     });

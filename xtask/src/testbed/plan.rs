@@ -91,8 +91,11 @@ impl Host {
         bed.join(self.name())
     }
 
-    /// Where the agent answers the Docker API.
+    /// Where the Docker API is answered: by the agent, or by the engine when that is what is compared with.
     pub(crate) fn front_door(self) -> PathBuf {
+        if place::against_docker() {
+            return self.engine_socket();
+        }
         self.dir().join("docker.sock")
     }
 
