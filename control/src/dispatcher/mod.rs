@@ -5,6 +5,7 @@
 mod acked;
 mod assignment;
 mod netstate;
+mod picture;
 mod registration;
 mod silence;
 mod status;
@@ -16,6 +17,7 @@ mod withdrawal;
 pub use acked::Acked;
 pub use assignment::assignments;
 pub use netstate::{network_differs, project};
+pub use picture::Pictures;
 pub use registration::{
     HEARTBEATS_MISSED, HEARTBEATS_MISSED_UNKNOWN, Registration, addresses, describe, down,
     heartbeat_period, is_empty, leave, register, unknown, wireguard,

@@ -33,6 +33,11 @@ const ENCRYPTED_BY_DEFAULT: &str = "weft.encrypted";
 /// The revision is left 0: the runtime numbers what it sends.
 #[must_use]
 pub fn project(view: &View, node: NodeId) -> NetState {
+    project_parts(view, &part_in(view, node))
+}
+
+/// What a node must know that takes part in just these networks.
+pub(super) fn project_parts(view: &View, parts: &BTreeSet<NetworkId>) -> NetState {
     let cluster = view.cluster();
     let port = cluster.map_or(0, |cluster| cluster.data_path_port);
     let mut state = NetState {
@@ -50,8 +55,8 @@ pub fn project(view: &View, node: NodeId) -> NetState {
         ..NetState::default()
     };
     let encrypts_all = encrypts_all(view);
-    for network in part_in(view, node) {
-        let Some(network) = view.network(network) else {
+    for network in parts {
+        let Some(network) = view.network(*network) else {
             continue;
         };
         if let Some(known) = net_network(network, encrypts_all) {
@@ -76,7 +81,7 @@ fn encrypts_all(view: &View) -> bool {
 }
 
 /// The networks that a node takes part in.
-fn part_in(view: &View, node: NodeId) -> BTreeSet<NetworkId> {
+pub(super) fn part_in(view: &View, node: NodeId) -> BTreeSet<NetworkId> {
     let mut networks: BTreeSet<NetworkId> = view
         .ingress_network()
         .map(|network| network.id)

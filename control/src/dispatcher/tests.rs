@@ -1,5 +1,7 @@
 //! What nodes are told, and what becomes of what they say.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use weft_types::{
     NodeId, ServiceId, TaskId, TaskState, Timestamp,
@@ -10,7 +12,7 @@ use weft_types::{
     task::TaskStatus,
 };
 
-use super::{Acks, assignments, project, status, withdraw};
+use super::{Acks, Pictures, assignments, project, status, withdraw};
 use crate::{
     fixture,
     store::{Change, Draft, View},
@@ -48,6 +50,22 @@ fn world() -> (World, ServiceId) {
     let id = world.create(spec);
     world.until(secs(5), "two run", |world| world.running(id).len() == 2);
     (world, id)
+}
+
+#[test]
+fn nodes_on_the_same_networks_share_one_picture() {
+    let (world, id) = world();
+    let tasks = world.running(id);
+    let view = world.view();
+    let with: Vec<NodeId> = tasks.iter().filter_map(|task| task.node_id).collect();
+    let without = (1..=3).map(node).find(|node| !with.contains(node)).unwrap();
+    let pictures = Pictures::default();
+    let near = pictures.of(&view, with[0]);
+    assert!(Arc::ptr_eq(&near, &pictures.of(&view, with[1])));
+    assert_eq!(near.revision, view.index());
+    for node in [with[1], without] {
+        assert!(pictures.of(&view, node).same_facts(&project(&view, node)));
+    }
 }
 
 fn phases(state: &NetState) -> Vec<EndpointPhase> {

@@ -1,5 +1,7 @@
 //! What a node has been told in its session, and the step from there to what it must know.
 
+use std::sync::Arc;
+
 use weft_proto::dispatcher::ManagerMessage;
 use weft_types::{
     NodeId, Version,
@@ -7,7 +9,10 @@ use weft_types::{
 };
 
 use super::{Manager, rotation, session::Session};
-use crate::{dispatcher, store::View};
+use crate::{
+    dispatcher::{self, Pictures},
+    store::View,
+};
 
 impl Manager {
     /// What the node does not know yet of `view`.
@@ -84,14 +89,14 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn new(role: Role) -> Self {
+    pub(super) fn new(role: Role, pictures: Arc<Pictures>) -> Self {
         Self {
             node: None,
             managers: Vec::new(),
             roots: String::new(),
             role,
             renew: None,
-            work: dispatcher::Told::default(),
+            work: dispatcher::Told::sharing(pictures),
         }
     }
 }

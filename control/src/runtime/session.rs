@@ -15,7 +15,7 @@ use tonic::Status;
 use weft_proto::dispatcher::ManagerMessage;
 use weft_types::{NodeId, SessionId, TaskId, cluster::Cluster, task::TaskStatus};
 
-use crate::dispatcher::{self, Acked, Sound};
+use crate::dispatcher::{self, Acked, Pictures, Sound};
 
 /// Time between heartbeats when the user has not chosen one: a dead node is known in 2 s.
 pub(super) const PERIOD: Duration = Duration::from_millis(600);
@@ -123,17 +123,26 @@ impl Session {
 
 /// All sessions; empty on a manager that does not lead.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions(Mutex<BTreeMap<NodeId, Arc<Session>>>);
+pub(crate) struct Sessions {
+    by_node: Mutex<BTreeMap<NodeId, Arc<Session>>>,
+    /// What nodes are shown of the network.
+    pictures: Arc<Pictures>,
+}
 
 impl Sessions {
+    /// What all sessions show of the network comes from here.
+    pub(super) fn pictures(&self) -> Arc<Pictures> {
+        Arc::clone(&self.pictures)
+    }
+
     /// The session of a node.
     pub(crate) fn get(&self, node: NodeId) -> Option<Arc<Session>> {
-        lock(&self.0).get(&node).cloned()
+        lock(&self.by_node).get(&node).cloned()
     }
 
     /// What can be heard of each node that has, or had, a session.
     pub(crate) fn sounds(&self) -> BTreeMap<NodeId, Sound> {
-        let sessions = lock(&self.0);
+        let sessions = lock(&self.by_node);
         sessions
             .values()
             .map(|session| (session.node, session.sound()))
@@ -143,7 +152,7 @@ impl Sessions {
     /// What all nodes have acknowledged.
     pub(crate) fn acks(&self) -> dispatcher::Acks {
         let mut acks = dispatcher::Acks::default();
-        for session in lock(&self.0).values() {
+        for session in lock(&self.by_node).values() {
             let acked = lock(&session.acked);
             acks.applied.insert(session.node, acked.revision());
         }
@@ -151,7 +160,7 @@ impl Sessions {
     }
 
     pub(super) fn add(&self, session: Arc<Session>) {
-        let old = lock(&self.0).insert(session.node, session);
+        let old = lock(&self.by_node).insert(session.node, session);
         if let Some(old) = old {
             old.end.cancel();
         }
@@ -159,14 +168,14 @@ impl Sessions {
 
     /// Ends and forgets a node's session.
     pub(crate) fn drop_node(&self, node: NodeId) {
-        if let Some(session) = lock(&self.0).remove(&node) {
+        if let Some(session) = lock(&self.by_node).remove(&node) {
             session.end.cancel();
         }
     }
 
     /// Ends and forgets all sessions: this manager leads no more.
     pub(crate) fn drop_all(&self) {
-        for session in std::mem::take(&mut *lock(&self.0)).into_values() {
+        for session in std::mem::take(&mut *lock(&self.by_node)).into_values() {
             session.end.cancel();
         }
     }
