@@ -24,7 +24,7 @@ use redb::{
 use serde::{Serialize, de::DeserializeOwned};
 use weft_proto::codec;
 
-use super::{Seal, Types};
+use super::{Pace, Seal, Types};
 
 /// Entries by index, sealed.
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
@@ -47,6 +47,7 @@ pub struct LogStore(Arc<Inner>);
 struct Inner {
     database: Database,
     seal: Seal,
+    pace: Arc<Pace>,
 }
 
 impl Debug for Inner {
@@ -130,7 +131,17 @@ impl LogStore {
         // Some damage of its own bookkeeping makes redb panic. Nothing of it is kept then.
         let opened = panic::catch_unwind(AssertUnwindSafe(|| sound(open)));
         let database = opened.unwrap_or_else(|_| Err(other(DAMAGED)))?;
-        Ok(Self(Arc::new(Inner { database, seal })))
+        Ok(Self(Arc::new(Inner {
+            database,
+            seal,
+            pace: Arc::default(),
+        })))
+    }
+
+    /// How long this log's writes take, also after it was closed.
+    #[must_use]
+    pub fn pace(&self) -> Arc<Pace> {
+        Arc::clone(&self.0.pace)
     }
 
     /// The number of this member, once it has one.
@@ -264,6 +275,7 @@ impl Inner {
     }
 
     fn append(&self, entries: &[EntryOf<Types>]) -> io::Result<()> {
+        let _timed = self.pace.begin();
         let write = self.database.begin_write().map_err(other)?;
         {
             let mut log = write.open_table(LOG).map_err(other)?;

@@ -18,6 +18,7 @@ mod key;
 mod log;
 mod machine;
 mod network;
+mod pace;
 mod revive;
 mod serve;
 
@@ -33,6 +34,7 @@ pub use key::{KeyError, Seal};
 pub use log::LogStore;
 pub use machine::{Image, Machine, Replica};
 pub use network::Peers;
+pub use pace::Pace;
 pub use revive::revive;
 pub use serve::{Inbox, ServeError};
 

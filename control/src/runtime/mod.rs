@@ -27,6 +27,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, Weak},
+    time::Duration,
 };
 
 use ipnetwork::IpNetwork;
@@ -41,7 +42,7 @@ use weft_types::{
 };
 
 use crate::{
-    raft::{Inbox, KeyError, Peers, Raft, Replica, Seal, ServeError, Types},
+    raft::{Inbox, KeyError, Pace, Peers, Raft, Replica, Seal, ServeError, Types},
     rpc::Connections,
     store::{IdSource, View},
 };
@@ -95,6 +96,7 @@ pub struct Manager {
     credentials: Credentials,
     raft: Raft,
     replica: Arc<Replica>,
+    pace: Arc<Pace>,
     seal: Seal,
     peers: Peers,
     inbox: Inbox,
@@ -195,6 +197,13 @@ impl Manager {
         }
         // Shut down in order.
         std::future::pending().await
+    }
+
+    /// How long a write of this manager's log takes, or took in the last minute, if that is so long
+    /// that the disk must be looked at.
+    #[must_use]
+    pub fn slow_disk(&self) -> Option<Duration> {
+        self.pace.slow()
     }
 
     /// Stops everything and waits until the files are closed. Membership is kept.

@@ -350,7 +350,7 @@ impl Manager {
         let engine =
             raft::config(cluster.as_str()).map_err(|error| consensus(error.to_string()))?;
         let peers = Peers::new(credentials.clone());
-        let replica = opened.machine.replica();
+        let (replica, pace) = (opened.machine.replica(), opened.log.pace());
         let raft = Raft::new(number, engine, peers.clone(), opened.log, opened.machine)
             .await
             .map_err(|error| consensus(error.to_string()))?;
@@ -375,6 +375,7 @@ impl Manager {
             credentials: credentials.clone(),
             raft,
             replica,
+            pace,
             seal: opened.seal,
             peers,
             config,
