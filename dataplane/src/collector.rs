@@ -2,7 +2,7 @@
 //! may be large, and nobody should wait for it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex,
         mpsc::{self, RecvTimeoutError},
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use weft_abi::{Backend, Endpoint, Event, Flow, FlowKey, backend, event, maps};
+use weft_abi::{Backend, Endpoint, Event, Flow, FlowKey, Load, backend, event, flow, maps};
 
 use crate::{
     DataplaneError,
@@ -35,6 +35,7 @@ struct Tables {
     flow_new: Map<FlowKey, Flow>,
     backends: Map<u32, Backend>,
     local_tasks: Map<u32, Endpoint>,
+    loads: Map<u32, Load>,
     events: Option<Events>,
     samples: Samples,
 }
@@ -50,6 +51,7 @@ impl Collector {
             flow_new: Map::open(&path(maps::FLOW_NEW.name), maps::FLOW_NEW.name)?,
             backends: Map::open(&path(maps::BACKENDS.name), maps::BACKENDS.name)?,
             local_tasks: Map::open(&path(maps::LOCAL_TASKS.name), maps::LOCAL_TASKS.name)?,
+            loads: Map::open(&path(maps::LOADS.name), maps::LOADS.name)?,
             events: Events::open(&path(maps::EVENTS.name))
                 .inspect_err(|error| tracing::warn!(%error, "drops are counted, but none is shown"))
                 .ok(),
@@ -112,7 +114,12 @@ impl Tables {
                 || !here.contains(&backend)
                 || (pair.is_udp() && !usable.contains(&backend))
         };
-        for pair in pairs(self.flow.entries()?).filter(|pair| is_over(pair, clock::monotonic())) {
+        let flows: Vec<Pair> = pairs(self.flow.entries()?).collect();
+        self.count(&here, &flows)?;
+        for pair in flows
+            .into_iter()
+            .filter(|pair| is_over(pair, clock::monotonic()))
+        {
             // A packet may have come since: what was read is old, so look again before forgetting.
             let now = pairs(self.again(&pair)?);
             for pair in now.filter(|pair| is_over(pair, clock::monotonic())) {
@@ -128,6 +135,25 @@ impl Tables {
             for key in pair.keys() {
                 self.flow_new.remove(key)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Writes how many connections the backends of this node have, of services that choose by that.
+    fn count(&self, here: &BTreeSet<u32>, flows: &[Pair]) -> Result<(), DataplaneError> {
+        let known = self.loads.keys()?.into_iter();
+        let mut open: BTreeMap<u32, u32> = known
+            .filter(|backend| here.contains(backend))
+            .map(|backend| (backend, 0))
+            .collect();
+        for pair in flows {
+            if pair.flags() & flow::COUNTED != 0 && !pair.is_closed() {
+                *open.entry(pair.backend()).or_default() += 1;
+            }
+        }
+        let at = clock::monotonic().as_nanos() as u64;
+        for (backend, open) in open {
+            self.loads.put(&backend, &Load { open, pad: 0, at })?;
         }
         Ok(())
     }

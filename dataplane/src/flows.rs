@@ -74,6 +74,11 @@ impl Pair {
             .unwrap_or(0)
     }
 
+    /// See [`flow`].
+    pub(crate) fn flags(&self) -> u16 {
+        self.each().map(|(_, flow)| flow.flags).next().unwrap_or(0)
+    }
+
     pub(crate) fn is_udp(&self) -> bool {
         self.each().all(|(_, flow)| flow.proto == UDP)
     }

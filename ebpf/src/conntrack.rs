@@ -5,6 +5,7 @@
 
 use weft_abi::{Addr, Be16, Drop, Endpoint, Flow, FlowKey, flow, ring_hash, tcp};
 
+use crate::least;
 use crate::mesh::Ask;
 use crate::packet::Packet;
 use crate::parse::{Headers, TCP, tcp_flag};
@@ -251,7 +252,7 @@ pub fn refresh<T: Tables>(t: &T, ask: &Ask, task_net: u32, notes: &mut Notes) {
 
 /// Moves both entries of a flow to the table that never evicts. When that is full they stay: worse, but alive.
 #[inline(always)]
-pub fn promote<T: Tables>(t: &T, reply: &FlowKey, notes: &mut Notes) {
+pub fn promote<P: Packet, T: Tables>(p: &P, t: &T, reply: &FlowKey, notes: &mut Notes) {
     other_side(
         &mut notes.back,
         notes.hit.net,
@@ -263,6 +264,9 @@ pub fn promote<T: Tables>(t: &T, reply: &FlowKey, notes: &mut Notes) {
         || matches!(t.promote_flow(&notes.back), Inserted::Full)
     {
         t.count(notes.hit.front, |c| c.unpromoted += 1);
+    }
+    if notes.hit.flags & flow::COUNTED != 0 && !t.is_dry() {
+        least::add(t, notes.hit.backend, p.now());
     }
 }
 
@@ -379,6 +383,9 @@ pub fn begin<P: Packet, T: Tables>(
     new.flags = ask.origin.flags;
     new.tcp = tcp_bits(ip);
     new.proto = key.proto;
+    if least::is_least(&ask.front, key.proto) {
+        new.flags |= flow::COUNTED;
+    }
     if key.src.same(&addr) {
         // A task that reached itself: its stack would refuse a packet from its own address. The address it
         // asked for is not its own, and its answer to that leaves by the interface it came in by.

@@ -35,6 +35,8 @@ pub struct Hop {
     pub said: u32,
     /// Backend id of the receiver, 0 for the node itself.
     pub to: u32,
+    /// Of an answer, the load that it tells; else 0.
+    pub load: u8,
 }
 
 /// Where a packet is measured against what the tunnel carries.
@@ -105,7 +107,9 @@ pub fn outer<P: Packet, T: Tables>(
             return Err(Drop::TooBig);
         }
     }
-    if !store_macs(p, &task_mac(hop.to), &wire_mac(hop.leg, hop.said)) {
+    let mut src = wire_mac(hop.leg, hop.said);
+    src[1] = hop.load;
+    if !store_macs(p, &task_mac(hop.to), &src) {
         return Err(Drop::RewriteRefused);
     }
     Ok(Tunnel {

@@ -61,6 +61,7 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         leg: Leg::Host,
         said: 0,
         to: task.id,
+        load: 0,
     };
     match outer(p, t, &hop, None) {
         Ok(tunnel) => Verdict::Encap(tunnel, Done::ToNode),
@@ -84,6 +85,7 @@ fn probe<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &Work) -> Verd
         leg: Leg::Host,
         said: 0,
         to: 0,
+        load: 0,
     };
     match outer(p, t, &hop, None) {
         Ok(tunnel) => Verdict::Encap(tunnel, Done::ToNode),

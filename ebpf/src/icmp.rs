@@ -6,7 +6,7 @@ use weft_abi::{Addr, Config, Done, Drop, Endpoint, FlowKey, Leg, flow};
 use crate::conntrack::{Hit, about, other_side};
 use crate::encap::{Hop, hand_over, send};
 use crate::packet::{Packet, Sum};
-use crate::parse::{Headers, Part, parse_quoted};
+use crate::parse::{Headers, Part, TCP, parse_quoted};
 use crate::service;
 use crate::tables::Tables;
 use crate::task::send_back;
@@ -52,14 +52,26 @@ pub fn from_world<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut 
     if about(t, &w.ask.key, &mut w.notes.hit) {
         return to_local(p, t, w);
     }
-    match service::choose(p, t, cfg, &front, &w.ask.key, false) {
-        Ok(choice) if choice.node != cfg.node => {
+    let pick = t.pick(&w.ask.key);
+    let q = &w.quoted;
+    let ends = Tuple {
+        src: q.dst,
+        dst: q.src,
+        sport: q.dport,
+        dport: q.sport,
+    };
+    if pick.is_none() && p.is_connected(&ends, q.proto == TCP, &mut w.notes.paper) {
+        return Verdict::Next(Done::HostsOwn);
+    }
+    match service::likely(t, cfg, &front, &w.ask.key, pick) {
+        Some(choice) if choice.node != cfg.node => {
             let hop = Hop {
                 node: choice.node,
                 vni: cfg.mesh,
                 leg: Leg::Mesh,
                 said: 0,
                 to: choice.id,
+                load: 0,
             };
             send(p, t, &hop, None, Done::ToBackendNode)
         }

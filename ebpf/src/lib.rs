@@ -11,6 +11,7 @@ pub mod encap;
 pub mod fragment;
 pub mod host;
 pub mod icmp;
+pub mod least;
 pub mod limit;
 pub mod mesh;
 pub mod neighbour;

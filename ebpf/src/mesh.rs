@@ -1,6 +1,6 @@
 //! From a wire tuple to the task that serves it: here, on another node, or where the flow began.
 
-use weft_abi::{Config, Done, Drop, FlowKey, Front, Leg, backend, flow};
+use weft_abi::{Config, Done, Drop, FlowKey, Front, Leg, Pick, backend, flow};
 
 use crate::conntrack::{self, Origin};
 use crate::encap::{Fit, Hop, hand_over, is_dead, send};
@@ -58,14 +58,16 @@ pub fn serve<P: Packet, T: Tables>(
     if let Some(verdict) = along(p, t, cfg, ip, ask, notes) {
         return verdict;
     }
-    let choice = match service::choose(p, t, cfg, &ask.front, &ask.key, ip.is_syn()) {
+    let pick = t.pick(&ask.key);
+    if pick.is_none()
+        && ask.origin.flags & flow::VIP == 0
+        && service::is_hosts(p, ip, &mut notes.paper)
+    {
+        return Verdict::Next(Done::HostsOwn);
+    }
+    let choice = match service::choose(p, t, cfg, ask, ip.is_syn(), pick, notes) {
         Ok(choice) => choice,
         Err(reason) => return Verdict::Drop(reason),
-    };
-    let before = if ip.proto == TCP && !ip.is_syn() {
-        service::before(t, cfg, &ask.front, &ask.key)
-    } else {
-        0
     };
     if choice.node == cfg.node {
         return settle(
@@ -77,17 +79,20 @@ pub fn serve<P: Packet, T: Tables>(
             notes,
             Candidates {
                 id: choice.id,
-                before,
+                before: notes.or.get(),
             },
         );
     }
-    remember(t, ask, choice.id);
+    if notes.guessed.get() == 0 {
+        remember(t, ask, choice.id, pick);
+    }
     let hop = Hop {
         node: choice.node,
         vni: ask.key.net,
         leg: ask.leg(false),
-        said: before,
+        said: notes.or.get(),
         to: choice.id,
+        load: 0,
     };
     let fit = Fit {
         ip,
@@ -196,6 +201,7 @@ fn settle<P: Packet, T: Tables>(
                 leg: ask.leg(true),
                 said: ask.origin.ingress,
                 to: before,
+                load: 0,
             };
             return send(p, t, &hop, None, Done::SecondChance);
         }
@@ -219,14 +225,13 @@ fn settle<P: Packet, T: Tables>(
 }
 
 #[inline(always)]
-fn remember<T: Tables>(t: &T, ask: &Ask, backend: u32) {
-    let new = weft_abi::Pick {
+fn remember<T: Tables>(t: &T, ask: &Ask, backend: u32, old: Option<Pick>) {
+    let new = Pick {
         backend,
         link: ask.origin.link,
         front: ask.front.service,
     };
-    match t.pick(&ask.key) {
-        Some(old) if old == new => {}
-        _ => t.set_pick(&ask.key, &new),
+    if old != Some(new) {
+        t.set_pick(&ask.key, &new);
     }
 }

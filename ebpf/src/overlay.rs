@@ -1,11 +1,12 @@
 //! `overlay_in`: what comes in through the tunnel, after its outer header was taken off.
 
 use weft_abi::{
-    Addr, Config, Done, Drop, FlowKey, Leg, NetAddr, Pick, flow, node_addr, task_of_mac,
+    Addr, Config, Done, Drop, FlowKey, Front, Leg, NetAddr, Pick, flow, node_addr, task_of_mac,
 };
 
 use crate::conntrack::Origin;
 use crate::encap::{carrier, hand_over};
+use crate::least::{self, is_least};
 use crate::mesh::{Candidates, arrive};
 use crate::packet::Packet;
 use crate::parse::{Headers, NotParsed, parse};
@@ -31,6 +32,8 @@ struct Carried {
     said: u32,
     /// Backend id it is for, 0 for the node itself.
     to: u32,
+    /// Load that an answer tells.
+    load: u8,
 }
 
 /// Judges a frame that came out of the tunnel.
@@ -73,6 +76,7 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         leg,
         said,
         to,
+        load: m[7],
     };
     match leg {
         Leg::Mesh | Leg::MeshAgain | Leg::Vip | Leg::VipAgain => to_backend(p, t, cfg, w, &carried),
@@ -97,7 +101,13 @@ fn to_task<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work, c: &Carried) ->
     }
     let honest = match c.leg {
         Leg::Plain => t.subnet(&ip.src) == Some(c.vni),
-        Leg::Answer => service::vip(t, c.vni, &ip.src).is_some(),
+        Leg::Answer => match service::vip(t, c.vni, &ip.src) {
+            Some(front) => {
+                heed(p, t, ip, c, &front);
+                true
+            }
+            None => false,
+        },
         _ => is_address_of(t, &ip.src, c.from),
     };
     if !honest {
@@ -265,6 +275,7 @@ fn to_client<P: Packet, T: Tables>(
         let Some(front) = service::published(t, cfg, &ip.src, ip.sport, ip.proto) else {
             return Verdict::Drop(Drop::NotPublished);
         };
+        heed(p, t, ip, c, &front);
         link = learn(t, cfg, ip, c, front.service, &mut w.ask.key);
     } else if !ip.is_icmp_error() {
         return Verdict::Drop(Drop::NotPublished);
@@ -279,6 +290,14 @@ fn to_client<P: Packet, T: Tables>(
         return hand_over(p, task, Done::AnswerToTask);
     }
     Verdict::Neighbour(link, Done::AnswerToClient)
+}
+
+/// Takes the load that an answer tells, where connections are chosen by it.
+#[inline(always)]
+fn heed<P: Packet, T: Tables>(p: &P, t: &T, ip: &Headers, c: &Carried, front: &Front) {
+    if is_least(front, ip.proto) {
+        least::learn(t, c.said, c.load, p.now());
+    }
 }
 
 /// Remembers who answered, so that the next packet goes there at once; tells where the client came in, 0 if forgotten.

@@ -3,6 +3,9 @@
 
 use weft_abi::Addr;
 
+use crate::translate::Tuple;
+use crate::work::Paper;
+
 /// Outer header of a tunnelled packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tunnel {
@@ -75,6 +78,8 @@ pub trait Packet {
     fn claim(&mut self);
     /// The outer header it came in, when it came through the VXLAN device.
     fn tunnel(&self) -> Option<Tunnel>;
+    /// Whether a socket of this host is connected so: `ends` as packets to it carry them.
+    fn is_connected(&self, ends: &Tuple, tcp: bool, paper: &mut Paper) -> bool;
     /// Interface towards `dst` by the host's routes.
     fn route(&self, src: &Addr, dst: &Addr) -> Option<u32>;
 }

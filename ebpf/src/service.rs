@@ -1,18 +1,24 @@
 //! Which service a packet asks for, and which backend it gets.
 
 use weft_abi::{
-    Addr, AllowKey, Backend, Be16, Config, Drop, FlowKey, Front, FrontKey, Prefixed, RangeKey,
-    Sticky, StickyKey, backend, config, flow, front, ring_hash,
+    Addr, AllowKey, Backend, Be16, Config, Drop, FlowKey, Front, FrontKey, Pick, Prefixed,
+    RangeKey, Sticky, StickyKey, backend, config, flow, front, ring_hash,
 };
 
 use crate::encap::is_dead;
+use crate::least::{self, is_least};
+use crate::mesh::Ask;
 use crate::packet::Packet;
-use crate::parse::{Headers, UDP};
+use crate::parse::{Headers, TCP, UDP};
 use crate::tables::Tables;
+use crate::translate::Tuple;
+use crate::work::{Blurred, Notes, Paper};
 
 /// How many backends are tried before a service counts as having none. With half of them gone and the ring
 /// not changed yet, one flow in 65,536 finds none.
-pub(crate) const ATTEMPTS: u32 = 16;
+const ATTEMPTS: u32 = 16;
+/// How many slots are looked at for a second one: with two backends, one flow in sixteen has no choice.
+const SECOND_ATTEMPTS: u32 = 4;
 
 /// A backend that may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +27,6 @@ pub struct Choice {
     pub id: u32,
     /// Node that runs it.
     pub node: u32,
-    /// VNI it is attached to.
-    pub net: u32,
 }
 
 /// The service published at a port of this cluster's hosts, or at one own address; alone or in a range.
@@ -97,11 +101,7 @@ fn usable<T: Tables>(t: &T, id: u32, draining: bool) -> Option<Choice> {
     if b.flags & refused != 0 {
         return None;
     }
-    let choice = Choice {
-        id,
-        node: b.node,
-        net: b.net,
-    };
+    let choice = Choice { id, node: b.node };
     if is_dead(t, choice.node) {
         None
     } else {
@@ -109,7 +109,45 @@ fn usable<T: Tables>(t: &T, id: u32, draining: bool) -> Option<Choice> {
     }
 }
 
-/// Chooses for a wire tuple: what was remembered, unless the packet opens a connection; else the ring.
+/// The backend that a ring gives, hash by hash.
+#[inline(always)]
+pub(crate) fn of_ring<T: Tables>(t: &T, service: u32, hash: impl Fn(u32) -> u32) -> Option<Choice> {
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
+        let id = t.ring(service, hash(attempt))?;
+        if let Some(choice) = usable(t, id, false) {
+            return Some(choice);
+        }
+        attempt += 1;
+    }
+    None
+}
+
+/// Another one that it gives besides `first`, to be found in `into`; 0 when it gives none.
+#[inline(always)]
+pub(crate) fn second_of_ring<T: Tables>(
+    t: &T,
+    service: u32,
+    first: u32,
+    into: &mut Blurred,
+    hash: impl Fn(u32) -> u32,
+) {
+    into.set(0);
+    let mut attempt = ATTEMPTS;
+    while attempt < ATTEMPTS + SECOND_ATTEMPTS {
+        let Some(id) = t.ring(service, hash(attempt)) else {
+            return;
+        };
+        if id != first && usable(t, id, false).is_some() {
+            into.set(id);
+            return;
+        }
+        attempt += 1;
+    }
+}
+
+/// Chooses for a wire tuple: what was remembered, unless the packet opens a connection; else the ring. `notes` then
+/// say which other backend a connection may have that nobody here knows, and whether the choice is a guess.
 ///
 /// # Errors
 /// When no backend can be chosen.
@@ -118,14 +156,26 @@ pub fn choose<P: Packet, T: Tables>(
     p: &P,
     t: &T,
     cfg: &Config,
-    front: &Front,
-    key: &FlowKey,
+    ask: &Ask,
     is_syn: bool,
+    pick: Option<Pick>,
+    notes: &mut Notes,
 ) -> Result<Choice, Drop> {
-    if !is_syn
-        && let Some(pick) = t.pick(key)
+    let (front, key) = (&ask.front, &ask.key);
+    notes.guessed.set(0);
+    notes.least.set(is_least(front, key.proto) as u32);
+    notes
+        .or
+        .set(if key.proto != TCP || is_syn || notes.least.get() != 0 {
+            0
+        } else {
+            before(t, cfg, front, key)
+        });
+    // A SYN that is sent again must not go elsewhere because the loads changed.
+    if (!is_syn || notes.least.get() != 0)
+        && let Some(pick) = pick
         && pick.front == front.service
-        && let Some(choice) = usable(t, pick.backend, key.proto != UDP)
+        && let Some(choice) = usable(t, pick.backend, !is_syn && key.proto != UDP)
     {
         return Ok(choice);
     }
@@ -134,28 +184,59 @@ pub fn choose<P: Packet, T: Tables>(
     {
         return Ok(choice);
     }
-    let mut attempt = 0;
-    while attempt < ATTEMPTS {
-        let Some(id) = t.ring(front.service, slot(cfg, front, key, attempt)) else {
-            break;
-        };
-        if let Some(choice) = usable(t, id, false) {
-            if front.affinity != 0 {
-                keep(t, front.service, &key.src, id, p.now());
-            }
-            return Ok(choice);
+    let hash = |attempt| slot(cfg, front, key, attempt);
+    let Some(mut choice) = of_ring(t, front.service, hash) else {
+        t.count(front.service, |c| c.no_backend += 1);
+        return Err(Drop::NoBackend);
+    };
+    if notes.least.get() != 0 {
+        second_of_ring(t, front.service, choice.id, &mut notes.or, hash);
+        if is_syn {
+            choice = least::lighter(t, cfg, choice, &mut notes.or, p.now());
+        } else {
+            notes.guessed.set(1);
         }
-        attempt += 1;
     }
-    t.count(front.service, |c| c.no_backend += 1);
-    Err(Drop::NoBackend)
+    if front.affinity != 0 {
+        keep(t, front.service, &key.src, choice.id, p.now());
+    }
+    Ok(choice)
+}
+
+/// The backend that most likely has a connection: what was remembered, else the ring's.
+#[inline(always)]
+pub fn likely<T: Tables>(
+    t: &T,
+    cfg: &Config,
+    front: &Front,
+    key: &FlowKey,
+    pick: Option<Pick>,
+) -> Option<Choice> {
+    let choice = match pick {
+        Some(pick) if pick.front == front.service => usable(t, pick.backend, true),
+        _ => None,
+    };
+    choice.or_else(|| of_ring(t, front.service, |attempt| slot(cfg, front, key, attempt)))
 }
 
 /// The backend that the previous ring gave this wire tuple, while that ring is remembered; else 0.
 #[inline(always)]
-pub fn before<T: Tables>(t: &T, cfg: &Config, front: &Front, key: &FlowKey) -> u32 {
+fn before<T: Tables>(t: &T, cfg: &Config, front: &Front, key: &FlowKey) -> u32 {
     t.ring_before(front.service, slot(cfg, front, key, 0))
         .unwrap_or(0)
+}
+
+/// Whether a packet to a published port belongs to a connection that a process of this host made from that port,
+/// or had before it was published.
+#[inline(always)]
+pub fn is_hosts<P: Packet>(p: &P, ip: &Headers, paper: &mut Paper) -> bool {
+    let ends = Tuple {
+        src: ip.src,
+        dst: ip.dst,
+        sport: ip.sport,
+        dport: ip.dport,
+    };
+    !ip.is_syn() && p.is_connected(&ends, ip.proto == TCP, paper)
 }
 
 /// Hash that chooses for a wire tuple; with source affinity, for a client.

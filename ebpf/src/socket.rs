@@ -1,11 +1,12 @@
 //! Leading a socket to a backend once, when it connects or sends, so that its packets need nothing.
 
-use weft_abi::{Addr, Backend, Be16, Config, Drop, Netns, StickyKey, backend, netns, socket_hash};
+use weft_abi::{Addr, Backend, Be16, Config, Drop, Netns, StickyKey, netns, socket_hash};
 
-use crate::encap::is_dead;
+use crate::least::{self, is_least};
 use crate::parse::{TCP, UDP};
 use crate::service;
 use crate::tables::Tables;
+use crate::work::Blurred;
 
 /// What a socket asks for.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +73,10 @@ pub fn lead<T: Tables>(
         found
     };
     let Some(front) = front else { return Ok(None) };
+    // Connections that are counted must pass where they can be.
+    if ns.flags & netns::HOST == 0 && is_least(&front, r.proto) {
+        return Ok(None);
+    }
     // A process of this host that asks at an address of it comes from there.
     if ns.flags & netns::HOST != 0 && !service::admits(t, &front, &r.addr) {
         return Err(Drop::NotAllowed);
@@ -84,28 +89,44 @@ pub fn lead<T: Tables>(
     {
         return Ok(address(b, r).map(|addr| (addr, port)));
     }
-    let mut attempt = 0;
-    while attempt < service::ATTEMPTS {
-        let hash = if front.affinity != 0 {
+    let two = is_least(&front, r.proto);
+    let hash = |attempt| {
+        if front.affinity != 0 {
             service::client_slot(cfg, front.service, &client, attempt)
         } else {
             socket_hash(cfg.seed, r.cookie, &r.addr, r.port, r.proto, attempt)
-        };
-        attempt += 1;
-        let Some(id) = t.ring(front.service, hash) else {
-            break;
-        };
-        let Some(b) = t.backend(id) else { continue };
-        if b.flags & (backend::DOWN | backend::DRAINING) != 0 || is_dead(t, b.node) {
-            continue;
+        }
+    };
+    if let Some(mut choice) = service::of_ring(t, front.service, hash) {
+        if two {
+            let mut second = Blurred::NONE;
+            service::second_of_ring(t, front.service, choice.id, &mut second, hash);
+            choice = least::lighter(t, cfg, choice, &mut second, r.now);
         }
         if front.affinity != 0 {
-            service::keep(t, front.service, &client, id, r.now);
+            service::keep(t, front.service, &client, choice.id, r.now);
         }
-        return Ok(address(b, r).map(|addr| (addr, port)));
+        if let Some(b) = t.backend(choice.id) {
+            return Ok(address(b, r).map(|addr| (addr, port)));
+        }
     }
     t.count(front.service, |c| c.no_backend += 1);
     Err(Drop::NoBackend)
+}
+
+/// Whether a process may bind a socket there: a published port is its service's alone, as if the host listened on it.
+///
+/// A port that the kernel shall choose is asked for as 0: see that it keeps away from published ones.
+#[inline(always)]
+pub fn may_bind<T: Tables>(t: &T, cfg: &Config, ns: &Netns, r: &Request) -> bool {
+    if ns.flags & netns::HOST == 0 || (r.proto != TCP && r.proto != UDP) || r.port.is_zero() {
+        return true;
+    }
+    let every = r.addr.is_any() || r.addr.same(&Addr::v4([0; 4]));
+    if !every && !r.addr.is_loopback() && !t.is_local(&r.addr) {
+        return true;
+    }
+    service::published(t, cfg, &r.addr, r.port, r.proto).is_none()
 }
 
 /// The backend's address for this socket. None when there is none that the socket can go to.

@@ -2,7 +2,7 @@
 
 use weft_abi::{
     Addr, AllowKey, Backend, Cap, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front,
-    FrontKey, NetAddr, Node, NodeAddr, Pick, Prefixed, RangeKey, ServiceCount, Spent, Sticky,
+    FrontKey, Load, NetAddr, Node, NodeAddr, Pick, Prefixed, RangeKey, ServiceCount, Spent, Sticky,
     StickyKey, Task,
 };
 
@@ -50,6 +50,10 @@ pub trait Tables {
     fn sticky(&self, key: &StickyKey) -> Option<Sticky>;
     /// Remembers it.
     fn set_sticky(&self, key: &StickyKey, sticky: &Sticky);
+    /// What is known of a backend's load.
+    fn load(&self, backend: u32) -> Option<Load>;
+    /// Writes it down.
+    fn set_load(&self, backend: u32, load: &Load);
     /// Backend that `hash` takes in the service's ring, 0 in an empty slot; none without a ring.
     fn ring(&self, service: u32, hash: u32) -> Option<u32>;
     /// The same in the ring before the last change.

@@ -2,8 +2,9 @@
 
 use weft_abi::{Config, Done, Drop, Endpoint, GATEWAY_MAC, Leg, NetAddr, endpoint, flow};
 
-use crate::conntrack::{self, Hit, Origin};
+use crate::conntrack::{self, Hit};
 use crate::encap::{Fit, Hop, hand_over, is_dead, send, store_macs, task_at};
+use crate::least;
 use crate::limit::{Way, is_within};
 use crate::mesh::serve;
 use crate::packet::Packet;
@@ -63,38 +64,51 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         return Verdict::Drop(Drop::TinyFragment);
     }
     let ports_known = fragment::follow(t, ip, own.net | FROM_TASK, &mut w.notes.frag);
+    match way(p, t, cfg, own, w, ports_known) {
+        Some(verdict) => verdict,
+        None => ask(p, t, cfg, own, w),
+    }
+}
+
+/// What becomes of a packet that is the task's own. None when it asks a service: `w` then says which, and from where.
+#[inline(always)]
+fn way<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    cfg: &Config,
+    own: &Endpoint,
+    w: &mut Work,
+    ports_known: bool,
+) -> Option<Verdict> {
+    let ip = &w.ip;
     if own.net != 0 {
         if ip.has_ports() {
             if let Some(verdict) = answer(p, t, cfg, own, w) {
-                return verdict;
+                return Some(verdict);
             }
         } else if ip.is_icmp_error()
             && let Some(verdict) = icmp::from_task(p, t, cfg, own, w)
         {
-            return verdict;
+            return Some(verdict);
         }
         if let Some(verdict) = to_task(p, t, own, w) {
-            return verdict;
+            return Some(verdict);
         }
         if let Some(front) = service::vip(t, own.net, &w.ip.dst) {
             let ip = &w.ip;
             if ip.is_echo() {
-                return neighbour::echo(p, own, ip);
+                return Some(neighbour::echo(p, own, ip));
             }
             if !ip.has_ports() {
-                return Verdict::Drop(Drop::UnsupportedIcmp);
+                return Some(Verdict::Drop(Drop::UnsupportedIcmp));
             }
             if !ports_known {
-                return Verdict::Drop(Drop::FragmentLost);
+                return Some(Verdict::Drop(Drop::FragmentLost));
             }
             w.ask.front = front;
-            service::wire_key(&mut w.ask.key, own.net, ip);
-            w.ask.origin = Origin {
-                ingress: cfg.node,
-                link: own.ifindex,
-                flags: flow::VIP | flow::FROM_TASK,
-            };
-            return ask(p, t, cfg, own, w);
+            w.ask.key.net = own.net;
+            w.ask.origin.flags = flow::VIP | flow::FROM_TASK;
+            return None;
         }
     }
     elsewhere(p, t, cfg, own, w)
@@ -131,9 +145,18 @@ fn ask<P: Packet, T: Tables>(
     own: &Endpoint,
     w: &mut Work,
 ) -> Verdict {
+    let net = w.ask.key.net;
+    service::wire_key(&mut w.ask.key, net, &w.ip);
+    w.ask.origin.ingress = cfg.node;
+    w.ask.origin.link = own.ifindex;
     let verdict = serve(p, t, cfg, &w.ip, &w.ask, &mut w.notes);
     match verdict {
         Verdict::Drop(reason @ (Drop::NoBackend | Drop::TooBig)) => refuse(p, t, own, w, reason),
+        // An answer to this host's own connection from a published port.
+        Verdict::Next(done) => {
+            p.claim();
+            Verdict::Next(done)
+        }
         verdict => verdict,
     }
 }
@@ -157,7 +180,7 @@ fn answer<P: Packet, T: Tables>(
         return Some(Verdict::Drop(Drop::OverCap));
     }
     if notes.hit.ripe {
-        conntrack::promote(t, key, notes);
+        conntrack::promote(p, t, key, notes);
     }
     let to = notes.hit.to;
     if !translate(p, ip, &to) {
@@ -219,6 +242,7 @@ pub(crate) fn send_back<P: Packet, T: Tables>(
             leg: Leg::Answer,
             said: hit.backend,
             to: id,
+            load: load_of(p, t, hit),
         };
         return send(p, t, &hop, fit, Done::AnswerToNode);
     }
@@ -248,8 +272,18 @@ pub(crate) fn send_back<P: Packet, T: Tables>(
         leg: Leg::Answer,
         said: hit.backend,
         to: 0,
+        load: load_of(p, t, hit),
     };
     send(p, t, &hop, fit, Done::AnswerToNode)
+}
+
+/// What an answer tells of its backend's load, where anybody asks for it.
+#[inline(always)]
+fn load_of<P: Packet, T: Tables>(p: &P, t: &T, hit: &Hit) -> u8 {
+    if hit.flags & flow::COUNTED == 0 {
+        return 0;
+    }
+    least::code(t, hit.backend, p.now())
 }
 
 /// East-west by address.
@@ -277,6 +311,7 @@ fn to_task<P: Packet, T: Tables>(
         leg: Leg::Plain,
         said: own.id,
         to: task.id,
+        load: 0,
     };
     Some(send_or_tell(p, t, own, w, &hop))
 }
@@ -300,7 +335,8 @@ fn send_or_tell<P: Packet, T: Tables>(
     }
 }
 
-/// Not on the task's own network: a host, another network, or the world.
+/// Not on the task's own network: a host, another network, or the world. None when it asks for a published port:
+/// `w` then says for which, and from where.
 #[inline(always)]
 fn elsewhere<P: Packet, T: Tables>(
     p: &mut P,
@@ -308,18 +344,21 @@ fn elsewhere<P: Packet, T: Tables>(
     cfg: &Config,
     own: &Endpoint,
     w: &mut Work,
-) -> Verdict {
+) -> Option<Verdict> {
     let ip = &w.ip;
     if let Some(net) = t.subnet(&ip.dst) {
-        return Verdict::Drop(if net == own.net {
-            Drop::NoSuchTask
-        } else {
-            Drop::Isolated
-        });
+        if net != own.net {
+            return Some(Verdict::Drop(Drop::Isolated));
+        }
+        // A task that is not known yet is asked again; one that is gone must not be waited for.
+        if ip.is_syn() {
+            return Some(Verdict::Drop(Drop::NoSuchTask));
+        }
+        return Some(refuse(p, t, own, w, Drop::NoSuchTask));
     }
     // Masqueraded, it would leave with this node's own address, which others believe.
     if crate::encap::is_for_tunnel(t, cfg, ip) {
-        return Verdict::Drop(Drop::TunnelForged);
+        return Some(Verdict::Drop(Drop::TunnelForged));
     }
     let internal = own.flags & endpoint::INTERNAL != 0;
     let local = t.is_local(&ip.dst);
@@ -335,11 +374,12 @@ fn elsewhere<P: Packet, T: Tables>(
             leg: Leg::Host,
             said: own.id,
             to: 0,
+            load: 0,
         };
-        return send_or_tell(p, t, own, w, &hop);
+        return Some(send_or_tell(p, t, own, w, &hop));
     }
     if internal && !local {
-        return Verdict::Drop(Drop::Internal);
+        return Some(Verdict::Drop(Drop::Internal));
     }
     if !internal
         && ip.has_ports()
@@ -347,17 +387,17 @@ fn elsewhere<P: Packet, T: Tables>(
         && let Some(front) = service::published(t, cfg, &ip.dst, ip.dport, ip.proto)
     {
         if !service::admits(t, &front, &ip.src) {
-            return Verdict::Drop(Drop::NotAllowed);
+            return Some(Verdict::Drop(Drop::NotAllowed));
         }
         w.ask.front = front;
-        service::wire_key(&mut w.ask.key, cfg.mesh, ip);
-        w.ask.origin = Origin {
-            ingress: cfg.node,
-            link: own.ifindex,
-            flags: flow::FROM_TASK,
-        };
-        return ask(p, t, cfg, own, w);
+        w.ask.key.net = cfg.mesh;
+        w.ask.origin.flags = flow::FROM_TASK;
+        return None;
     }
     p.claim();
-    Verdict::Next(if local { Done::ToHost } else { Done::ToWorld })
+    Some(Verdict::Next(if local {
+        Done::ToHost
+    } else {
+        Done::ToWorld
+    }))
 }

@@ -21,6 +21,44 @@ pub struct Work {
     pub text: [u8; 72],
 }
 
+/// A number of which the verifier knows nothing once it is written: what hangs on it later is walked once, and not
+/// once for every way that led to it.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct Blurred(u32);
+
+#[expect(
+    unsafe_code,
+    reason = "only a volatile access keeps the compiler from holding the number in a register"
+)]
+impl Blurred {
+    /// Nothing yet.
+    pub const NONE: Self = Self(0);
+
+    /// Writes it.
+    #[inline(always)]
+    pub fn set(&mut self, number: u32) {
+        // SAFETY: a place of its own.
+        unsafe { core::ptr::write_volatile(&raw mut self.0, number) }
+    }
+
+    /// Reads it back from memory.
+    #[inline(always)]
+    pub fn get(&self) -> u32 {
+        // SAFETY: a place of its own.
+        unsafe { core::ptr::read_volatile(&raw const self.0) }
+    }
+}
+
+/// What a search for a socket writes down.
+#[derive(Clone, Copy, Debug)]
+pub struct Paper {
+    /// The ends, as the kernel wants them.
+    pub words: [u32; 9],
+    /// Whatever is known next.
+    pub number: Blurred,
+}
+
 /// What flow tracking writes down.
 #[derive(Clone, Copy, Debug)]
 pub struct Notes {
@@ -36,6 +74,14 @@ pub struct Notes {
     pub frag: FragKey,
     /// What fits, of a packet that is too long.
     pub mtu: u32,
+    /// Backend that a connection may have instead of the chosen one; 0 when there is none.
+    pub or: Blurred,
+    /// 1 when the chosen one is a guess, until an answer tells.
+    pub guessed: Blurred,
+    /// 1 when the less loaded of two is chosen.
+    pub least: Blurred,
+    /// A search for a socket.
+    pub paper: Paper,
 }
 
 impl Work {
@@ -59,6 +105,13 @@ impl Work {
             hit: Hit::NONE,
             frag: NO_FRAG,
             mtu: 0,
+            or: Blurred::NONE,
+            guessed: Blurred::NONE,
+            least: Blurred::NONE,
+            paper: Paper {
+                words: [0; 9],
+                number: Blurred::NONE,
+            },
         },
         text: [0; 72],
     };

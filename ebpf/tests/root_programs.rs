@@ -20,8 +20,8 @@ use rows::frames::Frame;
 use rows::town::{OVERLAY, UPLINK, link_of};
 use rows::world::World;
 use weft_abi::{
-    Config, Counter, DRY_RUN, Flow, FlowKey, FragKey, FragPorts, Pick, REHEARSAL, Spent, Sticky,
-    StickyKey,
+    Config, Counter, DRY_RUN, Flow, FlowKey, FragKey, FragPorts, Load, Pick, REHEARSAL, Spent,
+    Sticky, StickyKey,
 };
 use weft_ebpf::verdict::Verdict;
 
@@ -59,6 +59,8 @@ fn every_program_passes_the_verifier() -> Result<()> {
     }
     names.sort();
     let expected = [
+        "bind4",
+        "bind6",
         "connect4",
         "connect6",
         "getpeername4",
@@ -134,6 +136,7 @@ fn fill(ebpf: &mut Ebpf, world: &World) -> Result<()> {
     )?;
     put(ebpf, "caps", world.caps.clone())?;
     put::<u32, Spent>(ebpf, "spent", [])?;
+    put(ebpf, "loads", world.loads.borrow().clone())?;
     put(ebpf, "sticky", world.sticky.borrow().clone())?;
     trie(
         ebpf,
@@ -300,6 +303,7 @@ fn written(ebpf: &mut Ebpf) -> Result<String> {
         Ok(rows.join("\n"))
     }
     let mut text = dump::<u32, Spent>(ebpf, "spent")?;
+    text += &dump::<u32, Load>(ebpf, "loads")?;
     text += &dump::<StickyKey, Sticky>(ebpf, "sticky")?;
     text += &dump::<FlowKey, Flow>(ebpf, "flow")?;
     text += &dump::<FlowKey, Flow>(ebpf, "flow_new")?;

@@ -72,6 +72,33 @@ fn every_socket() -> Result<()> {
             }
         }
     }
+    // A published port is the service's: processes of the host may not bind it, those in a sandbox may.
+    for addr in ["0.0.0.0", "[::]", "127.0.0.1", "[::1]", "192.0.2.11"] {
+        let tried = lab.nodes[0].ns.inside(|| {
+            Ok((
+                std::net::TcpListener::bind(format!("{addr}:8000")),
+                std::net::UdpSocket::bind(format!("{addr}:8000")),
+                std::net::TcpListener::bind(format!("{addr}:8009")),
+            ))
+        })?;
+        let taken = |error: Option<std::io::Error>| {
+            error.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+        };
+        if !taken(tried.0.err()) || !taken(tried.1.err()) || tried.2.is_err() {
+            r.failures
+                .push(format!("{addr}:8000 could be bound on the host"));
+        }
+    }
+    let bound = lab.tasks[0]
+        .ns
+        .inside(|| Ok(std::net::TcpListener::bind("[::]:8000")?));
+    if let Err(error) = bound {
+        r.failures
+            .push(format!("a task's own port 8000: {error:#}"));
+    }
+    if lab.nodes[0].count(Program::Sock, weft_abi::Drop::PortTaken as u8)? != 10 {
+        r.failures.push("refused binds are not counted".to_owned());
+    }
     // A service without backends refuses at once, and a port that is not published is the host's own affair.
     lab.nodes[0].ring("rings", 1, &[0])?;
     for addr in ["127.0.0.1", "::1"] {
@@ -175,6 +202,36 @@ fn every_walk() -> Result<()> {
             ));
         }
     }
+    r.done(&mut lab)
+}
+
+#[test]
+fn a_hosts_own_connections_from_published_ports() -> Result<()> {
+    let mut lab = Lab::new()?;
+    walks::talk::serve(&lab.client, "client")?;
+    let mut r = Report::default();
+    for to in ["192.0.2.100", "2001:db8::100"] {
+        let mut one = Held::open(&lab.nodes[0].ns, 8000, at(to, 80))?;
+        for _ in 0..3 {
+            r.case(&format!("from port 8000 to {to}"), one.ask(), |s| {
+                s.name == "client" && s.saw.port() == 8000
+            });
+        }
+        // Others are served at the same port meanwhile.
+        let own = if to.contains(':') {
+            "2001:db8::11"
+        } else {
+            "192.0.2.11"
+        };
+        for _ in 0..4 {
+            r.case("beside it", ask(&lab.client, at(own, 8000)), |s| {
+                s.name.starts_with('t')
+            });
+        }
+    }
+    let task = SocketAddr::new(lab.tasks[2].ip4, 80);
+    let mut one = Held::open(&lab.nodes[0].ns, 8000, task)?;
+    r.case("from port 8000 to a task", one.ask(), |s| s.name == "t3");
     r.done(&mut lab)
 }
 

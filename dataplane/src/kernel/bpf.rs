@@ -77,7 +77,9 @@ impl Hook {
 }
 
 /// Socket programs with the number of their attach type.
-const SOCKET_PROGRAMS: [(&str, u32); 8] = [
+const SOCKET_PROGRAMS: [(&str, u32); 10] = [
+    ("bind4", 8),
+    ("bind6", 9),
     ("connect4", 10),
     ("connect6", 11),
     ("sendmsg4", 14),

@@ -9,6 +9,7 @@
 
 mod addr;
 mod hash;
+mod load;
 mod mac;
 mod map;
 #[cfg(feature = "user")]
@@ -19,6 +20,7 @@ mod track;
 
 pub use addr::{Addr, Be16};
 pub use hash::{ring_hash, ring_slot, socket_hash};
+pub use load::Load;
 pub use mac::{GATEWAY_MAC, Leg, Mac, task_mac, task_of_mac, wire_mac};
 pub use map::{MapSpec, maps};
 pub use reason::{

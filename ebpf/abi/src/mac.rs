@@ -40,7 +40,8 @@ pub enum Leg {
     /// Task to VIP, re-tunnelled once. The id is the client's *node*.
     VipAgain = 5,
     /// A backend's answer, already un-translated. The id is the answering backend. A destination MAC
-    /// with id 0 means that the receiving node must hand it to the client it serves.
+    /// with id 0 means that the receiving node must hand it to the client it serves. Its second byte is the
+    /// [`crate::Load::code`] of that backend, 0 where nobody asks for it.
     Answer = 6,
     /// Between a node's own stack and a task, either way. A destination MAC with id 0 is the node.
     Host = 7,
@@ -65,10 +66,11 @@ impl Leg {
     /// Splits an inner source MAC; none when it is not of [`wire_mac`]'s form.
     #[inline(always)]
     pub const fn of_mac(mac: Mac) -> Option<(Self, u32)> {
-        if mac[0] & 3 != 0 || mac[1] != 0 {
+        if mac[0] & 3 != 0 {
             return None;
         }
         match Self::from_u8(mac[0] >> 2) {
+            Some(leg) if mac[1] != 0 && !matches!(leg, Self::Answer) => None,
             Some(leg) => Some((leg, u32::from_be_bytes([mac[2], mac[3], mac[4], mac[5]]))),
             None => None,
         }

@@ -37,6 +37,9 @@ maps! {
     SPENT, "spent", 16_384;
     /// LRU hash: [`crate::StickyKey`] -> [`crate::Sticky`]. Programs.
     STICKY, "sticky", 65_536;
+    /// LRU hash: backend id u32 -> [`crate::Load`]. Of this node's backends: agent, and programs between its counts; of
+    /// others: programs.
+    LOADS, "loads", 16_384;
     /// Hash of arrays: service u32 -> array of u32. Element 0 is the number of slots, the slots follow,
     /// each a backend id or 0. A ring of 251 slots is an array of 252. Inner arrays carry
     /// `BPF_F_INNER_MAP` (0x1000), so that sizes may differ. Swapped whole. Agent.

@@ -16,7 +16,7 @@ macro_rules! pod {
 
 pod! {
     Addr, AllowKey, Be16, Backend, Cap, Config, Counter, Endpoint, Event, Flow, FlowKey, FragKey, FragPorts, Front, FrontKey,
-    NetAddr, Netns, Node, NodeAddr, Pick, RangeKey, ServiceCount, SockKey, SockOrigin, Spent, Sticky, StickyKey,
+    Load, NetAddr, Netns, Node, NodeAddr, Pick, RangeKey, ServiceCount, SockKey, SockOrigin, Spent, Sticky, StickyKey,
     SubnetKey, Task,
 }
 

@@ -87,6 +87,7 @@ reasons! {
         SocketRestored = 14, "socket shown the address it asked for";
         Refused = 15, "no backend: refused at once";
         TooBigTold = 16, "too long for the tunnel: its sender was told what fits";
+        HostsOwn = 17, "left to a process of this host, whose connection it is";
     }
 }
 
@@ -132,6 +133,7 @@ reasons! {
         TooBig = 100, "too long for the tunnel, and its sender could not be told";
         NotAllowed = 101, "source is not on the service's allow list";
         OverCap = 102, "over the service's bandwidth cap";
+        PortTaken = 103, "process of the host may not bind a published port";
     }
 }
 

@@ -48,6 +48,8 @@ pub mod front {
     pub const HOST_MODE: u32 = 1;
     /// Only sources in `allowed` may ask.
     pub const ALLOWED: u32 = 2;
+    /// A new TCP connection goes to the less loaded of two backends: see [`crate::Load`].
+    pub const LEAST: u32 = 4;
 }
 
 impl Front {

@@ -88,6 +88,8 @@ pub mod flow {
     pub const FROM_TASK: u16 = 2;
     /// The task reached itself: it sees the service's address as its client.
     pub const HAIRPIN: u16 = 4;
+    /// A connection of a service that is [`crate::front::LEAST`]: counted in `loads`, and its answers tell the count.
+    pub const COUNTED: u16 = 8;
 }
 
 /// Bits of [`Flow::tcp`].

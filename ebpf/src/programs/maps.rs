@@ -6,7 +6,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use weft_abi::{
     Addr, AllowKey, Backend, Cap, Config, Counter, Endpoint, Flow, FlowKey, FragKey, FragPorts,
-    Front, FrontKey, NetAddr, Netns, Node, NodeAddr, Pick, RangeKey, ServiceCount, SockKey,
+    Front, FrontKey, Load, NetAddr, Netns, Node, NodeAddr, Pick, RangeKey, ServiceCount, SockKey,
     SockOrigin, Spent, Sticky, StickyKey, Task, maps,
 };
 use weft_ebpf::work::Work;
@@ -38,6 +38,8 @@ pub static SPENT: LruHashMap<u32, Spent> = LruHashMap::with_max_entries(maps::SP
 #[map(name = "sticky")]
 pub static STICKY: LruHashMap<StickyKey, Sticky> =
     LruHashMap::with_max_entries(maps::STICKY.entries, 0);
+#[map(name = "loads")]
+pub static LOADS: LruHashMap<u32, Load> = LruHashMap::with_max_entries(maps::LOADS.entries, 0);
 #[map(name = "told")]
 pub static TOLD: PerCpuArray<u64> = PerCpuArray::with_max_entries(maps::TOLD.entries, 0);
 #[btf_map(name = "rings")]

@@ -7,19 +7,26 @@ use core::mem::{MaybeUninit, zeroed};
 
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX,
-    BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup as fib, bpf_tunnel_key,
+    BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup as fib, bpf_sock_tuple, bpf_tunnel_key,
 };
 use aya_ebpf::helpers::{
     bpf_csum_diff, bpf_fib_lookup, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace,
-    bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key,
-    bpf_skb_load_bytes, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
+    bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_change_head, bpf_skb_change_tail,
+    bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_set_tunnel_key,
+    bpf_skb_store_bytes, bpf_skc_lookup_tcp,
 };
 use weft_abi::{Addr, Config, DRY_RUN, REHEARSAL, config};
 use weft_ebpf::packet::{Packet, Sum, Tunnel};
+use weft_ebpf::translate::Tuple;
+use weft_ebpf::work::Paper;
 
 /// Kernels since 6.16: adjust a sum over an IPv6 packet rightly when the device made it.
 const BPF_F_IPV6: u64 = 1 << 7;
 const PACKET_HOST: u32 = 0;
+/// The namespace of the interface.
+const THIS_NAMESPACE: u64 = -1i32 as u32 as u64;
+/// State of a TCP socket that listens.
+const LISTEN: u32 = 10;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const TTL: u8 = 64;
@@ -271,6 +278,46 @@ impl Packet for Skb {
             }
         }
         None
+    }
+
+    #[inline(always)]
+    fn is_connected(&self, ends: &Tuple, tcp: bool, paper: &mut Paper) -> bool {
+        let ports = ends.sport.raw() as u32 | (ends.dport.raw() as u32) << 16;
+        let (src, dst) = (ends.src.words(), ends.dst.words());
+        let v4 = ends.dst.is_v4();
+        // The kernel tells the families apart by length.
+        paper.words = if v4 {
+            [src[3], dst[3], ports, 0, 0, 0, 0, 0, 0]
+        } else {
+            [
+                src[0], src[1], src[2], src[3], dst[0], dst[1], dst[2], dst[3], ports,
+            ]
+        };
+        paper.number.set(if v4 { 0 } else { 1 });
+        let length = 12 + (paper.number.get() & 1) * 24;
+        let tuple = (&raw mut paper.words).cast::<bpf_sock_tuple>();
+        // SAFETY: the tuple has room for the longer form; a socket is used before it is let go, once. The two kinds
+        // are read in different words, for one load may not serve both.
+        unsafe {
+            let raw = self.raw.cast();
+            paper.number.set(0);
+            if tcp {
+                let socket = bpf_skc_lookup_tcp(raw, tuple, length, THIS_NAMESPACE, 0);
+                if !socket.is_null() {
+                    let state = core::ptr::read_volatile(&raw const (*socket).state);
+                    paper.number.set((state != LISTEN) as u32);
+                    bpf_sk_release(socket.cast());
+                }
+            } else {
+                let socket = bpf_sk_lookup_udp(raw, tuple, length, THIS_NAMESPACE, 0);
+                if !socket.is_null() {
+                    let port = core::ptr::read_volatile(&raw const (*socket).dst_port);
+                    paper.number.set(port as u32);
+                    bpf_sk_release(socket.cast());
+                }
+            }
+        }
+        paper.number.get() != 0
     }
 
     #[inline(always)]

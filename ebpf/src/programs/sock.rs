@@ -10,8 +10,8 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use weft_abi::{Addr, Be16, Counter, Done, Program, SockKey, SockOrigin, counter_index};
-use weft_ebpf::socket::{Request, lead};
+use weft_abi::{Addr, Be16, Counter, Done, Drop, Program, SockKey, SockOrigin, counter_index};
+use weft_ebpf::socket::{Request, lead, may_bind};
 use weft_ebpf::tables::Tables;
 
 use crate::maps::{COUNTERS, NETNS, SK_REV};
@@ -20,6 +20,7 @@ use crate::tables::Maps;
 const GO: i32 = 1;
 const REFUSE: i32 = 0;
 const CONNECTION_REFUSED: i32 = -111;
+const ADDRESS_IN_USE: i32 = -98;
 
 #[inline(always)]
 fn tell(reason: u8) {
@@ -166,6 +167,48 @@ fn inward(ctx: &SockAddrContext, v6: bool) -> i32 {
         tell(Done::SocketRestored as u8);
     }
     GO
+}
+
+#[inline(always)]
+fn binds(ctx: &SockAddrContext, v6: bool) -> i32 {
+    let maps = Maps { dry: false };
+    let Some(cfg) = maps.config() else { return GO };
+    // SAFETY: valid context.
+    let namespace = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    let Some(ns) = NETNS.get_ptr(&namespace) else {
+        return GO;
+    };
+    // SAFETY: from a lookup of this run.
+    let ns = unsafe { &*ns };
+    let (addr, port) = asked(ctx.sock_addr, v6);
+    let request = Request {
+        cookie: 0,
+        namespace,
+        now: 0,
+        bound: Addr::ANY,
+        addr,
+        port,
+        // SAFETY: valid context.
+        proto: unsafe { (*ctx.sock_addr).protocol as u8 },
+        v6,
+    };
+    if may_bind(&maps, cfg, ns, &request) {
+        return GO;
+    }
+    tell(Drop::PortTaken as u8);
+    // SAFETY: takes a plain number.
+    unsafe { bpf_set_retval(ADDRESS_IN_USE) };
+    REFUSE
+}
+
+#[cgroup_sock_addr(bind4)]
+pub fn bind4(ctx: SockAddrContext) -> i32 {
+    binds(&ctx, false)
+}
+
+#[cgroup_sock_addr(bind6)]
+pub fn bind6(ctx: SockAddrContext) -> i32 {
+    binds(&ctx, true)
 }
 
 #[cgroup_sock_addr(connect4)]

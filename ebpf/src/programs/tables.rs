@@ -4,7 +4,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::maps::lpm_trie::Key;
 use weft_abi::{
     Addr, AllowKey, Backend, Cap, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front,
-    FrontKey, NetAddr, Node, NodeAddr, Pick, Prefixed, RangeKey, ServiceCount, Spent, Sticky,
+    FrontKey, Load, NetAddr, Node, NodeAddr, Pick, Prefixed, RangeKey, ServiceCount, Spent, Sticky,
     StickyKey, Task, config, ring_slot,
 };
 use weft_ebpf::tables::{Age, Inserted, Tables};
@@ -109,6 +109,18 @@ impl Tables for Maps {
     fn set_sticky(&self, key: &StickyKey, sticky: &Sticky) {
         if !self.dry {
             let _ = STICKY.insert(key, sticky, 0);
+        }
+    }
+
+    #[inline(always)]
+    fn load(&self, backend: u32) -> Option<Load> {
+        look!(LOADS, &backend).copied()
+    }
+
+    #[inline(always)]
+    fn set_load(&self, backend: u32, load: &Load) {
+        if !self.dry {
+            let _ = LOADS.insert(&backend, load, 0);
         }
     }
 

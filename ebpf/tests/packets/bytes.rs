@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use weft_abi::Addr;
 use weft_ebpf::packet::{Packet, Sum, Tunnel};
+use weft_ebpf::translate::Tuple;
+use weft_ebpf::work::Paper;
 
 /// A packet and what surrounds it.
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub(crate) struct Bytes {
     pub(crate) routes: BTreeMap<Addr, u32>,
     pub(crate) claimed: bool,
     pub(crate) segment: u32,
+    /// Connections of this host, as packets to them carry their ends.
+    pub(crate) connected: Vec<Tuple>,
 }
 
 fn fold(mut sum: u64) -> u16 {
@@ -44,6 +48,7 @@ impl Bytes {
             routes: BTreeMap::new(),
             claimed: false,
             segment: 0,
+            connected: Vec::new(),
         }
     }
 
@@ -138,6 +143,9 @@ impl Packet for Bytes {
     }
     fn tunnel(&self) -> Option<Tunnel> {
         self.tunnel
+    }
+    fn is_connected(&self, ends: &Tuple, _: bool, _: &mut Paper) -> bool {
+        self.connected.contains(ends)
     }
     fn route(&self, _: &Addr, dst: &Addr) -> Option<u32> {
         self.routes.get(dst).copied()

@@ -193,7 +193,12 @@ fn spoilt_hardware_addresses() {
         let task = task_of_mac(*mac);
         assert!(task.is_none_or(|id| task_mac(id) == *mac));
         let leg = Leg::of_mac(*mac);
-        assert!(leg.is_none_or(|(leg, id)| wire_mac(leg, id) == *mac));
+        // An answer's second byte is a load.
+        let bare = match leg {
+            Some((Leg::Answer, _)) => [mac[0], 0, mac[2], mac[3], mac[4], mac[5]],
+            _ => *mac,
+        };
+        assert!(leg.is_none_or(|(leg, id)| wire_mac(leg, id) == bare));
         // An address is one of these, or neither.
         assert!(task.is_none() || leg.is_none());
         (task.is_some(), leg.map(|(leg, _)| leg as u8))

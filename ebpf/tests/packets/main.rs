@@ -5,6 +5,7 @@ mod fuzz;
 mod host_rows;
 #[path = "../mutate/mod.rs"]
 mod mutate;
+mod own;
 mod properties;
 #[path = "../rows/mod.rs"]
 mod rows;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use weft_abi::{
     Addr, AllowKey, Backend, Cap, Config, Endpoint, Flow, FlowKey, FragKey, FragPorts, Front,
-    FrontKey, NetAddr, Node, NodeAddr, Pick, Prefixed, RangeKey, ServiceCount, Spent, Sticky,
+    FrontKey, Load, NetAddr, Node, NodeAddr, Pick, Prefixed, RangeKey, ServiceCount, Spent, Sticky,
     StickyKey, Task, ring_slot,
 };
 use weft_ebpf::tables::{Age, Inserted, Tables};
@@ -39,6 +39,7 @@ pub(crate) struct World {
     pub(crate) pick: RefCell<HashMap<FlowKey, Pick>>,
     pub(crate) frag: RefCell<HashMap<FragKey, FragPorts>>,
     pub(crate) sticky: RefCell<HashMap<StickyKey, Sticky>>,
+    pub(crate) loads: RefCell<HashMap<u32, Load>>,
     pub(crate) spent: RefCell<HashMap<u32, Spent>>,
     pub(crate) told: RefCell<u64>,
     pub(crate) counts: RefCell<BTreeMap<u32, ServiceCount>>,
@@ -99,6 +100,12 @@ impl Tables for World {
     }
     fn set_sticky(&self, key: &StickyKey, sticky: &Sticky) {
         self.sticky.borrow_mut().insert(*key, *sticky);
+    }
+    fn load(&self, backend: u32) -> Option<Load> {
+        self.loads.borrow().get(&backend).copied()
+    }
+    fn set_load(&self, backend: u32, load: &Load) {
+        self.loads.borrow_mut().insert(backend, *load);
     }
     fn ring(&self, service: u32, hash: u32) -> Option<u32> {
         slot(&self.rings, service, hash)

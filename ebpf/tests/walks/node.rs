@@ -293,7 +293,7 @@ impl Node {
             .next()
             .context("cgroup2 is not mounted")?;
         let cgroup = File::open(&root)?;
-        for hook in ["connect", "sendmsg", "recvmsg", "getpeername"] {
+        for hook in ["bind", "connect", "sendmsg", "recvmsg", "getpeername"] {
             for family in ["4", "6"] {
                 let name = format!("{hook}{family}");
                 let program: &mut CgroupSockAddr = self

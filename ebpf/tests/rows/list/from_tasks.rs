@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use weft_abi::*;
-use weft_ebpf::parse::tcp_flag::SYN;
+use weft_ebpf::parse::tcp_flag::{RST, SYN};
 use weft_ebpf::verdict::Verdict;
 
 use super::*;
@@ -44,6 +44,19 @@ pub(super) fn east_west(f: Family) -> Vec<Row> {
                     3,
                     &from_task(3, t3, f.on(WEB, 99), syn),
                     Verdict::Drop(Drop::NoSuchTask),
+                ),
+                task(
+                    "a connection to one that is gone",
+                    3,
+                    &from_task(3, t3, f.on(WEB, 99), L4::Tcp(4000, 80, ACK)),
+                    peer(3, Done::Refused),
+                )
+                .out(delivered(3, f.on(WEB, 99), t3, L4::Tcp(80, 4000, RST))),
+                task(
+                    "datagrams to one that is gone",
+                    3,
+                    &from_task(3, t3, f.on(WEB, 99), L4::Udp(4000, 80)),
+                    Verdict::Out(link_of(3), Done::Refused),
                 ),
                 task(
                     "another network",

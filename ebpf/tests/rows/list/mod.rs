@@ -4,6 +4,7 @@ mod choice;
 mod collisions;
 mod from_tasks;
 mod from_uplink;
+mod least;
 mod small;
 mod through_tunnel;
 mod told;
@@ -122,6 +123,8 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(choice::allowed(f));
         rows.extend(choice::affinity(f));
         rows.extend(choice::caps(f));
+        rows.extend(least::choice(f));
+        rows.extend(least::by_vip(f));
     }
     rows
 }
