@@ -195,7 +195,7 @@ fn used(bed: &Bed, n1: Host) -> Result<()> {
     ensure!(shown == "65534\n1", "the watcher: {shown}");
     // By name, by alias, and from outside: at every host, and where a task runs.
     for name in ["web", "site", "tasks.web"] {
-        let line = format!("wget -q -O - -T 5 http://{name}/");
+        let line = format!("curl -sS -m 5 http://{name}/");
         let page = eventually(PATIENCE, &line, || within(api, "shop_api", &line))?;
         ensure!(page.starts_with("shop_web-"), "{name} says {page}");
     }
@@ -222,7 +222,7 @@ fn a_stack_of_a_real_compose_file_runs_by_the_new_cli() {
             // As the file is understood, no manager asked.
             let shown = stack(n1, Cli::New, "test", &["config", "-c", "compose.yml"])?.ok()?;
             ensure!(
-                shown.contains("MODE: test") && !shown.contains("x-page"),
+                shown.contains("MODE: test") && !shown.contains("${MODE"),
                 "{shown}"
             );
         }
@@ -270,6 +270,7 @@ fn a_compose_project_stands_on_an_overlay() {
             "web",
             "--network shared --constraint node.hostname==n2 weft/whoami",
         )?;
+        n1.create("probe", "--network shared --constraint node.hostname==n2 --stop-signal SIGKILL weft/tools sleep 100000")?;
         compose(&["up", "-d"])?.ok()?;
         let listed = compose(&["ps"])?.ok()?;
         ensure!(listed.matches(" Up ").count() == 2, "{listed}");
@@ -280,10 +281,7 @@ fn a_compose_project_stands_on_an_overlay() {
             ("http://web/", "hostname"),
         ] {
             eventually(PATIENCE, url, || {
-                let page = compose(&[
-                    "exec", "-T", "asks", "wget", "-q", "-O", "-", "-T", "5", url,
-                ])?
-                .ok()?;
+                let page = compose(&["exec", "-T", "asks", "curl", "-sS", "-m", "5", url])?.ok()?;
                 ensure!(page.contains(word), "{page}");
                 Ok(())
             })?;
@@ -291,19 +289,7 @@ fn a_compose_project_stands_on_an_overlay() {
         // And a task of the swarm finds them.
         eventually(PATIENCE, "the task to find the project", || {
             let page = n2
-                .exec(
-                    "web",
-                    &[
-                        "busybox",
-                        "wget",
-                        "-q",
-                        "-O",
-                        "-",
-                        "-T",
-                        "5",
-                        "http://handmade/",
-                    ],
-                )?
+                .exec("probe", &["curl", "-sS", "-m", "5", "http://handmade/"])?
                 .ok()?;
             ensure!(page == "made by hand", "{page}");
             Ok(())
@@ -313,7 +299,7 @@ fn a_compose_project_stands_on_an_overlay() {
         compose(&["down", "-t", "1"])?.ok()?;
         let left = n1.say("ps -aq --filter label=com.docker.compose.project=hand")?;
         ensure!(left.is_empty(), "containers {left}");
-        n1.say("service rm web")?;
+        n1.say("service rm web probe")?;
         eventually(PATIENCE, "the network to be free", || {
             n1.say("network rm shared").map(drop)
         })
