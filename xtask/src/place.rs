@@ -1,6 +1,7 @@
 //! Where things lie in the tree: every path the verbs share is written once, here.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The clone's top folder, wherever the caller stands.
 pub(crate) fn root() -> PathBuf {
@@ -33,9 +34,20 @@ pub(crate) fn static_build() -> PathBuf {
     target().join("static-build")
 }
 
+/// What this process was told to run as the agent.
+static AGENT: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on, and for this process alone, the testbed runs the agent at `path`.
+pub(crate) fn run_agent(path: PathBuf) {
+    // Whoever says it first is right: a bed never has two kinds of agents.
+    let _kept = AGENT.set(path);
+}
+
 /// The agent that the testbed runs: this clone's, or the one that `WEFT_AGENT` names.
 pub(crate) fn agent() -> PathBuf {
-    std::env::var_os("WEFT_AGENT").map_or_else(|| target().join("debug/weft"), PathBuf::from)
+    let named = || std::env::var_os("WEFT_AGENT").map(PathBuf::from);
+    let told = AGENT.get().cloned().or_else(named);
+    told.unwrap_or_else(|| target().join("debug/weft"))
 }
 
 /// Whether stories are told to the swarm mode of Docker's own engines, for comparison: `WEFT_AGAINST=docker`.
