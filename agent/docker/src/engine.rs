@@ -1,14 +1,14 @@
-//! The way down: the container engine's socket.
+//! The way down: the container engine's socket, or another host's front door.
 //!
 //! One connection per request. It lives exactly as long as somebody wants its answer: a client
 //! that goes away takes the engine's half with it, which is how `events`, `logs -f` and long
 //! polls are cancelled.
 
 use std::{
-    io,
-    path::{Path, PathBuf},
+    fmt, io,
+    path::PathBuf,
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -27,6 +27,8 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
+use weft_proto::{ControlApi, Tunnel};
+use weft_types::NodeId;
 
 use crate::{
     body::collect,
@@ -44,13 +46,50 @@ const VERSION_PATIENCE: Duration = Duration::from_secs(3);
 /// An engine that did not say its version in time is left alone for so long.
 const REST: Duration = Duration::from_secs(10);
 
-/// The container engine below.
+/// The container engine below, or whatever else speaks its API.
 #[derive(Debug)]
 pub struct Engine {
-    socket: PathBuf,
+    way: Way,
     facts: Mutex<Option<Facts>>,
     /// When it last did not say its version in time.
     silent: Mutex<Option<Instant>>,
+}
+
+/// How an engine is reached.
+#[derive(Clone)]
+enum Way {
+    /// Over its socket on this host.
+    Socket(PathBuf),
+    /// Through another host's front door.
+    Far {
+        manager: Arc<dyn ControlApi>,
+        node: NodeId,
+        name: String,
+    },
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => write!(f, "unix://{}", path.display()),
+            Self::Far { node, name, .. } => write!(f, "{name} ({node})"),
+        }
+    }
+}
+
+impl Way {
+    async fn connect(&self) -> Result<Tunnel, String> {
+        match self {
+            Self::Socket(path) => match UnixStream::connect(path).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(error) => Err(error.to_string()),
+            },
+            Self::Far { manager, node, .. } => {
+                let tunnel = manager.tunnel(*node).await;
+                tunnel.map_err(|error| error.message)
+            }
+        }
+    }
 }
 
 /// What is remembered of the engine.
@@ -66,27 +105,43 @@ impl Engine {
     /// The engine whose socket is at `socket`. Nothing is asked of it yet.
     #[must_use]
     pub fn at(socket: impl Into<PathBuf>) -> Self {
+        Self::over(Way::Socket(socket.into()))
+    }
+
+    /// The front door of another host, reached through the `manager` here.
+    pub(crate) fn beyond(manager: Arc<dyn ControlApi>, node: NodeId, name: String) -> Self {
+        Self::over(Way::Far {
+            manager,
+            node,
+            name,
+        })
+    }
+
+    /// The same engine, of which nothing is remembered yet.
+    #[must_use]
+    pub(crate) fn anew(&self) -> Self {
+        Self::over(self.way.clone())
+    }
+
+    fn over(way: Way) -> Self {
         Self {
-            socket: socket.into(),
+            way,
             facts: Mutex::new(None),
             silent: Mutex::new(None),
         }
     }
 
-    /// Where its socket is.
-    #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-
-    fn away(&self, what: &dyn std::fmt::Display) -> ApiError {
-        ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!(
+    fn away(&self, what: &dyn fmt::Display) -> ApiError {
+        let message = match &self.way {
+            Way::Socket(path) => format!(
                 "The container engine below does not answer at unix://{}: {what}. Requests about the swarm are still served; start the engine (for example \"systemctl start docker\") and try again.",
-                self.socket.display()
+                path.display()
             ),
-        )
+            Way::Far { name, .. } => {
+                format!("The front door of node {name} does not answer: {what}")
+            }
+        };
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 
     /// Sends `request` down as it stands and answers with what comes back; the connection ends
@@ -102,9 +157,8 @@ impl Engine {
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| self.away(&error))?;
+        let stream = self.way.connect().await;
+        let stream = stream.map_err(|error| self.away(&error))?;
         let (mut sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
             .handshake(TokioIo::new(stream))

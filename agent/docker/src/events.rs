@@ -66,7 +66,7 @@ impl Door {
             return Ok(response.map(|body| connection.tie(body)));
         }
         let sieve = Sieve {
-            engine: Engine::at(self.engine.socket()),
+            engine: self.engine.anew(),
             node: Arc::clone(&self.node),
             ours: HashSet::new(),
         };

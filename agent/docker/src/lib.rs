@@ -11,10 +11,12 @@
 //! engine   the way down: one connection per request
 //! swarm nodes services tasks secrets networks logs events info      one file per kind of object
 //! view     what objects look like in Docker's JSON
+//! cluster  the other socket: all hosts behind one API
 //! ```
 
 pub mod address;
 mod body;
+mod cluster;
 mod containers;
 mod door;
 mod engine;
@@ -48,6 +50,7 @@ mod words;
 #[cfg(test)]
 extern crate self as weft_docker;
 
+pub use cluster::{ClusterConfig, serve as serve_cluster};
 pub use engine::Engine;
 pub use node::{
     AttachRequest, DetachRequest, InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl,

@@ -25,6 +25,12 @@ impl Query {
         first.map_or("", |(_, value)| value)
     }
 
+    /// All parameters, in order.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.0.iter();
+        pairs.map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// Whether `key` says yes: anything but nothing, `0`, `no`, `false` and `none`, Docker's rule.
     pub(crate) fn flag(&self, key: &str) -> bool {
         let value = self.get(key).trim().to_ascii_lowercase();

@@ -3,10 +3,17 @@
 mod tls;
 mod unix;
 
-use std::{fs, io, net::SocketAddr, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use hyper::{server::conn::http1, service::service_fn, upgrade::Upgraded};
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -14,7 +21,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use crate::{door::Door, engine::Engine, node::NodeControl};
+use crate::{door::Door, engine::Engine, node::NodeControl, reply::Body};
 
 /// Where the front door is and what is behind it.
 #[derive(Debug, Clone)]
@@ -95,8 +102,7 @@ pub async fn serve(
     for door in &config.tcp {
         far.push(tls::Listener::open(door).await?);
     }
-    let listener = unix::listen(&config).await?;
-    let ours = fs::metadata(&config.socket).ok().map(|file| file.ino());
+    let listening = Listening::open(&config.socket, config.group.as_deref()).await?;
     let (running, stop) = watch::channel(());
     let engine = Engine::at(&config.engine_socket);
     let door = Arc::new(Door::new(engine, node, stop));
@@ -105,29 +111,80 @@ pub async fn serve(
         .into_iter()
         .map(|listener| listener.accept(Arc::clone(&door)));
     tokio::select! {
-        () = accept(&listener, &door) => {}
+        () = listening.accept(&door) => {}
         () = async { futures::future::join_all(far).await; std::future::pending().await } => {}
         () = shutdown => {}
     }
     drop(running);
-    // Somebody else may listen under this name by now.
-    let still = fs::metadata(&config.socket).ok().map(|file| file.ino());
-    if ours.is_some()
-        && still == ours
-        && let Err(error) = fs::remove_file(&config.socket)
-    {
-        tracing::debug!(%error, "socket already gone");
-    }
     Ok(())
 }
 
-async fn accept(listener: &UnixListener, door: &Arc<Door>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(converse(stream, Arc::clone(door)));
+/// Who answers the requests that come in at a door.
+pub(crate) trait Answers: Send + Sync + 'static {
+    /// Closed when the door closes.
+    fn stop(&self) -> watch::Receiver<()>;
+
+    /// Answers a request; `taken` is told when the connection that it came on is to be a raw one.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        taken: &mpsc::Sender<Takeover>,
+    ) -> impl Future<Output = Response<Body>> + Send;
+}
+
+impl Answers for Door {
+    fn stop(&self) -> watch::Receiver<()> {
+        Self::stop(self)
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        taken: &mpsc::Sender<Takeover>,
+    ) -> Response<Body> {
+        Self::answer(self, request, Some(taken)).await
+    }
+}
+
+/// A socket on this host that is listened on; its name goes when this is dropped.
+pub(crate) struct Listening {
+    listener: UnixListener,
+    socket: PathBuf,
+    file: Option<u64>,
+}
+
+impl Listening {
+    pub(crate) async fn open(socket: &Path, group: Option<&str>) -> Result<Self, DoorError> {
+        let listener = unix::listen(socket, group).await?;
+        Ok(Self {
+            listener,
+            socket: socket.to_owned(),
+            file: fs::metadata(socket).ok().map(|file| file.ino()),
+        })
+    }
+
+    /// Takes clients in for as long as it is polled.
+    pub(crate) async fn accept(&self, door: &Arc<impl Answers>) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    tokio::spawn(converse(stream, Arc::clone(door)));
+                }
+                Err(error) => pause(&error).await,
             }
-            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // Somebody else may listen under this name by now.
+        let still = fs::metadata(&self.socket).ok().map(|file| file.ino());
+        if self.file.is_some()
+            && still == self.file
+            && let Err(error) = fs::remove_file(&self.socket)
+        {
+            tracing::debug!(%error, "socket already gone");
         }
     }
 }
@@ -139,7 +196,7 @@ async fn pause(error: &io::Error) {
 }
 
 /// One client's connection. A client that goes away ends what was done for it.
-async fn converse<S>(stream: S, door: Arc<Door>)
+async fn converse<S>(stream: S, door: Arc<impl Answers>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -147,7 +204,7 @@ where
     let (taken, mut takes) = mpsc::channel::<Takeover>(1);
     let service = service_fn(move |request| {
         let (door, taken) = (Arc::clone(&door), taken.clone());
-        async move { Ok::<_, std::convert::Infallible>(door.answer(request, Some(&taken)).await) }
+        async move { Ok::<_, std::convert::Infallible>(door.answer(request, &taken).await) }
     });
     let mut connection = http1::Builder::new()
         .preserve_header_case(true)

@@ -9,21 +9,20 @@ use std::{
 use nix::unistd::{Gid, Group, chown};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{DoorConfig, DoorError};
+use super::DoorError;
 
 /// The listener, visible under its name only once its mode and group are right.
-pub(super) async fn listen(config: &DoorConfig) -> Result<UnixListener, DoorError> {
-    let socket = &config.socket;
+pub(super) async fn listen(socket: &Path, group: Option<&str>) -> Result<UnixListener, DoorError> {
     let failed = |cause: io::Error| DoorError::Listen {
-        socket: socket.clone(),
+        socket: socket.to_owned(),
         cause,
     };
     let old = fs::symlink_metadata(socket);
     if old.is_ok_and(|old| old.file_type().is_socket()) && UnixStream::connect(socket).await.is_ok()
     {
-        return Err(DoorError::Taken(socket.clone()));
+        return Err(DoorError::Taken(socket.to_owned()));
     }
-    let group = find_group(config)?;
+    let group = find_group(socket, group)?;
     if let Some(folder) = socket.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
@@ -47,8 +46,8 @@ fn hidden_name(socket: &Path) -> PathBuf {
     name.into()
 }
 
-fn find_group(config: &DoorConfig) -> Result<Option<Gid>, DoorError> {
-    let Some(name) = &config.group else {
+fn find_group(socket: &Path, group: Option<&str>) -> Result<Option<Gid>, DoorError> {
+    let Some(name) = group else {
         return Ok(Group::from_name("docker")
             .ok()
             .flatten()
@@ -60,8 +59,8 @@ fn find_group(config: &DoorConfig) -> Result<Option<Gid>, DoorError> {
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(Some(group.gid)),
         _ => Err(DoorError::NoGroup {
-            socket: config.socket.clone(),
-            group: name.clone(),
+            socket: socket.to_owned(),
+            group: name.to_owned(),
         }),
     }
 }

@@ -1,0 +1,404 @@
+//! Lists of all hosts put together; networks and volumes, which are a host's own or the cluster's.
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use weft_cluster::merge::{self, Part};
+
+use super::{Answer, Asked, Cluster, Member, hosts::request, lock};
+use crate::{
+    body::collect,
+    reply::{ApiError, Body, Reply, empty, json as answer_json, ok},
+};
+
+/// A query string of `pairs`.
+pub(super) fn encode(pairs: &[(String, String)]) -> String {
+    let one = |text: &str| {
+        let bytes = text.bytes().map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            byte => format!("%{byte:02X}"),
+        });
+        bytes.collect::<String>()
+    };
+    let pairs = pairs
+        .iter()
+        .map(|(key, value)| format!("{}={}", one(key), one(value)));
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+/// The values of `key` in a `filters` parameter, in either of its forms, which are taken out.
+fn take_filter(filters: &mut Value, key: &str) -> Vec<String> {
+    let taken = filters
+        .as_object_mut()
+        .and_then(|filters| filters.remove(key));
+    match taken {
+        Some(Value::Object(values)) => values.into_iter().map(|(value, _)| value).collect(),
+        Some(Value::Array(values)) => values
+            .into_iter()
+            .filter_map(|value| value.as_str().map(ToOwned::to_owned))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The answers' bodies with whose they are; the first refusal if there is no other answer.
+fn parts(answers: Vec<Answer>) -> Result<Vec<Part>, http::Response<Body>> {
+    let (good, bad): (Vec<_>, Vec<_>) = answers
+        .into_iter()
+        .partition(|answer| answer.status.is_success());
+    if let (true, Some(first)) = (good.is_empty(), bad.into_iter().next()) {
+        return Err(answer_json(first.status, &first.value));
+    }
+    let good = good.into_iter();
+    Ok(good
+        .map(|answer| (answer.member.origin, answer.value))
+        .collect())
+}
+
+impl Cluster {
+    /// What every host answers to a list's request; `node` filters name the hosts.
+    async fn gather(
+        &self,
+        asked: &Asked,
+        path: &str,
+        change: impl FnOnce(&mut Vec<(String, String)>, &mut Value),
+    ) -> Result<(Vec<Member>, Vec<Answer>), ApiError> {
+        let mut pairs: Vec<(String, String)> = asked
+            .query
+            .pairs()
+            .filter(|(key, _)| *key != "filters")
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        let text = asked.query.get("filters");
+        let mut filters: Value = if text.is_empty() {
+            Value::Null
+        } else {
+            crate::body::parse(text.as_bytes())?
+        };
+        let names = take_filter(&mut filters, "node");
+        change(&mut pairs, &mut filters);
+        if !filters.is_null() {
+            pairs.push(("filters".to_owned(), filters.to_string()));
+        }
+        let mut members = self.members().await?;
+        members
+            .retain(|member| names.is_empty() || names.iter().any(|name| member.is_called(name)));
+        let parts = asked.like(path, &encode(&pairs))?;
+        let answers = self.ask_all(&members, &parts, &Bytes::new()).await;
+        Ok((members, answers))
+    }
+
+    /// `docker ps`.
+    pub(super) async fn list_containers(&self, asked: &Asked) -> Reply {
+        let mut limit = asked.query.get("limit").parse::<usize>().ok();
+        limit = limit.filter(|limit| *limit > 0);
+        let filters = asked.query.get("filters");
+        // `--before` and `--since` name a container that one host alone knows.
+        let mut bounds = (Vec::new(), Vec::new());
+        let wants_all = asked.query.flag("all") && matches!(filters, "" | "{}");
+        let gathered = self.gather(asked, "/containers/json", |pairs, filters| {
+            bounds.0 = take_filter(filters, "before");
+            bounds.1 = take_filter(filters, "since");
+            // Without a limit hosts leave stopped containers out, with one they do not.
+            if limit.is_some() && !pairs.iter().any(|(key, _)| key == "all") {
+                pairs.push(("all".to_owned(), "1".to_owned()));
+            }
+        });
+        let (members, answers) = gathered.await?;
+        let mut parts = match parts(answers) {
+            Ok(parts) => parts,
+            Err(refusal) => return Ok(refusal),
+        };
+        if wants_all {
+            let memory = lock(&self.memory);
+            for member in members.iter().filter(|member| !member.is_up) {
+                if let Some(list) = memory.lists.get(&member.node) {
+                    parts.push((member.origin.clone(), merge::lost(list)));
+                }
+            }
+        }
+        let mut list = merge::containers(parts, None);
+        if let Some(list) = list.as_array_mut() {
+            let created = |entry: &Value| entry["Created"].as_i64().unwrap_or(0);
+            for reference in bounds.0 {
+                let at = self.created(&reference).await?;
+                list.retain(|entry| created(entry) < at);
+            }
+            for reference in bounds.1 {
+                let at = self.created(&reference).await?;
+                list.retain(|entry| created(entry) > at);
+            }
+            list.truncate(limit.unwrap_or(usize::MAX));
+        }
+        Ok(ok(&list))
+    }
+
+    /// When a container was made, in seconds.
+    async fn created(&self, reference: &str) -> Result<i64, ApiError> {
+        let (member, container) = self.owner(reference).await?;
+        let filters = json!({"id": [container.id]}).to_string();
+        let query = encode(&[("all".into(), "1".into()), ("filters".into(), filters)]);
+        let answer = member.get(&format!("/containers/json?{query}")).await?;
+        Ok(answer.value[0]["Created"].as_i64().unwrap_or(0))
+    }
+
+    pub(super) async fn list_images(&self, asked: &Asked) -> Reply {
+        let (_, answers) = self.gather(asked, "/images/json", |_, _| {}).await?;
+        Ok(match parts(answers) {
+            Ok(parts) => ok(&merge::images(parts)),
+            Err(refusal) => refusal,
+        })
+    }
+
+    pub(super) async fn list_networks(&self, asked: &Asked) -> Reply {
+        let (_, answers) = self.gather(asked, "/networks", |_, _| {}).await?;
+        Ok(match parts(answers) {
+            Ok(parts) => ok(&merge::networks(parts)),
+            Err(refusal) => refusal,
+        })
+    }
+
+    pub(super) async fn list_volumes(&self, asked: &Asked) -> Reply {
+        let (_, answers) = self.gather(asked, "/volumes", |_, _| {}).await?;
+        Ok(match parts(answers) {
+            Ok(parts) => ok(&merge::volumes(parts)),
+            Err(refusal) => refusal,
+        })
+    }
+
+    /// Prunes and disk usage.
+    pub(super) async fn sums(&self, asked: &Asked) -> Reply {
+        let path = asked.parts.uri.path()[asked.prefix.len()..].to_owned();
+        let (_, answers) = self.gather(asked, &path, |_, _| {}).await?;
+        Ok(match parts(answers) {
+            Ok(parts) => ok(&merge::sums(parts)),
+            Err(refusal) => refusal,
+        })
+    }
+
+    /// A network: of the cluster, or of one host, as `node/name`.
+    pub(super) async fn create_network(&self, asked: Asked, body: Incoming) -> Reply {
+        let body = collect(body).await?;
+        let mut wish: Value = crate::body::parse(&body)?;
+        let name = wish["Name"].as_str().unwrap_or_default().to_owned();
+        let parts = asked.like("/networks/create", asked.raw_query())?;
+        match name.split_once('/') {
+            Some((node, network)) => {
+                wish["Name"] = network.into();
+                let member = self.member(node).await?;
+                self.pass_to(&member, parts, wish.to_string()).await
+            }
+            None => self.here.pass_bytes(parts, body).await,
+        }
+    }
+
+    pub(super) async fn network(
+        &self,
+        asked: Asked,
+        body: Incoming,
+        name: &str,
+        verb: &str,
+    ) -> Reply {
+        let mut body = collect(body).await?;
+        let (mut member, mut network) = self.network_owner(name).await?;
+        if !verb.is_empty() {
+            let mut wish: Value = crate::body::parse(&body)?;
+            let container = wish["Container"].as_str().unwrap_or_default();
+            let (owner, container) = self.owner(container).await?;
+            if member.node != owner.node && name.contains('/') {
+                return Err(ApiError::bad(format!(
+                    "network {name} is not on node {}, where the container is",
+                    owner.origin.name
+                )));
+            }
+            wish["Container"] = container.id.into();
+            body = wish.to_string().into();
+            member = owner;
+            if !name.contains('/') {
+                name.clone_into(&mut network);
+            }
+        }
+        let slash = if verb.is_empty() { "" } else { "/" };
+        let path = format!("/networks/{network}{slash}{verb}");
+        let parts = asked.like(&path, asked.raw_query())?;
+        self.pass_to(&member, parts, body).await
+    }
+
+    /// The host to ask about a network, and the network's name there. A network of the cluster is
+    /// asked about here.
+    async fn network_owner(&self, name: &str) -> Result<(Member, String), ApiError> {
+        if let Some((node, network)) = name.split_once('/') {
+            return Ok((self.member(node).await?, network.to_owned()));
+        }
+        let members = self.members().await?;
+        let question = request(Method::GET, "/networks")?;
+        let answers = self.ask_all(&members, &question, &Bytes::new()).await;
+        let mut found: Vec<Member> = Vec::new();
+        for answer in answers {
+            let list = answer.value.as_array().map_or(&[][..], Vec::as_slice);
+            let named = |network: &&Value| {
+                let id = network["Id"].as_str().unwrap_or_default();
+                network["Name"] == name || (name.len() >= 4 && id.starts_with(name))
+            };
+            if let Some(network) = list.iter().find(named) {
+                let is_shared = network["Scope"] == "swarm";
+                if is_shared {
+                    found.clear();
+                }
+                found.push(answer.member);
+                if is_shared {
+                    break;
+                }
+            }
+        }
+        let here = || members.iter().find(|member| member.is_here);
+        match found.as_slice() {
+            [] => {}
+            [one] if !one.is_here => return Ok((one.clone(), name.to_owned())),
+            [_] => {}
+            several => {
+                // Built-in networks are everywhere: clients look at this host's.
+                if !["bridge", "host", "none"].contains(&name) {
+                    return Err(several_nodes("network", name, several));
+                }
+            }
+        }
+        let here = here().ok_or_else(|| ApiError::internal("this node is not in its own list"))?;
+        Ok((here.clone(), name.to_owned()))
+    }
+
+    /// A volume on one host (`node/name`), or one of this name on each.
+    pub(super) async fn create_volume(&self, asked: Asked, body: Incoming) -> Reply {
+        let body = collect(body).await?;
+        let mut wish: Value = crate::body::parse(&body)?;
+        let name = wish["Name"].as_str().unwrap_or_default().to_owned();
+        let parts = asked.like("/volumes/create", asked.raw_query())?;
+        if let Some((node, volume)) = name.split_once('/') {
+            wish["Name"] = volume.into();
+            let member = self.member(node).await?;
+            return self.pass_to(&member, parts, wish.to_string()).await;
+        }
+        if name.is_empty() {
+            // Named by an engine, it would have another name on each host.
+            return self.here.pass_bytes(parts, body).await;
+        }
+        let members = self.members().await?;
+        let answers = self.ask_all(&members, &parts, &body).await;
+        first(answers, || volume_missing(&name))
+    }
+
+    pub(super) async fn volume(&self, asked: Asked, name: &str) -> Reply {
+        let members = match name.split_once('/') {
+            Some((node, _)) => vec![self.member(node).await?],
+            None => self.members().await?,
+        };
+        let volume = name.rsplit_once('/').map_or(name, |(_, volume)| volume);
+        let parts = asked.like(&format!("/volumes/{volume}"), asked.raw_query())?;
+        let answers = self.ask_all(&members, &parts, &Bytes::new()).await;
+        if asked.parts.method != Method::GET {
+            return first(answers, || volume_missing(name));
+        }
+        let mut found: Vec<Answer> = answers
+            .into_iter()
+            .filter(|answer| answer.status == StatusCode::OK)
+            .collect();
+        if found.len() > 1 {
+            let members: Vec<Member> = found.into_iter().map(|answer| answer.member).collect();
+            return Err(several_nodes("volume", name, &members));
+        }
+        let mut answer = found.pop().ok_or_else(|| volume_missing(name))?;
+        if answer.value["Scope"] != "global" {
+            answer.value["Name"] = answer.member.origin.prefixed(volume).into();
+        }
+        Ok(ok(&answer.value))
+    }
+
+    /// The host called `name`, which must be up.
+    pub(super) async fn member(&self, name: &str) -> Result<Member, ApiError> {
+        let mut members = self.members().await?.into_iter();
+        let member = members.find(|member| member.is_called(name));
+        let member = member
+            .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("No such node: {name}")))?;
+        if member.is_up {
+            return Ok(member);
+        }
+        Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("node {name} is down; see `docker node ls`"),
+        ))
+    }
+}
+
+fn volume_missing(name: &str) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("get {name}: no such volume"))
+}
+
+fn several_nodes(kind: &str, name: &str, members: &[Member]) -> ApiError {
+    let choices = members.iter().map(|member| member.origin.prefixed(name));
+    ApiError::bad(format!(
+        "{kind} {name} is on several nodes; say which: {}",
+        choices.collect::<Vec<_>>().join(", ")
+    ))
+}
+
+/// One answer for all: a refusal other than "there is none here" if there is one, else a success,
+/// else `none`.
+pub(super) fn first(answers: Vec<Answer>, none: impl FnOnce() -> ApiError) -> Reply {
+    let is_refusal =
+        |answer: &&Answer| !answer.status.is_success() && answer.status != StatusCode::NOT_FOUND;
+    if let Some(refusal) = answers.iter().find(is_refusal) {
+        let message = refusal.value["message"].as_str().unwrap_or_default();
+        return Err(ApiError::new(
+            refusal.status,
+            format!("node {}: {message}", refusal.member.origin.name),
+        ));
+    }
+    let good = answers
+        .into_iter()
+        .find(|answer| answer.status.is_success());
+    let good = good.ok_or_else(none)?;
+    if good.value.is_null() {
+        return Ok(empty(good.status));
+    }
+    Ok(answer_json(good.status, &good.value))
+}
+
+/// A request with a body at hand.
+pub(super) fn with_body(parts: http::request::Parts, body: Bytes) -> Request<Body> {
+    Request::from_parts(parts, crate::reply::whole(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_written_as_they_are_read() {
+        let pairs = vec![
+            ("a b".to_owned(), "x&y=z+%".to_owned()),
+            ("c".to_owned(), "{\"ä\":[1]}".to_owned()),
+        ];
+        let query = crate::query::Query::parse(&encode(&pairs));
+        let read: Vec<_> = query
+            .pairs()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        assert_eq!(read, pairs);
+    }
+
+    #[test]
+    fn filters_are_taken_out_in_both_forms() {
+        for text in [
+            r#"{"node":["n1"],"a":["b"]}"#,
+            r#"{"node":{"n1":true},"a":["b"]}"#,
+        ] {
+            let mut filters: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(take_filter(&mut filters, "node"), ["n1"]);
+            assert_eq!(filters, json!({"a": ["b"]}));
+        }
+        assert_eq!(take_filter(&mut Value::Null, "node"), Vec::<String>::new());
+    }
+}
