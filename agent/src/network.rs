@@ -85,6 +85,11 @@ pub trait Wiring: Send + Sync + 'static {
     /// When the kernel refuses, or the networks do not come.
     async fn connect(&self, task: &Task, pid: i64) -> Result<(), Failure>;
 
+    /// Lets the names of a task answer whose program runs already, before anything else of its
+    /// network is looked at: the agent was restarted, and its sockets were closed with it.
+    /// [`Wiring::connect`] follows, and does what this could not.
+    async fn answer_names(&self, task: &Task, pid: i64);
+
     /// Takes a task's network away from a program that goes on running.
     async fn disconnect(&self, task: TaskId);
 

@@ -8,8 +8,10 @@ mod clock;
 mod deed;
 mod glance;
 mod hear;
+mod leave;
 mod link;
 mod log;
+mod look;
 mod tell;
 
 use std::{
@@ -34,6 +36,7 @@ use weft_types::{
 
 use self::clock::Clock;
 pub use self::glance::{Glance, Notice};
+use self::leave::Leaving;
 use self::link::LinkEvent;
 pub use self::link::{Dial, Grpc};
 use crate::{
@@ -51,12 +54,6 @@ use crate::{
 const BATCH: usize = 256;
 /// How long the engine may take to say what it is before the node speaks to managers without it.
 const DESCRIBE_LIMIT: Duration = Duration::from_secs(3);
-/// How long a leaving node waits for its tasks to be taken out of the others' rings and replaced.
-const HAND_OVER: Duration = Duration::from_secs(20);
-/// The same once no manager listens: others notice by themselves that it has gone.
-const HAND_OVER_ALONE: Duration = Duration::from_secs(2);
-/// Between two counts of the flows that tasks being withdrawn still have.
-const DRAIN_PERIOD: Duration = Duration::from_millis(200);
 
 /// What an agent is made from.
 pub struct AgentConfig {
@@ -173,6 +170,8 @@ struct Runtime {
     save_net_at: Option<Instant>,
     net: watch::Sender<Arc<NetState>>,
     applied: u64,
+    /// Whether the manager at hand was told so since it last told a state.
+    applied_told: bool,
     sandboxes: Option<BTreeSet<TaskId>>,
     sandboxes_wished: watch::Sender<BTreeSet<TaskId>>,
     description: Option<NodeDescription>,
@@ -190,14 +189,6 @@ struct Runtime {
     leaving: Option<Leaving>,
     /// Long-lived work beside the loop; ends with it.
     companions: Vec<Companion>,
-}
-
-/// A node on its way out.
-struct Leaving {
-    /// Its tasks are stopped then, handed over or not.
-    at: Instant,
-    /// They were told to stop.
-    is_done: bool,
 }
 
 /// A spawned task that ends when this is dropped.
@@ -257,6 +248,7 @@ impl Runtime {
             drain_at: None,
             save_net_at: None,
             applied: 0,
+            applied_told: false,
             sandboxes: None,
             sandboxes_wished: watch::Sender::default(),
             description: None,
@@ -323,8 +315,7 @@ impl Runtime {
         let far = Instant::now() + Duration::from_secs(60);
         let worker = self.worker.wake_at().map(|at| self.clock.instant(at));
         let heartbeat = self.heartbeat.map(|(_, at)| at);
-        let leaving = self.leaving.as_ref().filter(|leaving| !leaving.is_done);
-        let leaving = leaving.map(|leaving| leaving.at);
+        let leaving = self.leaving.as_ref().and_then(Leaving::due);
         let dial = (!self.may_dial()).then_some(self.dial_from);
         [
             worker,
@@ -375,15 +366,7 @@ impl Runtime {
                 }
             }
             Input::LogEnded(request) => self.end_log(request),
-            Input::Leave => {
-                let is_told = self.session.is_up();
-                self.send(NodeMessage::Leave);
-                let patience = if is_told { HAND_OVER } else { Duration::ZERO };
-                self.leaving = Some(Leaving {
-                    at: Instant::now() + patience,
-                    is_done: false,
-                });
-            }
+            Input::Leave => self.begin_to_leave(),
         }
     }
 
@@ -405,13 +388,7 @@ impl Runtime {
             self.heartbeat = Some((period, now + period));
             self.send(NodeMessage::Heartbeat);
         }
-        if let Some(leaving) = &mut self.leaving
-            && !leaving.is_done
-            && now >= leaving.at
-        {
-            leaving.is_done = true;
-            self.forget_all_tasks();
-        }
+        self.leave_when_due(now);
         if self.drain_at.is_some_and(|at| now >= at) {
             self.drain_at = None;
             self.count_flows();
@@ -448,27 +425,11 @@ impl Runtime {
         while let Some(report) = self.session.take_report() {
             self.send(report);
         }
-        if self.drain_at.is_none()
-            && self
-                .worker
-                .machines()
-                .any(|(_, machine)| machine.is_draining())
-        {
-            self.drain_at = Some(Instant::now() + DRAIN_PERIOD);
-        }
-        let may_dial = self.may_dial();
-        match &mut self.leaving {
-            None if self.link.is_none() && may_dial => self.open_link(),
-            Some(leaving) if !leaving.is_done => {
-                let mut machines = self.worker.machines();
-                let now = Instant::now();
-                if machines.all(|(_, machine)| machine.status().state.is_terminal()) {
-                    leaving.at = now;
-                } else if self.link.is_none() {
-                    leaving.at = leaving.at.min(now + HAND_OVER_ALONE);
-                }
-            }
-            _ => {}
+        self.plan_next_count();
+        if self.leaving.is_some() {
+            self.hurry_leaving();
+        } else if self.link.is_none() && self.may_dial() {
+            self.open_link();
         }
         self.show();
     }
@@ -518,83 +479,5 @@ impl Runtime {
             applied_revision: self.applied,
             wire_version: WIRE_VERSION,
         }
-    }
-
-    fn look_at_everything(&mut self) {
-        let (executor, inputs) = (Arc::clone(&self.config.executor), self.inputs.clone());
-        tokio::spawn(async move {
-            let listed = executor.list().await;
-            // The loop has ended: nobody wants to know.
-            let _sent = inputs.send(Input::Listed(listed)).await;
-        });
-    }
-
-    fn take_list(&mut self, listed: Result<Vec<Found>, Failure>) {
-        let listed = match listed {
-            Ok(listed) => listed,
-            Err(failure) => {
-                tracing::warn!(%failure, "cannot look at the containers of tasks");
-                return;
-            }
-        };
-        let mut seen = BTreeSet::new();
-        for found in listed {
-            seen.insert(found.task);
-            if self.worker.machine(&found.task).is_some() {
-                self.event(found.task, Event::Observed(Ok(found.observation)));
-            } else if self.knows_all && self.leaving.is_none() {
-                tracing::info!(task = %found.task, container = found.container, "removing a container whose task is gone");
-                self.remove_stray(found);
-            }
-        }
-        let missing: Vec<TaskId> = self
-            .worker
-            .machines()
-            .filter(|(task, machine)| machine.container().is_some() && !seen.contains(task))
-            .map(|(task, _)| *task)
-            .collect();
-        for task in missing {
-            // The list may be older than the container: ask for this one.
-            self.look_at(task);
-        }
-    }
-
-    fn take_description(&mut self, description: NodeDescription) {
-        self.place.platform = description.platform.clone();
-        if self.description.as_ref() != Some(&description) {
-            self.description = Some(description.clone());
-            self.send(NodeMessage::Description(Box::new(description)));
-        }
-    }
-
-    fn count_flows(&mut self) {
-        let draining = self
-            .worker
-            .machines()
-            .filter(|(_, machine)| machine.is_draining());
-        let draining: Vec<_> = draining
-            .map(|(_, machine)| machine.task().clone())
-            .collect();
-        if draining.is_empty() {
-            return;
-        }
-        let (wiring, inputs) = (Arc::clone(&self.config.wiring), self.inputs.clone());
-        tokio::spawn(async move {
-            let mut flows = Vec::new();
-            for task in &draining {
-                flows.push((task.id, wiring.flows(task).await));
-            }
-            // The loop has ended: nobody wants to know.
-            let _sent = inputs.send(Input::Flows(flows)).await;
-        });
-    }
-
-    fn forget_all_tasks(&mut self) {
-        let everything = crate::worker::Assignment {
-            complete: true,
-            ..crate::worker::Assignment::default()
-        };
-        let outcome = self.worker.assign(everything, self.clock.now());
-        self.carry_out(outcome);
     }
 }

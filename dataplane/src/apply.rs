@@ -255,12 +255,33 @@ impl Sandbox {
     /// When the namespace is gone or the address is taken.
     pub async fn open_resolver(&self) -> Result<ResolverSockets, DataplaneError> {
         let sandbox = self.netns.clone();
-        let open = move || netns::within(sandbox.as_fd(), netns::open_resolver);
-        let opened = tokio::task::spawn_blocking(open).await;
-        opened.unwrap_or_else(|error| {
-            Err(DataplaneError::Refused(format!(
-                "open the resolver's sockets: {error}"
-            )))
-        })
+        inside(move || netns::within(sandbox.as_fd(), netns::open_resolver)).await
     }
+}
+
+/// As [`Sandbox::open_resolver`], where the sandbox of an earlier life has not been taken up yet.
+///
+/// # Errors
+/// As there.
+pub async fn open_resolver(sandbox: NetnsRef) -> Result<ResolverSockets, DataplaneError> {
+    inside(move || netns::within(netns::open(sandbox)?.as_fd(), netns::open_resolver)).await
+}
+
+/// The cookie of a namespace, as [`Sandbox::cookie`] has it.
+///
+/// # Errors
+/// When the namespace is gone.
+pub async fn cookie(sandbox: NetnsRef) -> Result<u64, DataplaneError> {
+    inside(move || netns::within(netns::open(sandbox)?.as_fd(), netns::cookie)).await
+}
+
+async fn inside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DataplaneError> + Send + 'static,
+) -> Result<T, DataplaneError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        Err(DataplaneError::Refused(format!(
+            "work inside a sandbox: {error}"
+        )))
+    })
 }

@@ -25,7 +25,7 @@ mod report;
 pub mod sandbox;
 mod tables;
 
-pub use apply::{Applied, Dataplane};
+pub use apply::{Applied, Dataplane, cookie, open_resolver};
 pub use cipher::{WIREGUARD_PORT, WireGuard, WireGuardKey};
 pub use config::{Config, EGRESS_POOL, Uplinks};
 pub use desired::{DesireError, Desired};

@@ -24,6 +24,8 @@ pub struct Held {
     pub state: NetState,
     /// Sandboxes that are up.
     pub sandboxes: BTreeSet<TaskId>,
+    /// Tasks whose names were answered before their sandbox was looked at.
+    pub named_early: BTreeSet<TaskId>,
     /// What to answer instead of applying, if anything.
     pub refuses: Option<Failure>,
 }
@@ -53,6 +55,10 @@ impl Wiring for FakeWiring {
         }
         held.sandboxes.insert(task.id);
         Ok(())
+    }
+
+    async fn answer_names(&self, task: &Task, _pid: i64) {
+        self.held().named_early.insert(task.id);
     }
 
     async fn disconnect(&self, task: TaskId) {

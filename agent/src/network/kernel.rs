@@ -11,7 +11,9 @@ use tokio::{
     sync::{OnceCell, watch},
     time::{Instant, sleep, timeout},
 };
-use weft_dataplane::{Config, Dataplane, Desired, NetnsRef, Sandbox, SandboxSpec};
+use weft_dataplane::{
+    Config, Dataplane, DataplaneError, Desired, NetnsRef, ResolverSockets, SandboxSpec,
+};
 use weft_dns::{Asker, Attachment, Resolver};
 use weft_types::{NodeId, TaskId, netstate::NetState, task::Task};
 
@@ -117,15 +119,16 @@ impl Kernel {
         }
     }
 
-    async fn serve(
+    /// Serves the resolver's sockets in a sandbox, which `open` opens there.
+    async fn serve<F: Future<Output = Result<ResolverSockets, DataplaneError>>>(
         &self,
         task: TaskId,
-        made: &Sandbox,
+        open: impl Fn() -> F,
         asker: Asker,
     ) -> Result<Attachment, Failure> {
         let begun = Instant::now();
         let sockets = loop {
-            match made.open_resolver().await {
+            match open().await {
                 Ok(sockets) => break sockets,
                 // One that was just closed may hold the address for a moment.
                 Err(_) if begun.elapsed() < CLOSING => sleep(CLOSING / 20).await,
@@ -134,6 +137,20 @@ impl Kernel {
         };
         let served = self.resolver.attach_std(sockets.udp, sockets.tcp, asker);
         served.map_err(|error| failure("serve the resolver of task", task, &error))
+    }
+
+    async fn try_answering(&self, task: &Task, pid: u32) -> Result<(), Failure> {
+        let known = timeout(CLOSING, self.await_networks(task)).await;
+        let known = known.unwrap_or_else(|_| Err(Failure::passing("its networks are not known")));
+        let asker = asker(task, &known?);
+        let cookie = weft_dataplane::cookie(NetnsRef::Pid(pid)).await;
+        let cookie = cookie.map_err(|error| failure("enter the sandbox of", task.id, &error))?;
+        if !self.ask_anew(task.id, cookie, &asker) {
+            let open = || weft_dataplane::open_resolver(NetnsRef::Pid(pid));
+            let served = self.serve(task.id, open, asker).await?;
+            self.resolvers().insert(task.id, (cookie, served));
+        }
+        Ok(())
     }
 }
 
@@ -150,10 +167,11 @@ fn failure(verb: &str, object: impl std::fmt::Display, error: &dyn std::error::E
 #[async_trait]
 impl Wiring for Kernel {
     async fn apply(&self, state: &NetState) -> Result<u64, Failure> {
-        let old = self.state.send_replace(Arc::new(state.clone()));
-        // Names first: a name that leads nowhere is worse than an address without a name.
-        let zones = self.resolver.zones().updated(&old, state);
+        // Names first: a name that leads nowhere is worse than an address without a name, and who
+        // waits for a network may be asked for names on it at once.
+        let zones = self.resolver.zones().updated(&self.state.borrow(), state);
         self.resolver.publish(zones);
+        self.state.send_replace(Arc::new(state.clone()));
         let revision = state.revision;
         let desired = Desired::of(state, self.node, &BTreeSet::new())
             .map_err(|error| failure("take network revision", revision, &error))?;
@@ -170,10 +188,17 @@ impl Wiring for Kernel {
         let made = self.dataplane().await?.create_sandbox(spec, netns).await;
         let made = made.map_err(|error| failure("make the sandbox of task", task.id, &error))?;
         if !self.ask_anew(task.id, made.cookie, &asker) {
-            let served = self.serve(task.id, &made, asker).await?;
+            let served = self.serve(task.id, || made.open_resolver(), asker).await?;
             self.resolvers().insert(task.id, (made.cookie, served));
         }
         Ok(())
+    }
+
+    async fn answer_names(&self, task: &Task, pid: i64) {
+        let pid = u32::try_from(pid).unwrap_or_default();
+        if let Err(failure) = self.try_answering(task, pid).await {
+            tracing::debug!(task = %task.id, %failure, "names are answered once the sandbox is");
+        }
     }
 
     async fn disconnect(&self, task: TaskId) {

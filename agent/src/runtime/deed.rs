@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
-use weft_types::TaskId;
+use weft_types::{TaskId, TaskState};
 
 use super::{Input, Runtime};
 use crate::{
-    executor::{Executor, Found, Order},
+    executor::{Executor, Order},
     network::Wiring,
     task::{Action, Event, Failure, Observation},
 };
@@ -27,6 +27,7 @@ impl Runtime {
         tracing::debug!(%task, ?action, "doing");
         let container = machine.container().map(ToOwned::to_owned);
         let spec = machine.task().clone();
+        let ran_before = machine.status().state >= TaskState::Running;
         let order = match action {
             Action::Prepare => self.shelf.files(&spec, &self.place).map(|files| Order {
                 task: Some(Box::new(spec.clone())),
@@ -62,7 +63,12 @@ impl Runtime {
                             _ => executor.await_program(id, pid).await,
                         }
                     }
-                    Ok(id) => connect(&*executor, &*wiring, &spec, id, pid).await,
+                    Ok(id) => {
+                        if ran_before {
+                            wiring.answer_names(&spec, pid).await;
+                        }
+                        connect(&*executor, &*wiring, &spec, id, pid).await
+                    }
                     Err(failure) => Err(failure),
                 }),
                 Action::Inspect => Event::Observed(match id {
@@ -101,36 +107,6 @@ impl Runtime {
             }
         });
         self.deeds.insert(task, (number, work.abort_handle()));
-    }
-
-    /// Asks how the container of one task is, outside its machine's steps.
-    pub(super) fn look_at(&self, task: TaskId) {
-        let Some(container) = self
-            .worker
-            .machine(&task)
-            .and_then(|machine| machine.container())
-        else {
-            return;
-        };
-        let container = container.to_owned();
-        let (executor, inputs) = (Arc::clone(&self.config.executor), self.inputs.clone());
-        tokio::spawn(async move {
-            if let Ok(observation) = executor.inspect(&container).await {
-                let change = crate::executor::Change::Container(task, observation);
-                // The loop has ended: nobody wants to know.
-                let _sent = inputs.send(Input::Engine(change)).await;
-            }
-        });
-    }
-
-    /// Removes a container that belongs to no task any more.
-    pub(super) fn remove_stray(&self, found: Found) {
-        let executor = Arc::clone(&self.config.executor);
-        tokio::spawn(async move {
-            if let Err(failure) = executor.remove(found.task, Some(&found.container)).await {
-                tracing::warn!(container = found.container, %failure, "cannot remove a container whose task is gone");
-            }
-        });
     }
 }
 

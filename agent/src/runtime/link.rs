@@ -312,6 +312,9 @@ impl Runtime {
             self.send(NodeMessage::NetStateGap);
             return;
         }
+        // Another manager, or the same one in a new session, may tell what the kernel holds already:
+        // it waits for the answer all the same.
+        self.applied_told = false;
         self.net.send_replace(Arc::new(self.session.net().clone()));
         self.save_net_at
             .get_or_insert_with(|| Instant::now() + SAVE_PERIOD);
@@ -326,9 +329,10 @@ impl Runtime {
     }
 
     pub(super) fn take_applied(&mut self, revision: u64) {
-        let known = self.applied;
+        let is_news = revision != self.applied || !self.applied_told;
         self.applied = revision;
-        if known != revision {
+        if is_news {
+            self.applied_told = true;
             self.send(NodeMessage::Applied { revision });
         }
     }

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
 use super::Input;
 use crate::executor::Executor;
@@ -12,6 +15,8 @@ use crate::executor::Executor;
 const DESCRIBE_PERIOD: Duration = Duration::from_secs(20);
 /// The same while it does not answer.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two complaints about an engine that goes on not answering.
+const COMPLAINT_PERIOD: Duration = Duration::from_secs(300);
 
 /// The host's name, from its UTS namespace.
 pub(super) fn hostname() -> String {
@@ -21,9 +26,13 @@ pub(super) fn hostname() -> String {
 
 /// Tells engine, resources and addresses, now and when they change.
 pub(super) async fn describe(executor: Arc<dyn Executor>, inputs: mpsc::Sender<Input>) {
+    let mut complaint = Complaint::default();
     loop {
         let pause = match executor.describe().await {
             Ok(mut description) => {
+                if complaint.ends() {
+                    tracing::info!("the engine answers again");
+                }
                 // The engine may have been started under another name.
                 description.hostname = hostname();
                 let told = inputs.send(Input::Described(Box::new(description))).await;
@@ -33,7 +42,9 @@ pub(super) async fn describe(executor: Arc<dyn Executor>, inputs: mpsc::Sender<I
                 DESCRIBE_PERIOD
             }
             Err(failure) => {
-                tracing::warn!(%failure, "the engine does not say what it is");
+                if complaint.is_due(Instant::now()) {
+                    tracing::warn!(%failure, "the engine does not answer; tasks and network stay as they are");
+                }
                 RETRY
             }
         };
@@ -41,6 +52,30 @@ pub(super) async fn describe(executor: Arc<dyn Executor>, inputs: mpsc::Sender<I
         if inputs.send(Input::Addresses(addresses())).await.is_err() {
             return;
         }
+    }
+}
+
+/// When to speak of what goes on failing: at once, then rarely.
+#[derive(Default)]
+struct Complaint {
+    said: Option<Instant>,
+}
+
+impl Complaint {
+    /// It has failed again: whether to say so now.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self
+            .said
+            .is_none_or(|said| now.duration_since(said) >= COMPLAINT_PERIOD);
+        if is_due {
+            self.said = Some(now);
+        }
+        is_due
+    }
+
+    /// It works: whether anybody was told that it did not.
+    fn ends(&mut self) -> bool {
+        self.said.take().is_some()
     }
 }
 
@@ -66,5 +101,22 @@ fn is_global(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
         IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_failing_is_told_at_once_and_then_rarely() {
+        let mut complaint = Complaint::default();
+        let begun = Instant::now();
+        assert!(!complaint.ends(), "nothing was said yet");
+        let said = (0..600).filter(|second| complaint.is_due(begun + Duration::from_secs(*second)));
+        assert_eq!(said.count(), 2, "in ten minutes");
+        assert!(complaint.ends());
+        assert!(!complaint.ends());
+        assert!(complaint.is_due(begun), "it is news again");
     }
 }

@@ -296,6 +296,10 @@ async fn a_restarted_agent_adopts_what_runs_with_no_manager_in_sight() {
         line.until_seen(id, TaskState::Running).await;
         id
     };
+    assert!(
+        world.wiring.held().named_early.is_empty(),
+        "its gate would have let it go before it had its network"
+    );
     // The kernel keeps sandboxes; the pretend one forgets so that we can see them made again.
     world.wiring.held().sandboxes.clear();
     let mut node = world.boot();
@@ -303,6 +307,10 @@ async fn a_restarted_agent_adopts_what_runs_with_no_manager_in_sight() {
         world.wiring.held().sandboxes.contains(&id)
     })
     .await;
+    assert!(
+        world.wiring.held().named_early.contains(&id),
+        "its names waited for its sandbox"
+    );
     let container = world
         .engine
         .container_of(id)
@@ -378,6 +386,26 @@ async fn the_network_is_applied_acknowledged_and_mended_after_a_gap() {
     let delta = NetState::default().delta_to(&snapshot);
     line.say(ManagerMessage::NetState(Box::new(delta))).await;
     line.until("revision 7 applied", applied(7)).await;
+}
+
+#[tokio::test]
+async fn a_new_session_is_told_what_the_kernel_holds_though_nothing_has_changed() {
+    let world = World::new();
+    let mut node = world.boot();
+    let state = NetState {
+        revision: 5,
+        data_path_port: 4789,
+        ..NetState::default()
+    };
+    for _ in 0..3 {
+        let mut line = node.session().await;
+        let delta = NetState::default().delta_to(&state);
+        line.say(ManagerMessage::NetState(Box::new(delta))).await;
+        line.until("revision 5 applied", |message| {
+            matches!(message, NodeMessage::Applied { revision: 5 })
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
