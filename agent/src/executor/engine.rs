@@ -46,6 +46,8 @@ const TASK_LABEL: &str = "com.docker.swarm.task";
 const TASK_ID_LABEL: &str = "com.docker.swarm.task.id";
 /// Containers made or started at the same time: more only makes each slower.
 const AT_ONCE: usize = 8;
+/// How long the engine may take to say that it is there.
+const PING_LIMIT: Duration = Duration::from_secs(2);
 
 /// The Docker Engine at a socket.
 #[derive(Clone)]
@@ -74,6 +76,20 @@ impl Engine {
     /// Removes everything that this executor keeps in the state directory. Containers must be gone.
     pub fn forget(&self) {
         self.files.clear_everything();
+    }
+
+    /// Why it does not answer now; `None` when it does.
+    pub async fn silence(&self) -> Option<String> {
+        let ask = async {
+            let docker = self.docker().await?;
+            let answer = docker.ping().await;
+            answer.map_err(|error| connection::failure("ask", "the engine", &error))
+        };
+        match tokio::time::timeout(PING_LIMIT, ask).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(failure)) => Some(failure.reason),
+            Err(_) => Some(format!("no answer in {} s", PING_LIMIT.as_secs())),
+        }
     }
 
     async fn docker(&self) -> Result<Docker, Failure> {

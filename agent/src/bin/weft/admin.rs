@@ -27,7 +27,7 @@ use weft_dataplane::{Status, flow_pairs};
 use weft_docker::NodeControl;
 use weft_proto::{ControlReply, ControlRequest};
 
-use crate::membership::{Handle, Membership};
+use crate::{handle::Handle, membership::Membership};
 
 /// How long a question may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -129,6 +129,9 @@ async fn status(membership: &Arc<Membership>) -> String {
     if !standing.error.is_empty() {
         line("error", standing.error);
     }
+    if let Some(why) = membership.engine_silence().await {
+        line("engine", format!("down: {why}"));
+    }
     let Some(seat) = membership.seat() else {
         return text;
     };
@@ -139,6 +142,15 @@ async fn status(membership: &Arc<Membership>) -> String {
         format!("{} ({:?})", identity.node, identity.role).to_lowercase(),
     );
     line("address", standing.node_addr);
+    if let Some(took) = membership
+        .standing()
+        .manager
+        .and_then(|held| held.slow_disk())
+    {
+        let took = took.as_secs_f64();
+        let why = "the swarm's log waits for it: see what else writes under the state directory";
+        line("disk", format!("slow: a write took {took:.1} s; {why}"));
+    }
     let connected = if glance.is_connected {
         "connected"
     } else {
@@ -219,6 +231,7 @@ async fn metrics(membership: &Arc<Membership>) -> String {
     let standing = Handle(Arc::clone(membership)).status().await;
     let mut taken = metrics::Taken {
         state: standing.state,
+        engine_answers: membership.engine_silence().await.is_none(),
         manages: standing.control_available,
         glance: Glance::default(),
         plane: Status::default(),

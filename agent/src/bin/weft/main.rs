@@ -2,6 +2,7 @@
 
 mod admin;
 mod asking;
+mod handle;
 mod interface;
 mod joining;
 mod membership;
@@ -22,7 +23,8 @@ use tracing_subscriber::EnvFilter;
 use weft_docker::DoorConfig;
 
 use self::{
-    membership::{Handle, Membership},
+    handle::Handle,
+    membership::Membership,
     place::Place,
 };
 

@@ -4,14 +4,11 @@
 //! looks at the state never wait for them.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, RwLock},
     time::{Duration, SystemTime},
 };
 
-use async_trait::async_trait;
 use tokio::{
     sync::{Mutex, mpsc},
     task::AbortHandle,
@@ -20,31 +17,19 @@ use weft_agent::{
     Notice,
     executor::{
         Executor,
-        engine::{Engine, GATE_FILE},
+        engine::{Engine, FilesError},
     },
-    guest::Wish,
 };
-use weft_control::{
-    raft::Seal,
-    runtime::{InitOptions, Manager},
-};
-use weft_docker::{
-    AttachRequest, DetachRequest, InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl,
-    NotManager,
-};
+use weft_control::{raft::Seal, runtime::Manager};
+use weft_docker::LocalState;
 use weft_proto::{
-    ControlApi, ControlError,
+    ControlError,
     identity::{Credentials, Identity},
 };
-use weft_types::{
-    NodeId, TaskId,
-    netstate::NetState,
-    node::{NodeDescription, Role},
-};
+use weft_types::node::{NodeDescription, Role};
 
 use crate::{
     place::{Place, Settings},
-    reach::addresses,
     role,
     seat::Seat,
 };
@@ -68,8 +53,8 @@ pub(crate) struct Membership {
 #[derive(Clone, Default)]
 pub(crate) struct Standing {
     pub(crate) state: LocalState,
-    seat: Option<Arc<Seat>>,
-    manager: Option<Arc<Manager>>,
+    pub(crate) seat: Option<Arc<Seat>>,
+    pub(crate) manager: Option<Arc<Manager>>,
     pub(crate) error: String,
     /// Carries out notices of the agent, or goes on joining; ends with the seat.
     pub(crate) watcher: Option<AbortHandle>,
@@ -86,7 +71,7 @@ impl Membership {
         })
     }
 
-    fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> Standing {
         self.now
             .read()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -310,9 +295,8 @@ impl Membership {
         }
     }
 
-    async fn describe(&self) -> NodeDescription {
-        let flags = &self.place.flags;
-        let described = match Engine::new(flags.engine.clone(), flags.state_dir.clone()) {
+    pub(crate) async fn describe(&self) -> NodeDescription {
+        let described = match self.engine() {
             Ok(engine) => tokio::time::timeout(DESCRIBE_LIMIT, engine.describe())
                 .await
                 .ok(),
@@ -322,6 +306,19 @@ impl Membership {
         let hostname = nix::unistd::gethostname().unwrap_or_default();
         description.hostname = hostname.to_string_lossy().into_owned();
         description
+    }
+
+    fn engine(&self) -> Result<Engine, FilesError> {
+        let flags = &self.place.flags;
+        Engine::new(flags.engine.clone(), flags.state_dir.clone())
+    }
+
+    /// Why the engine below does not answer now; `None` when it does.
+    pub(crate) async fn engine_silence(&self) -> Option<String> {
+        match self.engine() {
+            Ok(engine) => engine.silence().await,
+            Err(error) => Some(error.to_string()),
+        }
     }
 
     pub(crate) fn refuse_member(&self) -> Result<(), ControlError> {
@@ -336,247 +333,4 @@ impl Membership {
 
 pub(crate) fn unknown(error: anyhow::Error) -> ControlError {
     ControlError::unknown(format!("{error:#}"))
-}
-
-/// The membership as the front door asks for it.
-pub(crate) struct Handle(pub(crate) Arc<Membership>);
-
-impl std::ops::Deref for Handle {
-    type Target = Arc<Membership>;
-
-    fn deref(&self) -> &Arc<Membership> {
-        &self.0
-    }
-}
-
-#[async_trait]
-impl NodeControl for Handle {
-    async fn init(&self, request: InitRequest) -> Result<NodeId, ControlError> {
-        let _one = self.change.lock().await;
-        if request.force_new_cluster && self.standing().seat.is_some() {
-            return self.found_again().await;
-        }
-        self.refuse_member()?;
-        let mut settings = addresses(
-            &request.listen_addr,
-            &request.advertise_addr,
-            &request.data_path_addr,
-            None,
-        )?;
-        settings.managers = vec![settings.advertise];
-        let invalid = |text: &str| ControlError::invalid(format!("invalid address pool {text:?}"));
-        let pools = request.default_addr_pool.iter();
-        let pools = pools.map(|pool| pool.parse().map_err(|_| invalid(pool)));
-        let mut spec = request.spec;
-        spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
-        let options = InitOptions {
-            spec,
-            default_addr_pool: pools.collect::<Result<_, _>>()?,
-            subnet_size: u8::try_from(request.subnet_size).unwrap_or_default(),
-            data_path_port: u16::try_from(request.data_path_port).unwrap_or_default(),
-            data_path_addr: Some(settings.data_path),
-            availability: request.availability,
-            description: self.describe().await,
-        };
-        self.place.save_settings(&settings).map_err(unknown)?;
-        let config = role::config(self.place.state_dir(), &settings);
-        let manager = match Manager::bootstrap(config, options).await {
-            Ok(manager) => manager,
-            Err(error) => {
-                let _kept_from_nothing = self.place.forget();
-                return Err(error.into());
-            }
-        };
-        let credentials = manager.credentials();
-        let node = credentials.identity().node;
-        let seat = self
-            .sit(settings, credentials, Some(manager))
-            .map_err(unknown)?;
-        if !seat.await_welcome(WELCOME_LIMIT).await {
-            tracing::warn!("this node's own manager has not welcomed it yet; going on");
-        }
-        Ok(node)
-    }
-
-    async fn join(&self, request: JoinRequest) -> Result<(), ControlError> {
-        self.0.join_swarm(request).await
-    }
-
-    async fn leave(&self, force: bool) -> Result<(), ControlError> {
-        let _one = self.change.lock().await;
-        let standing = self.standing();
-        if let Some(watcher) = &standing.watcher {
-            watcher.abort();
-        }
-        if let Some(seat) = &standing.seat
-            && let Err(error) = seat.clear().await
-        {
-            tracing::error!(
-                error = format!("{error:#}"),
-                "leaving, but something stays behind"
-            );
-            if !force {
-                return Err(unknown(
-                    error.context("use `--force` to leave all the same"),
-                ));
-            }
-        }
-        if let Some(manager) = &standing.manager {
-            if let Err(error) = manager.leave().await {
-                tracing::warn!(%error, "the other managers could not be told; remove this node there with `docker node demote` and `docker node rm`");
-            }
-            manager.shutdown().await;
-        }
-        self.amend(|now| *now = Standing::default());
-        self.place.forget().map_err(unknown)
-    }
-
-    async fn unlock(&self, key: &str) -> Result<(), ControlError> {
-        let _one = self.change.lock().await;
-        let standing = self.standing();
-        let Some(seat) = standing
-            .seat
-            .filter(|_| standing.state == LocalState::Locked)
-        else {
-            return Err(ControlError::new(
-                weft_proto::ErrorCode::AlreadyExists,
-                "swarm is not locked",
-            ));
-        };
-        let config = role::config(self.place.state_dir(), &seat.settings);
-        let manager = Manager::unlock(config, seat.credentials.clone(), key).await?;
-        self.amend(|now| {
-            now.state = LocalState::Active;
-            now.manager = Some(manager);
-            now.error.clear();
-        });
-        Ok(())
-    }
-
-    async fn status(&self) -> LocalStatus {
-        let standing = self.standing();
-        let Some(seat) = &standing.seat else {
-            let joining = standing.joining.as_ref();
-            let tried = joining.iter().flat_map(|settings| &settings.managers);
-            return LocalStatus {
-                state: standing.state,
-                error: standing.error,
-                node_addr: joining
-                    .map_or_else(String::new, |settings| settings.advertise.ip().to_string()),
-                remote_managers: tried.map(|addr| (None, addr.to_string())).collect(),
-                ..LocalStatus::default()
-            };
-        };
-        if standing.state == LocalState::Locked {
-            return LocalStatus {
-                state: standing.state,
-                node_addr: seat.settings.advertise.ip().to_string(),
-                error: NotManager::Locked.to_string(),
-                ..LocalStatus::default()
-            };
-        }
-        let glance = seat.agent.glance().borrow().clone();
-        let identity = seat.credentials.identity();
-        let managers = glance
-            .managers
-            .iter()
-            .map(|(id, addr)| (*id, addr.to_string()));
-        LocalStatus {
-            state: standing.state,
-            node_id: Some(identity.node),
-            node_addr: seat.settings.advertise.ip().to_string(),
-            control_available: standing.manager.is_some(),
-            remote_managers: managers.collect(),
-            error: match &standing.manager {
-                Some(manager) => manager.standing().await.error,
-                None => standing.error,
-            },
-        }
-    }
-
-    async fn control(&self) -> Result<Arc<dyn ControlApi>, NotManager> {
-        let standing = self.standing();
-        let Some(seat) = &standing.seat else {
-            return Err(NotManager::Inactive);
-        };
-        match standing.manager {
-            Some(manager) => Ok(manager),
-            None if standing.state == LocalState::Locked => Err(NotManager::Locked),
-            None if seat.credentials.identity().role == Role::Manager => Err(NotManager::Starting),
-            None => Err(NotManager::Worker),
-        }
-    }
-
-    async fn net_state(&self) -> Arc<NetState> {
-        match &self.standing().seat {
-            Some(seat) => Arc::clone(&seat.agent.glance().borrow().net),
-            None => Arc::default(),
-        }
-    }
-
-    async fn local_containers(&self) -> BTreeMap<TaskId, String> {
-        let Some(seat) = self.standing().seat else {
-            return BTreeMap::new();
-        };
-        let mut containers = seat.agent.glance().borrow().containers.clone();
-        containers.extend(seat.guests.containers());
-        containers
-    }
-
-    fn gate(&self) -> Option<PathBuf> {
-        let gate = self.place.state_dir().join(GATE_FILE);
-        std::path::absolute(gate).ok()
-    }
-
-    async fn attach(&self, request: AttachRequest) -> Result<(), ControlError> {
-        let seat = self.standing().seat.ok_or_else(not_a_member)?;
-        let glance = seat.agent.glance().borrow().clone();
-        let wish = Wish {
-            network: request.network,
-            aliases: request.aliases,
-            addresses: request.addresses,
-            held: None,
-        };
-        seat.guests
-            .attach(&request.container_id, wish, &glance)
-            .await
-    }
-
-    async fn detach(&self, request: DetachRequest) -> Result<(), ControlError> {
-        let seat = self.standing().seat.ok_or_else(not_a_member)?;
-        let glance = seat.agent.glance().borrow().clone();
-        seat.guests
-            .detach(&request.container_id, &request.network, &glance)
-            .await
-    }
-}
-
-fn not_a_member() -> ControlError {
-    ControlError::unavailable(NotManager::Inactive.to_string())
-}
-
-impl Membership {
-    /// Goes on alone with the store at hand: the majority of managers is lost for good.
-    async fn found_again(&self) -> Result<NodeId, ControlError> {
-        let standing = self.standing();
-        let seat = standing
-            .seat
-            .filter(|seat| seat.credentials.identity().role == Role::Manager)
-            .ok_or_else(|| {
-                ControlError::precondition(
-                    "only a manager can force a new cluster: run this on one",
-                )
-            })?;
-        if let Some(manager) = standing.manager {
-            self.amend(|now| now.manager = None);
-            manager.shutdown().await;
-        }
-        let config = role::config(self.place.state_dir(), &seat.settings);
-        let manager = Manager::force_new_cluster(config, seat.credentials.clone()).await?;
-        self.amend(|now| now.manager = Some(manager));
-        if !seat.await_welcome(WELCOME_LIMIT).await {
-            tracing::warn!("this node's own manager has not welcomed it yet; going on");
-        }
-        Ok(seat.credentials.identity().node)
-    }
 }

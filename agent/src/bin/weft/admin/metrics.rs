@@ -9,6 +9,7 @@ use weft_docker::LocalState;
 /// What the figures are taken from.
 pub(super) struct Taken {
     pub(super) state: LocalState,
+    pub(super) engine_answers: bool,
     pub(super) manages: bool,
     pub(super) glance: Glance,
     pub(super) plane: Status,
@@ -61,6 +62,12 @@ pub(super) fn page(taken: &Taken) -> String {
         "gauge",
         "Whether a manager runs here.",
         u8::from(taken.manages),
+    );
+    page.one(
+        "weft_engine_up",
+        "gauge",
+        "Whether the container engine below answers.",
+        u8::from(taken.engine_answers),
     );
     page.one(
         "weft_session_up",
@@ -172,6 +179,7 @@ mod tests {
         std::sync::Arc::make_mut(&mut glance.net).revision = 9;
         let text = page(&Taken {
             state: LocalState::Active,
+            engine_answers: false,
             manages: true,
             glance,
             plane: Status::default(),
@@ -186,6 +194,7 @@ mod tests {
         });
         for line in [
             "weft_swarm_state{state=\"active\"} 1",
+            "weft_engine_up 0",
             "weft_network_revision{place=\"told\"} 9",
             "weft_network_revision{place=\"kernel\"} 7",
             "weft_dropped_packets_total{program=\"task_in\",reason=\"say \\\"no\\\"\"} 3",
