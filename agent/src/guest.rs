@@ -97,11 +97,24 @@ impl Guest {
         }
     }
 
+    /// Whether it has this very wish.
+    #[must_use]
+    pub fn has(&self, wish: &Wish, net: &NetState) -> bool {
+        self.wishes.iter().any(|known| {
+            known.is_about(&wish.network, net)
+                && known.aliases == wish.aliases
+                && known.addresses == wish.addresses
+        })
+    }
+
     /// Takes a wish; the same once more changes nothing.
     ///
     /// # Errors
     /// When it is on the network already, in another way.
     pub fn wish(&mut self, wish: Wish, net: &NetState) -> Result<(), ControlError> {
+        if self.has(&wish, net) {
+            return Ok(());
+        }
         let known = self
             .wishes
             .iter()
@@ -111,14 +124,18 @@ impl Guest {
                 self.wishes.push(wish);
                 Ok(())
             }
-            Some(known) if known.aliases == wish.aliases && known.addresses == wish.addresses => {
-                Ok(())
-            }
             Some(known) => Err(ControlError::exists(format!(
                 "endpoint with name {} already exists in network {}",
                 self.name, known.network
             ))),
         }
+    }
+
+    /// Takes a wish of a container that does not run: the last word counts. Answers the one before.
+    pub fn amend(&mut self, wish: Wish, net: &NetState) -> Option<Wish> {
+        let before = self.give_up(&wish.network, net);
+        self.wishes.push(wish);
+        before
     }
 
     /// Takes the wish for `network` away and answers it.

@@ -133,6 +133,7 @@ impl Door {
                 .map(str::to_owned)
                 .collect(),
             addresses: addresses?,
+            starting: false,
         });
         attached.await.map_err(ApiError::from_manager)?;
         Ok(empty(StatusCode::OK))

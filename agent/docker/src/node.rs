@@ -172,6 +172,8 @@ pub struct AttachRequest {
     pub aliases: Vec<String>,
     /// Fixed addresses, at most one per family.
     pub addresses: Vec<std::net::IpAddr>,
+    /// The container was made with it and starts now: what was said about this network since then counts for more.
+    pub starting: bool,
 }
 
 /// A wish of `docker network disconnect`.

@@ -188,14 +188,11 @@ impl Guests {
         held.guest.name.clone_from(&look.name);
         held.guest.begin(look.wishes.clone(), &glance.net);
         let network = wish.network.clone();
-        let before = held.guest.wishes.len();
-        held.guest.wish(wish, &glance.net)?;
-        let granted = match look.pid {
-            Some(pid) => self.grant(held, pid, glance).await,
-            // It ran, perhaps, and has ended before anybody asked.
-            None if held.guest.wishes.len() == before => Ok(()),
-            None => self.try_out(&held.guest, &network, glance).await,
+        let Some(pid) = look.pid else {
+            return self.amend_held(held, wish, glance).await;
         };
+        held.guest.wish(wish, &glance.net)?;
+        let granted = self.grant(held, pid, glance).await;
         if granted.is_err()
             && let Some(wish) = held.guest.give_up(&network, &glance.net)
         {
@@ -203,6 +200,54 @@ impl Guests {
             self.release(wish.held.iter().map(|task| task.id).collect())
                 .await;
         }
+        granted
+    }
+
+    /// Remembers for a container that does not run what it shall have when it starts.
+    async fn amend_held(
+        &self,
+        held: &mut Held,
+        wish: Wish,
+        glance: &Glance,
+    ) -> Result<(), ControlError> {
+        // It ran, perhaps, and has ended before anybody asked.
+        if held.guest.has(&wish, &glance.net) {
+            return Ok(());
+        }
+        let network = wish.network.clone();
+        let before = held.guest.amend(wish, &glance.net);
+        let granted = self.try_out(&held.guest, &network, glance).await;
+        if granted.is_err() {
+            held.guest.give_up(&network, &glance.net);
+            held.guest.wishes.extend(before);
+            return granted;
+        }
+        let freed = before.and_then(|wish| wish.held);
+        self.release(freed.iter().map(|task| task.id).collect())
+            .await;
+        Ok(())
+    }
+
+    /// Waits until a container that was started is on the networks that it wishes to be on by now: those that it was
+    /// made with, as they were amended since.
+    ///
+    /// # Errors
+    /// The managers' refusal, or why this container cannot be on such a network.
+    pub async fn start(&self, container: &str, glance: &Glance) -> Result<(), ControlError> {
+        let held = self.held(container);
+        let mut held = held.lock().await;
+        let look = self.look(container).await?;
+        if let Some(refusal) = &look.refusal {
+            return Err(ControlError::precondition(refusal));
+        }
+        held.guest.name.clone_from(&look.name);
+        held.guest.begin(look.wishes, &glance.net);
+        let granted = match look.pid {
+            Some(pid) => self.grant(&mut held, pid, glance).await,
+            // It ran, perhaps, and has ended before anybody asked.
+            None => Ok(()),
+        };
+        self.save(&held.guest);
         granted
     }
 
@@ -218,10 +263,14 @@ impl Guests {
     ) -> Result<(), ControlError> {
         let held = self.held(container);
         let mut held = held.lock().await;
+        let look = self.config.containers.look(container).await.ok().flatten();
+        let (pid, made_with) = match look {
+            Some(look) => (look.pid, look.wishes),
+            None => (None, Vec::new()),
+        };
+        held.guest.begin(made_with, &glance.net);
         let given_up = held.guest.give_up(network, &glance.net);
         if let Some(wish) = &given_up {
-            let look = self.config.containers.look(container).await;
-            let pid = look.ok().flatten().and_then(|look| look.pid);
             self.remake(&mut held, pid).await;
             self.release(wish.held.iter().map(|task| task.id).collect())
                 .await;

@@ -269,6 +269,36 @@ async fn a_container_that_has_ended_already_is_no_failure() {
 }
 
 #[tokio::test]
+async fn what_is_said_of_a_container_before_it_starts_counts() {
+    let bed = Bed::new();
+    let guests = bed.guests();
+    let net = Glance::default();
+    let alias = Wish {
+        network: "front".to_owned(),
+        aliases: vec!["handmade".to_owned()],
+        ..Wish::default()
+    };
+    // It was made on the network, and is put there once more, by another name.
+    bed.world.runs("c1", 7, FRONT);
+    bed.world.stops("c1");
+    guests
+        .attach("c1", alias.clone(), &net)
+        .await
+        .expect("amended");
+    bed.world.runs("c1", 7, FRONT);
+    guests.start("c1", &net).await.expect("started");
+    assert_eq!(bed.world.networks(), ["front"]);
+    let again = guests.attach("c1", alias.clone(), &net).await;
+    assert!(again.is_ok(), "as it was amended, not as it was made");
+    // While it runs it cannot be amended.
+    assert!(bed.attach(&guests, "front").await.is_err());
+    // Taken off, it stays off when it is started again.
+    guests.detach("c1", "front", &net).await.expect("detached");
+    guests.start("c1", &net).await.expect("started");
+    assert!(bed.world.networks().is_empty());
+}
+
+#[tokio::test]
 async fn a_restarted_agent_takes_it_up_with_the_address_it_had() {
     let bed = Bed::new();
     bed.world.runs("c1", 7, FRONT);

@@ -166,6 +166,7 @@ impl Door {
                 network: wish.network,
                 aliases: wish.aliases,
                 addresses: wish.addresses,
+                starting: true,
             });
             if let Err(error) = attached.await {
                 // The gate holds its program back: nothing of it has run.
