@@ -20,13 +20,22 @@ pub(crate) enum Part {
     Dataplane,
 }
 
-/// Measures and writes the record.
+/// A half of what is measured of managers.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Half {
+    /// Managers in one process, nodes scripted (needs no root)
+    Scripted,
+    /// Real containers on three hosts of the testbed
+    Hosts,
+}
+
+/// Measures and writes the record; one half alone is only shown.
 ///
 /// # Errors
 /// When something cannot be built or measured, or the record not be written.
-pub(crate) fn bench(part: Part, scripted_only: bool) -> Result<()> {
+pub(crate) fn bench(part: Part, only: Option<Half>) -> Result<()> {
     match part {
-        Part::Control => control(scripted_only),
+        Part::Control => control(only),
         Part::Dataplane => dataplane(),
     }
 }
@@ -39,37 +48,56 @@ fn dataplane() -> Result<()> {
         .show()
 }
 
-fn control(scripted_only: bool) -> Result<()> {
+/// Writes a record under `docs/bench`, and shows it.
+fn write(name: &str, record: &str) -> Result<()> {
+    let folder = place::root().join("docs/bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join(name);
+    fs::write(&path, record).with_context(|| format!("cannot write {}", path.display()))?;
+    print!("{record}");
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+fn control(only: Option<Half>) -> Result<()> {
     let mut record = String::from(
         "# The control plane in figures\n\nWritten by `cargo xtask bench control`. A figure is the \
          median of five runs, with the least and the most in brackets.\n\n",
     );
     record.push_str(&machine()?);
-    let table = run("cargo run --quiet --release -p weft-control --example bench_control")
-        .dir(place::root())
-        .read()?;
-    record.push_str("## Scripted nodes\n\nEverything in one process on loopback, built for release, on a real disk with real syncs.\n\n");
-    record.push_str(table.trim());
-    record.push('\n');
-    if !scripted_only {
+    if only != Some(Half::Hosts) {
+        let table = run("cargo run --quiet --release -p weft-control --example bench_control")
+            .dir(place::root())
+            .read()?;
+        record.push_str("## Scripted nodes\n\nEverything in one process on loopback, built for release, on a real disk with real syncs; memory in a process of its own.\n\n");
+        record.push_str(table.trim());
+        record.push('\n');
+    }
+    if only != Some(Half::Scripted) {
         rights::require_root("bench control", rights::HOSTS)?;
         setup::setup()?;
         build::static_programs()?;
-        build::deployable()?;
-        place::run_agent(place::target().join("release/weft"));
+        if std::env::var_os("WEFT_AGENT").is_none() {
+            build::deployable()?;
+            place::run_agent(place::target().join("release/weft"));
+        }
+        let agent = place::agent();
+        let agent = agent
+            .strip_prefix(place::root())
+            .unwrap_or(&agent)
+            .display()
+            .to_string();
         up::up(3, up::Depth::Agents)?;
         let measured = hosts::measure();
         testbed::act(testbed::Verb::Down)?;
-        record.push_str("\n## Real containers\n\nThree hosts of the testbed, each a manager with its own container engine; the agents built for release. A figure is the median of three runs here.\n\n");
+        record.push_str(&format!("\n## Real containers\n\nThree hosts of the testbed, each a manager with its own container engine; the agents are `{agent}`. A figure is the median of three runs here.\n\n"));
         record.push_str(&measured?);
     }
-    let folder = place::root().join("docs/bench");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let path = folder.join("control.md");
-    fs::write(&path, &record).with_context(|| format!("cannot write {}", path.display()))?;
-    print!("{record}");
-    println!("written to {}", path.display());
-    Ok(())
+    if only.is_some() {
+        print!("{record}");
+        return Ok(());
+    }
+    write("control.md", &record)
 }
 
 /// What was measured on, and what else it had to do.

@@ -81,9 +81,9 @@ enum Verb {
     Bench {
         /// What to measure
         part: bench::Part,
-        /// Leave the testbed out: scripted nodes only (needs no root)
+        /// This half of `control` alone; shown and not written down
         #[arg(long)]
-        scripted_only: bool,
+        only: Option<bench::Half>,
     },
     /// Keep logs, tables and network state of the running testbed under target/evidence (needs root)
     Evidence {
@@ -139,10 +139,7 @@ fn act(verb: Verb) -> Result<()> {
             };
             sim.show()
         }
-        Verb::Bench {
-            part,
-            scripted_only,
-        } => bench::bench(part, scripted_only),
+        Verb::Bench { part, only } => bench::bench(part, only),
         Verb::Evidence { name } => {
             rights::require_root("evidence", "looks into the hosts of the testbed")?;
             evidence::keep(&name);
