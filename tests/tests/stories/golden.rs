@@ -2,6 +2,7 @@
 //!
 //! A run of all tests tells those that take seconds. Asked for by name (`cargo xtask story golden`), all are told.
 
+use anyhow::ensure;
 use weft_tests::golden::tell;
 use weft_tests::{Bed, Shape, story};
 
@@ -18,7 +19,13 @@ fn asked_for() -> bool {
 fn scripts(shape: Shape, names: &[&str], before: impl Fn(&Bed)) {
     story(shape, |bed| {
         before(bed);
-        names.iter().try_for_each(|name| tell(name, &bed.hosts()))
+        // All of them, so that one that differs hides no other.
+        let told = names.iter().map(|name| tell(name, &bed.hosts()));
+        let faults: Vec<String> = told
+            .filter_map(|told| Some(format!("{:#}", told.err()?)))
+            .collect();
+        ensure!(faults.is_empty(), "{}", faults.join("\n"));
+        Ok(())
     });
 }
 
@@ -61,20 +68,20 @@ quick! {
     golden_secrets_and_configs: "secret-config";
     golden_refusals: "errors";
     golden_a_service_is_shown: "service-ls-ps-inspect";
+    golden_scaling: "service-scale-down";
+    golden_networks: "network";
+    golden_a_node_is_drained: "node-drain";
 }
 
 long! {
     golden_a_service_is_made: "service-create-min", "service-create-flags";
     golden_modes: "service-modes";
     golden_history: "service-ps-history";
-    golden_scaling: "service-scale-down";
     golden_updates: "service-update-rollback";
     golden_failed_updates: "service-update-failed";
     golden_logs: "service-logs";
-    golden_networks: "network";
     golden_stacks: "stack";
     golden_events: "events";
-    golden_a_node_is_drained: "node-drain";
 }
 
 spoiling! {
