@@ -137,8 +137,10 @@ pub(super) fn drops(drops: Vec<DropCount>) -> String {
     if drops.is_empty() {
         return "no packet was dropped\n".to_owned();
     }
+    let reasons = drops.iter().map(|drop| drop.reason.len());
+    let wide = reasons.max().unwrap_or(0).max("REASON".len());
     let mut text = format!(
-        "{:<12} {:<24} {:>10} {:>12}  LAST\n",
+        "{:<12} {:<wide$} {:>10} {:>12}  LAST\n",
         "PROGRAM", "REASON", "PACKETS", "BYTES"
     );
     for drop in drops {
@@ -158,7 +160,7 @@ pub(super) fn drops(drops: Vec<DropCount>) -> String {
         });
         let _infallible = writeln!(
             text,
-            "{:<12} {:<24} {:>10} {:>12}  {}",
+            "{:<12} {:<wide$} {:>10} {:>12}  {}",
             drop.program,
             drop.reason,
             drop.packets,
@@ -186,6 +188,26 @@ mod tests {
             assert!(refusal.contains("NODE:PORT"), "{refusal}");
         }
         assert!(question("192.0.2.1:1", "192.0.2.2:80/icmp", &net).is_err());
+    }
+
+    #[test]
+    fn the_longest_reason_fits_its_column() {
+        let count = |reason| DropCount {
+            reason,
+            program: "uplink_in",
+            packets: 7,
+            bytes: 420,
+            sample: None,
+        };
+        let long = "fragment too small to hold its transport header, or that would overwrite it";
+        let text = drops(vec![count("no room for a new flow"), count(long)]);
+        let ends: Vec<usize> = text
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.find("          7"))
+            .collect();
+        assert_eq!(ends.len(), 2, "{text}");
+        assert_eq!(ends[0], ends[1], "{text}");
     }
 
     #[test]
