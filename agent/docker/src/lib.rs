@@ -57,3 +57,4 @@ pub use node::{
     NotManager,
 };
 pub use server::{DoorConfig, DoorError, TcpDoor, serve};
+pub use weft_cluster::{Filter, Policy, Strategy};

@@ -2,6 +2,7 @@
 
 mod bed;
 mod change;
+mod cluster;
 mod crowd;
 mod door;
 mod golden;
@@ -18,4 +19,5 @@ mod service;
 mod stack;
 mod swarm;
 mod task;
+mod trouble;
 mod update;

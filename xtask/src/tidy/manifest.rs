@@ -23,7 +23,11 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "weft-control",
         ],
     ),
-    ("agent/docker", &["weft-types", "weft-proto"]),
+    ("agent/cluster", &["weft-types"]),
+    (
+        "agent/docker",
+        &["weft-types", "weft-proto", "weft-cluster"],
+    ),
     ("agent/gate", &[]),
     ("xtask", &[]),
     ("tests/images", &[]),

@@ -108,9 +108,7 @@ impl Cluster {
         let value: Value = serde_json::from_slice(&text).unwrap_or(Value::Null);
         if let (StatusCode::CREATED, Some(made)) = (parts.status, value["Id"].as_str()) {
             lock(&self.owners).learn(made, member.node);
-            let mut facts = wish.facts.clone();
-            facts.nano_cpus = wish.facts.nano_cpus;
-            lock(&self.facts).insert(made.to_owned(), facts);
+            lock(&self.facts).insert(made.to_owned(), wish.facts.clone());
             if weft_cluster::wish::is_rescheduled(&wish.labels) {
                 self.remember(&member, made).await;
             }

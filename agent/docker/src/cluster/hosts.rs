@@ -1,6 +1,6 @@
 //! The nodes of the cluster as hosts, and questions to all of them at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{
@@ -14,7 +14,7 @@ use weft_cluster::{Container, Host, merge::Origin};
 use weft_proto::{ControlReply, ControlRequest};
 use weft_types::{
     Labels, NodeId,
-    node::{Availability, NodeState},
+    node::{Availability, ManagerStatus, NodeState},
 };
 
 use super::{Answer, Cluster, lock};
@@ -153,7 +153,7 @@ impl Cluster {
                     origin: Origin {
                         id,
                         name,
-                        addr: node.status.addr.clone(),
+                        addr: address(&node.status.addr, node.manager_status.as_ref()),
                     },
                     is_up: node.status.state == NodeState::Ready,
                     is_active: node.spec.availability == Availability::Active,
@@ -229,6 +229,15 @@ impl Cluster {
         }
         Ok(hosts)
     }
+}
+
+/// Where a host is reached, without a port.
+fn address(seen: &str, manager: Option<&ManagerStatus>) -> String {
+    if !seen.is_empty() {
+        return seen.to_owned();
+    }
+    let addr = manager.and_then(|manager| manager.addr.parse::<SocketAddr>().ok());
+    addr.map_or_else(String::new, |addr| addr.ip().to_string())
 }
 
 fn describe(state: NodeState, message: &str) -> String {

@@ -3,6 +3,7 @@
 mod admin;
 mod asking;
 mod handle;
+mod cluster;
 mod interface;
 mod joining;
 mod membership;
@@ -121,6 +122,8 @@ pub(crate) struct AgentFlags {
     socket_group: Option<String>,
     #[command(flatten)]
     tcp: tcp::TcpFlags,
+    #[command(flatten)]
+    cluster: cluster::ClusterFlags,
     /// Addresses for tasks without a network; seen by this node only.
     #[arg(long, value_name = "SUBNET", default_value = "172.29.0.0/16")]
     egress_pool: ipnetwork::Ipv4Network,
@@ -220,15 +223,19 @@ async fn run(flags: AgentFlags) -> Result<()> {
         engine_socket: flags.engine,
         tcp,
     };
-    let served = weft_docker::serve(
-        door,
-        Arc::new(Handle(Arc::clone(&membership))),
-        stop.cancelled_owned(),
-    )
-    .await;
+    let handle = || Arc::new(Handle(Arc::clone(&membership)));
+    let cluster = flags.cluster.serve(door.clone(), handle(), stop.clone());
+    let front = async {
+        let served = weft_docker::serve(door, handle(), stop.cancelled()).await;
+        // Neither door stays open without the other.
+        stop.cancel();
+        served
+    };
+    let (served, cluster) = tokio::join!(front, cluster);
     admin.abort();
     membership.shutdown().await;
-    served.with_context(|| format!("the front door at {} failed", flags.socket.display()))
+    served.with_context(|| format!("the front door at {} failed", flags.socket.display()))?;
+    cluster.context("the cluster socket failed")
 }
 
 /// Each sandbox and each client of its resolver costs file descriptors.
