@@ -101,6 +101,7 @@ pub(crate) fn service(number: u128, name: &str, replicas: u64) -> Service {
         previous_spec_version: None,
         allocation_error: String::new(),
         registry_auth: String::new(),
+        previous_registry_auth: String::new(),
         pending_delete: false,
     }
 }

@@ -244,6 +244,9 @@ pub struct Service {
     /// Internal. Registry credentials for the agents, as the client sent them (base64 JSON).
     #[serde(default)]
     pub registry_auth: String,
+    /// Internal. The credentials that went with `previous_spec`.
+    #[serde(default)]
+    pub previous_registry_auth: String,
     /// Internal. Marked for removal: gone when its last task is.
     #[serde(default)]
     pub pending_delete: bool,

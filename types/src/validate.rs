@@ -79,6 +79,10 @@ const MIN_MEMORY_BYTES: i64 = 4 << 20;
 /// Least CPU that a task can be given, in billionths.
 const MIN_NANO_CPUS: i64 = 1_000_000;
 
+/// Most tasks that a service may have at a time: far more than any cluster holds, and few enough that a slip of the
+/// hand does not keep the managers busy until they run out of memory.
+pub const MAX_TASKS: u64 = 1_000_000;
+
 /// Whether a service spec can be right.
 ///
 /// # Errors
@@ -108,6 +112,19 @@ pub fn service_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
         return Err(Refusal::invalid(
             "Maximum concurrent jobs must be at least 1",
         ));
+    }
+    let wished = [
+        mode.replicated.and_then(|mode| mode.replicas),
+        mode.replicated_job.and_then(|mode| mode.max_concurrent),
+    ];
+    if let Some(count) = wished
+        .into_iter()
+        .flatten()
+        .find(|count| *count > MAX_TASKS)
+    {
+        return Err(Refusal::invalid(format!(
+            "{count} tasks are more than a service may have at a time ({MAX_TASKS})"
+        )));
     }
     for config in [&spec.update_config, &spec.rollback_config]
         .into_iter()

@@ -33,6 +33,15 @@ struct Warnings {
     warnings: Option<Vec<String>>,
 }
 
+/// What creating a service answers from API 1.44 on: `Warnings` even when there are none.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct CreatedService {
+    #[serde(rename = "ID")]
+    id: String,
+    warnings: Option<Vec<String>>,
+}
+
 impl Door {
     pub(crate) async fn list_services(&self, asked: &Asked) -> Reply {
         let known = ["id", "label", "mode", "name", "runtime"];
@@ -97,6 +106,10 @@ impl Door {
             registry_auth: asked.header("X-Registry-Auth").to_owned(),
         };
         let id = expect_reply!(self.ask(request).await?, Created)?;
+        if asked.version >= ApiVersion::new(1, 44) {
+            let created = CreatedService { id, warnings: None };
+            return Ok(json(StatusCode::CREATED, &created));
+        }
         Ok(json(StatusCode::CREATED, &CreatedView { id }))
     }
 
@@ -115,14 +128,24 @@ impl Door {
         };
         let from = asked.query.get("registryAuthFrom");
         if !["", "spec", "previous-spec"].contains(&from) {
-            return Err(ApiError::bad("unsupported registryAuthFrom value"));
+            return Err(ApiError::internal("unsupported registryAuthFrom value"));
         }
         let auth = asked.header("X-Registry-Auth");
+        let spec = Box::new(spec::service(value)?);
+        if auth.is_empty() && from == "previous-spec" {
+            let request = ControlRequest::GetService(id.clone());
+            let stored = expect_one!(self.ask(request).await?, Services)?;
+            if stored.previous_spec.is_none() {
+                let message = "service does not have a previous spec";
+                return Err(ApiError::internal(message));
+            }
+        }
         let request = ControlRequest::UpdateService {
             service: id,
             version,
-            spec: Box::new(spec::service(value)?),
+            spec,
             registry_auth: (!auth.is_empty()).then(|| auth.to_owned()),
+            auth_from_previous: from == "previous-spec",
             rollback,
         };
         self.ask(request).await?;

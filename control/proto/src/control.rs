@@ -76,6 +76,8 @@ pub enum ControlRequest {
         spec: Box<ServiceSpec>,
         /// Registry credentials; `None` keeps the ones at hand.
         registry_auth: Option<String>,
+        /// Without credentials given, take those of the previous spec instead of the ones at hand.
+        auth_from_previous: bool,
         /// Go back to the previous spec; `spec` is only validated.
         rollback: bool,
     },

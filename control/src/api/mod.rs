@@ -76,12 +76,14 @@ pub fn handle(view: &View, now: Timestamp, ids: &mut IdSource, request: &Control
             version,
             spec,
             registry_auth,
+            auth_from_previous,
             rollback,
         } => {
             let update = service::Update {
                 version: *version,
                 spec,
                 registry_auth: registry_auth.as_deref(),
+                auth_from_previous: *auth_from_previous,
                 rollback: *rollback,
             };
             service::update(view, now, service, &update)

@@ -50,6 +50,7 @@ pub(super) fn create(
         previous_spec_version: None,
         allocation_error: String::new(),
         registry_auth: registry_auth.to_owned(),
+        previous_registry_auth: String::new(),
         pending_delete: false,
     });
     Ok((draft.changes(), ControlReply::Created(id.to_string())))
@@ -68,6 +69,7 @@ pub(super) struct Update<'a> {
     pub(super) version: u64,
     pub(super) spec: &'a ServiceSpec,
     pub(super) registry_auth: Option<&'a str>,
+    pub(super) auth_from_previous: bool,
     pub(super) rollback: bool,
 }
 
@@ -91,22 +93,38 @@ pub(super) fn update(view: &View, now: Timestamp, reference: &str, update: &Upda
         };
         let version = service.previous_spec_version.take();
         service.previous_spec = Some(std::mem::replace(&mut service.spec, previous));
+        // Credentials are part of what is gone back to.
+        let Service {
+            registry_auth,
+            previous_registry_auth,
+            ..
+        } = &mut service;
+        std::mem::swap(registry_auth, previous_registry_auth);
         service.previous_spec_version = Some(service.spec_version);
         service.spec_version = version.unwrap_or_else(|| next_version(view));
-        service.update_status = Some(UpdateStatus {
+        // A job runs anew at once: nothing is rolled out that could be completed.
+        service.update_status = service.job_status.is_none().then(|| UpdateStatus {
             state: UpdateState::RollbackStarted,
             started_at: Some(now),
             completed_at: None,
             message: "manually requested rollback".to_owned(),
         });
     } else {
+        let auth = match update.registry_auth {
+            Some(given) => given.to_owned(),
+            None if !update.auth_from_previous => service.registry_auth.clone(),
+            None if service.previous_spec.is_some() => service.previous_registry_auth.clone(),
+            None => {
+                return Err(ControlError::precondition(
+                    "service does not have a previous spec",
+                ));
+            }
+        };
+        service.previous_registry_auth = std::mem::replace(&mut service.registry_auth, auth);
         service.previous_spec = Some(std::mem::replace(&mut service.spec, spec));
         service.previous_spec_version = Some(service.spec_version);
         service.spec_version = next_version(view);
         service.update_status = None;
-    }
-    if let Some(auth) = update.registry_auth {
-        auth.clone_into(&mut service.registry_auth);
     }
     if let Some(job) = &mut service.job_status {
         job.job_iteration.index += 1;

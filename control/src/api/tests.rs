@@ -102,6 +102,7 @@ impl Scene {
             version: self.version(service),
             spec: spec(&all),
             registry_auth: None,
+            auth_from_previous: false,
             rollback,
         }
     }
@@ -302,6 +303,19 @@ fn updates_that_cannot_be_are_refused() {
     for (rule, ask, code, words) in rows {
         scene.refused(rule, &ask, code, &words);
     }
+    let mut borrowed = scene.update("hosted", &json!({}), false);
+    if let Ask::UpdateService {
+        auth_from_previous, ..
+    } = &mut borrowed
+    {
+        *auth_from_previous = true;
+    }
+    scene.refused(
+        "there are credentials to take up again",
+        &borrowed,
+        ErrorCode::FailedPrecondition,
+        "service does not have a previous spec",
+    );
     let mut stale = scene.update("hosted", &json!({}), false);
     if let Ask::UpdateService { version, .. } = &mut stale {
         *version -= 1;
@@ -319,6 +333,40 @@ fn updates_that_cannot_be_are_refused() {
     }
     let words = "service nosuch not found";
     scene.refused("a service is there", &lost, ErrorCode::NotFound, words);
+}
+
+#[test]
+fn credentials_stay_come_back_and_go_back_with_their_spec() {
+    let mut scene = Scene::new();
+    let auth = |scene: &Scene| {
+        let service = scene.world.view().service_named("hosted").cloned().unwrap();
+        service.registry_auth.clone()
+    };
+    // What is given with an update, whether the previous ones are asked for, a rollback; and what is held after.
+    let steps = [
+        (Some("first"), false, false, "first"),
+        (None, false, false, "first"),
+        (Some("second"), false, false, "second"),
+        (None, true, false, "first"),
+        (None, true, false, "second"),
+        (Some("third"), true, false, "third"),
+        (None, false, true, "second"),
+        (None, false, true, "third"),
+    ];
+    for (step, (given, from_previous, back, held)) in steps.into_iter().enumerate() {
+        let mut ask = scene.update("hosted", &json!({}), back);
+        if let Ask::UpdateService {
+            registry_auth,
+            auth_from_previous,
+            ..
+        } = &mut ask
+        {
+            *registry_auth = given.map(str::to_owned);
+            *auth_from_previous = from_previous;
+        }
+        scene.world.ask(&ask).unwrap();
+        assert_eq!(auth(&scene), held, "after step {step}");
+    }
 }
 
 #[test]

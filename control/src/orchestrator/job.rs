@@ -11,6 +11,7 @@ use weft_types::{
 
 use super::{
     constraint,
+    replicated::BATCH,
     restart::{may_restart, promote, restart},
     slot::Slots,
     task::{Place, is_bad, new_task},
@@ -43,8 +44,11 @@ pub(super) fn run_replicated(
     let create = concurrent
         .saturating_sub(active)
         .min(total.saturating_sub(complete + active));
+    if create > BATCH {
+        draft.wake_at(now);
+    }
     let free = (0..total).filter(|slot| !places.contains_key(&Place::Slot(*slot)));
-    for slot in free.take(usize::try_from(create).unwrap_or(usize::MAX)) {
+    for slot in free.take(usize::try_from(create.min(BATCH)).unwrap_or(0)) {
         draft.put(new_task(
             service,
             Place::Slot(slot),

@@ -11,7 +11,7 @@ use super::{
 use crate::store::{Draft, IdSource};
 
 /// Tasks made in one run at most; the rest follows in the next.
-const BATCH: u64 = 2_000;
+pub(super) const BATCH: u64 = 2_000;
 
 pub(super) fn run(draft: &mut Draft, ids: &mut IdSource, service: &Service, wished: u64) {
     let now = draft.now();

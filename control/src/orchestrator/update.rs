@@ -138,8 +138,7 @@ pub(super) fn run(draft: &mut Draft, ids: &mut IdSource, id: ServiceId) {
     }
     if goes_on
         && settings.action != Action::Continue
-        && let Some(failed) =
-            too_many_failed(&service, &settings, &slots, occupied.len(), started, now)
+        && let Some(failed) = too_many_failed(draft, &service, &settings, &slots, started)
     {
         stop_or_go_back(draft, &service, &settings, failed);
         return;
@@ -262,15 +261,22 @@ fn up_at(task: &Task) -> Timestamp {
     }
 }
 
-/// A task of this update that failed, if more failed than may. One per place counts.
+/// Whether a place had, or has, a task that this update replaces.
+fn is_touched(view: &View, service: &Service, tasks: &[Arc<Task>], started: Timestamp) -> bool {
+    let mut old = tasks.iter().filter(|task| is_dirty(view, service, task));
+    old.any(|task| is_meant(task) || task.desired_since >= started)
+}
+
+/// A task of this update that failed, if of the places that it touches more failed than may. One
+/// per place counts.
 fn too_many_failed(
+    draft: &Draft,
     service: &Service,
     settings: &Settings,
     slots: &Slots,
-    places: usize,
     started: Timestamp,
-    now: Timestamp,
 ) -> Option<TaskId> {
+    let now = draft.now();
     let failed: Vec<TaskId> = slots
         .by_place
         .values()
@@ -288,11 +294,15 @@ fn too_many_failed(
             Some(failed.id)
         })
         .collect();
+    let touched = slots.by_place.values();
+    let touched = touched.filter(|tasks| is_touched(draft, service, tasks, started));
+    // Of a place that failed several times the first task may be forgotten already.
+    let places = touched.count().max(failed.len()).max(1);
     #[expect(
         clippy::cast_precision_loss,
         reason = "counts of places are far below 2^52"
     )]
-    let ratio = failed.len() as f64 / places.max(1) as f64;
+    let ratio = failed.len() as f64 / places as f64;
     failed.first().copied().filter(|_| ratio > settings.ratio)
 }
 
@@ -322,6 +332,7 @@ fn stop_or_go_back(draft: &mut Draft, service: &Service, settings: &Settings, fa
             status.message = format!("rollback paused {reason}");
         } else if let Some(previous) = previous {
             service.spec = previous;
+            service.registry_auth = std::mem::take(&mut service.previous_registry_auth);
             if let Some(version) = service.previous_spec_version.take() {
                 service.spec_version = version;
             }

@@ -171,6 +171,7 @@ impl Telling {
                     version: service.meta.version.index,
                     spec: Box::new(service.spec),
                     registry_auth: None,
+                    auth_from_previous: false,
                     rollback: true,
                 };
                 self.world.ask(&request).unwrap();

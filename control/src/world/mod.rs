@@ -147,6 +147,7 @@ impl World {
             version: service.meta.version.index,
             spec: Box::new(spec),
             registry_auth: None,
+            auth_from_previous: false,
             rollback: false,
         })
         .unwrap();

@@ -407,6 +407,7 @@ pub(crate) fn change(
         version: known.meta.version.index,
         spec: Box::new(spec),
         registry_auth: None,
+        auth_from_previous: false,
         rollback,
     })
 }

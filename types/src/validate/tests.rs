@@ -33,6 +33,18 @@ fn refusals_are_docker_s_word_for_word() {
         ("", PLAIN, "", "meta: name must be provided"),
         (
             "e",
+            PLAIN,
+            r#","Mode":{"Replicated":{"Replicas":18446744073709551615}}"#,
+            "18446744073709551615 tasks are more than a service may have at a time (1000000)",
+        ),
+        (
+            "e",
+            PLAIN,
+            r#","Mode":{"ReplicatedJob":{"MaxConcurrent":1000001}}"#,
+            "1000001 tasks are more than a service may have at a time (1000000)",
+        ),
+        (
+            "e",
             r#"{"ContainerSpec":{}}"#,
             "",
             "ContainerSpec: image reference must be provided",

@@ -143,6 +143,20 @@ async fn on_a_manager() {
         ),
         (
             "POST",
+            "/v1.41/services/e1/update?version=1&registryAuthFrom=nowhere",
+            PLAIN,
+            500,
+            "unsupported registryAuthFrom value",
+        ),
+        (
+            "POST",
+            "/v1.41/services/e1/update?version=1&registryAuthFrom=previous-spec",
+            PLAIN,
+            500,
+            "service does not have a previous spec",
+        ),
+        (
+            "POST",
             "/v1.41/nodes/node1/update?version=1",
             r#"{"Role":"boss","Availability":"active"}"#,
             400,

@@ -127,6 +127,7 @@ impl State {
             previous_spec_version: None,
             allocation_error: "internal".into(),
             registry_auth: "internal".into(),
+            previous_registry_auth: "internal".into(),
             pending_delete: false,
         };
         for slot in 1..=service.replicas().unwrap_or(0) {

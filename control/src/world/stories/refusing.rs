@@ -83,6 +83,7 @@ fn refusals_are_in_dockers_words_and_change_nothing() {
             version: 1,
             spec: Box::new(spec),
             registry_auth: None,
+            auth_from_previous: false,
             rollback: false,
         })
         .unwrap_err();

@@ -96,6 +96,7 @@ fn a_service_goes_back_by_hand_and_forth_again() {
                 version: service.meta.version.index,
                 spec: Box::new(service.spec),
                 registry_auth: None,
+                auth_from_previous: false,
                 rollback: true,
             })
             .unwrap();
