@@ -17,11 +17,8 @@ use weft_types::{BackendId, TaskId};
 use crate::{
     Config, DataplaneError, Desired, DropCount, FlowRow, NetnsRef, PathReport, Question, Repairs,
     ResolverSockets, Sandbox, SandboxSpec, Status, Step, keeper,
-    kernel::{linux::Linux, netns, prober::Wake},
+    kernel::{linux::Linux, netns, prober::Wake, watch::Watch},
 };
-
-/// How often links and addresses are looked at.
-const TICK: Duration = Duration::from_secs(2);
 
 /// The keeper of the real kernel.
 type Keeper = keeper::Keeper<Linux>;
@@ -61,25 +58,23 @@ impl Dataplane {
     pub async fn start(config: Config) -> Result<Self, DataplaneError> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let jobs = Arc::new(jobs);
-        // Whoever wakes the keeper does not keep it alive.
-        let weak = Arc::downgrade(&jobs);
-        let wake: Wake = Arc::new(move || {
-            let heed: Job = Box::new(|keeper| {
-                if let Some(keeper) = keeper {
-                    keeper.heed_probes();
-                }
-            });
-            // A keeper that is gone heeds nothing.
-            let _ = weak.upgrade().map(|jobs| jobs.send(heed));
-        });
+        let (probes, links) = (
+            wake(&jobs, Keeper::heed_probes),
+            wake(&jobs, Keeper::heed_links),
+        );
         let (started, begun) = oneshot::channel();
-        let run = move || match Linux::open(&config, wake)
+        let tick = config.look_every;
+        let run = move || match Linux::open(&config, probes)
             .and_then(|kernel| Keeper::start(config, kernel))
         {
             Ok(keeper) => {
                 // Nobody may be waiting any more; then the queue is closed too.
                 let _ = started.send(Ok(()));
-                serve(keeper, &queue);
+                let watch = Watch::start(links).inspect_err(|error| {
+                    tracing::warn!(%error, "changes of links and addresses are seen only from time to time");
+                });
+                serve(keeper, &queue, tick);
+                drop(watch);
             }
             Err(error) => {
                 let _ = started.send(Err(error));
@@ -228,10 +223,24 @@ fn stopped() -> DataplaneError {
     DataplaneError::Refused("the data plane was stopped".to_owned())
 }
 
+/// Calls the keeper to `heed` something. Whoever wakes it does not keep it alive.
+fn wake(jobs: &Arc<mpsc::Sender<Job>>, heed: fn(&mut Keeper)) -> Wake {
+    let weak = Arc::downgrade(jobs);
+    Arc::new(move || {
+        let job: Job = Box::new(move |keeper| {
+            if let Some(keeper) = keeper {
+                heed(keeper);
+            }
+        });
+        // A keeper that is gone heeds nothing.
+        let _ = weak.upgrade().map(|jobs| jobs.send(job));
+    })
+}
+
 /// Does jobs as they come and looks around between them, until nobody can send any more.
-fn serve(keeper: Keeper, queue: &mpsc::Receiver<Job>) {
+fn serve(keeper: Keeper, queue: &mpsc::Receiver<Job>, tick: Duration) {
     let mut keeper = Some(keeper);
-    let mut next = Instant::now() + TICK;
+    let mut next = Instant::now() + tick;
     loop {
         match queue.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Ok(job) => job(&mut keeper),
@@ -242,7 +251,7 @@ fn serve(keeper: Keeper, queue: &mpsc::Receiver<Job>) {
             if let Some(keeper) = &mut keeper {
                 keeper.tick();
             }
-            next = Instant::now() + TICK;
+            next = Instant::now() + tick;
         }
     }
 }

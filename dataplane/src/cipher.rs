@@ -120,17 +120,21 @@ pub(crate) struct Plan {
     pub(crate) address: Ipv4Addr,
     /// Size of packets inside.
     pub(crate) mtu: u32,
+    /// UDP port of the tunnels inside, host order.
+    pub(crate) vxlan_port: u16,
     /// All other nodes that told their key.
     pub(crate) peers: BTreeMap<[u8; 32], Peer>,
 }
 
 /// What the device must be for `desired`; none while no network is encrypted, or this node has no key.
-/// `mtu` is that of the link with the data path address.
+/// `mtu` is that of the link with the data path address,
+/// `vxlan_port` where tunnels lead.
 pub(crate) fn plan(
     desired: &Desired,
     own: Option<&WireGuard>,
     data_path: IpAddr,
     mtu: u32,
+    vxlan_port: u16,
 ) -> Option<Plan> {
     let own = own.filter(|_| !desired.ciphered.is_empty())?;
     let others = desired
@@ -152,6 +156,7 @@ pub(crate) fn plan(
         own: own.clone(),
         address: address(desired.node)?,
         mtu: mtu.saturating_sub(overhead(data_path)).max(1280),
+        vxlan_port,
         peers: peers.collect(),
     })
 }
@@ -209,6 +214,7 @@ mod tests {
             name: String::new(),
             addr: IpAddr::from([192, 0, 2, index as u8]),
             addresses: BTreeSet::new(),
+            zone: String::new(),
             dead: false,
             wireguard: key.map(|byte| WireGuardPeer {
                 key: [byte; 32],
@@ -225,10 +231,14 @@ mod tests {
             ..Desired::default()
         };
         let at = IpAddr::from([192, 0, 2, 1]);
-        assert_eq!(plan(&desired, Some(&own()), at, 1500), None);
+        assert_eq!(plan(&desired, Some(&own()), at, 1500, 4789), None);
         desired.ciphered.insert(4097);
-        assert_eq!(plan(&desired, None, at, 1500), None, "no key, no device");
-        assert!(plan(&desired, Some(&own()), at, 1500).is_some());
+        assert_eq!(
+            plan(&desired, None, at, 1500, 4789),
+            None,
+            "no key, no device"
+        );
+        assert!(plan(&desired, Some(&own()), at, 1500, 4789).is_some());
     }
 
     #[test]
@@ -244,7 +254,14 @@ mod tests {
             ciphered: BTreeSet::from([9]),
             ..Desired::default()
         };
-        let plan = plan(&desired, Some(&own()), IpAddr::from([192, 0, 2, 1]), 1500).unwrap();
+        let plan = plan(
+            &desired,
+            Some(&own()),
+            IpAddr::from([192, 0, 2, 1]),
+            1500,
+            4789,
+        )
+        .unwrap();
         assert_eq!(plan.address, Ipv4Addr::new(198, 18, 0, 1));
         assert_eq!(plan.mtu, 1440);
         let peer = Peer {

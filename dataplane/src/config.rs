@@ -1,6 +1,6 @@
 //! What must be known before the first packet.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnetwork::Ipv4Network;
 
@@ -24,6 +24,9 @@ pub struct Config {
     pub mtu_bytes: Option<u16>,
     /// Key and port for encrypted networks; without it they cannot be had.
     pub wireguard: Option<crate::WireGuard>,
+    /// How often links and addresses are looked at, besides being followed as they change, and every
+    /// fifth time everything is read back.
+    pub look_every: Duration,
     /// Network namespace to work in; `None` is the caller's. Tests put several nodes into one process.
     pub netns: Option<PathBuf>,
 }
@@ -41,6 +44,7 @@ impl Config {
             egress_pool: EGRESS_POOL,
             mtu_bytes: None,
             wireguard: None,
+            look_every: Duration::from_secs(2),
             netns: None,
         }
     }

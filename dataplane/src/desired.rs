@@ -37,6 +37,8 @@ pub struct Desired {
     pub fronts: BTreeMap<Frontend, Target>,
     /// Ring number -> who may be chosen.
     pub rings: BTreeMap<u32, BTreeSet<BackendId>>,
+    /// Ring number -> who is chosen when none of a ring that prefers the near ones is left.
+    pub spill: BTreeMap<u32, BTreeSet<BackendId>>,
     /// Ring number -> name of its service, for people.
     pub service_names: BTreeMap<u32, String>,
     /// Shares of backends, by ring; one that is not named has one share.
@@ -58,6 +60,8 @@ pub struct Node {
     pub addr: IpAddr,
     /// Its other addresses, of both families.
     pub addresses: BTreeSet<IpAddr>,
+    /// Where it stands; empty where that is not told.
+    pub zone: String,
     /// Does not answer.
     pub dead: bool,
     /// Its key and port for encrypted networks, once told.
@@ -105,6 +109,8 @@ pub struct Target {
     pub affinity: u32,
     /// Only the sources in [`Desired::allowed`] may ask.
     pub allowed: bool,
+    /// Of two tasks that the ring names, the one with fewer connections is taken.
+    pub least: bool,
 }
 
 impl Target {
@@ -116,6 +122,7 @@ impl Target {
             host_mode: false,
             affinity: 0,
             allowed: false,
+            least: false,
         }
     }
 }
@@ -166,6 +173,7 @@ impl Desired {
                     name: peer.hostname.clone(),
                     addr: peer.addr,
                     addresses: peer.addresses.clone(),
+                    zone: peer.zone.clone(),
                     // A node that runs this line is alive, whatever a manager believes.
                     dead: *id != node && (!peer.alive || dead.contains(id)),
                     wireguard: peer.wireguard,
@@ -222,8 +230,13 @@ impl Desired {
             endpoint
                 .is_some_and(|endpoint| endpoint.node != self.node && dead.contains(&endpoint.node))
         };
-        for backends in desired.rings.values_mut() {
+        for (ring, backends) in &mut desired.rings {
             backends.retain(|backend| !gone(backend));
+            if backends.is_empty()
+                && let Some(others) = self.spill.get(ring)
+            {
+                backends.extend(others.iter().filter(|backend| !gone(backend)));
+            }
         }
         desired
     }
@@ -249,6 +262,7 @@ impl Desired {
                     let target = Target {
                         affinity: affinity(&steering),
                         allowed: !steering.allow.is_empty(),
+                        least: steering.least,
                         ..Target::plain(ring, port.target_port)
                     };
                     self.fronts.insert(front, target);
@@ -268,6 +282,7 @@ impl Desired {
                 for vip in vips {
                     let target = Target {
                         affinity: affinity(&steering),
+                        least: steering.least,
                         ..Target::plain(ring, 0)
                     };
                     self.fronts.insert(Frontend::Vip(vni, *vip), target);
@@ -317,18 +332,34 @@ impl Desired {
         wish: &NetService,
         steering: &Steering,
     ) -> u32 {
-        let mut backends = choosable.get(&of).cloned().unwrap_or_default();
+        let all = choosable.get(&of).cloned().unwrap_or_default();
+        let mut backends = all.clone();
         let node_of = |backend: &BackendId| self.endpoints.get(backend).map(|task| task.node);
-        if steering.prefer_local {
-            let is_here = |backend: &BackendId| node_of(backend) == Some(self.node);
-            let here: BTreeSet<BackendId> = backends.iter().copied().filter(is_here).collect();
-            if !here.is_empty() {
-                backends = here;
+        let zone_of = |node: u32| self.nodes.get(&node).map(|node| node.zone.as_str());
+        let own_zone = zone_of(self.node).filter(|zone| !zone.is_empty());
+        let is_here = |backend: &BackendId| node_of(backend) == Some(self.node);
+        let is_near = |backend: &BackendId| {
+            own_zone.is_some() && node_of(backend).and_then(zone_of) == own_zone
+        };
+        // The nearest that are there; all when none is near.
+        let circles: [(bool, &dyn Fn(&BackendId) -> bool); 2] = [
+            (steering.prefer_local, &is_here),
+            (steering.prefer_zone, &is_near),
+        ];
+        for (_, is_inside) in circles.into_iter().filter(|(preferred, _)| *preferred) {
+            let inside: BTreeSet<BackendId> = backends
+                .iter()
+                .copied()
+                .filter(|backend| is_inside(backend))
+                .collect();
+            if !inside.is_empty() {
+                backends = inside;
+                break;
             }
         }
         let mut weights = BTreeMap::new();
         if !steering.weights.is_empty() {
-            for backend in &backends {
+            for backend in &all {
                 let node = node_of(backend).and_then(|node| self.nodes.get(&node));
                 weights.extend(node.map(|node| (*backend, steering.weight(&node.name))));
             }
@@ -336,6 +367,9 @@ impl Desired {
         let (service, network) = of;
         let key = format!("{service}/{network}");
         let ring = free_number(&self.rings, hash(&key), |held| *held == backends);
+        if backends != all {
+            self.spill.insert(ring, all);
+        }
         self.rings.insert(ring, backends);
         if !weights.is_empty() {
             self.weights.insert(ring, weights);

@@ -4,25 +4,24 @@
 //! every call here may block.
 
 mod explain;
+mod hooks;
 mod nodes;
 mod paths;
+mod routes;
+mod rows;
 mod sandboxes;
 #[cfg(test)]
 mod tests;
+mod underlay;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Instant,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use ipnetwork::IpNetwork;
 use sandboxes::Local;
-use weft_abi::{Endpoint, config, netns};
+use weft_abi::{Endpoint, netns};
 use weft_types::TaskId;
 
 use crate::{
-    Applied, Config, DataplaneError, Desired, PathReport, Repairs, Status, cipher,
+    Applied, Config, DataplaneError, Desired, PathReport, Repairs, Status,
     collector::Collector,
     kernel::{
         bpf::Hook, door::Kernel, firewall::Firewall, netlink::Route, prober::Prober,
@@ -30,7 +29,7 @@ use crate::{
     },
     links::{self, Surroundings},
     mesh::Rings,
-    tables::{Host, Row, Tables},
+    tables::Tables,
 };
 
 pub(crate) struct Keeper<K> {
@@ -193,163 +192,6 @@ impl<K: Kernel> Keeper<K> {
             .collect()
     }
 
-    fn wanted_hooks(&self) -> BTreeSet<Hook> {
-        let mut hooks =
-            BTreeSet::from([Hook::OverlayIn(self.overlay), Hook::HostOut(self.overlay)]);
-        hooks.extend(
-            self.surroundings
-                .uplinks(&self.config.uplinks)
-                .into_keys()
-                .map(Hook::UplinkIn),
-        );
-        hooks.extend(
-            self.interfaces()
-                .iter()
-                .map(|endpoint| Hook::TaskIn(endpoint.ifindex)),
-        );
-        hooks
-    }
-
-    /// Attaches what is missing, detaches what is not wanted. How many were missing that had been there.
-    fn attach_hooks(&mut self) -> Result<u64, DataplaneError> {
-        let wanted = self.wanted_hooks();
-        let mut repaired = 0;
-        let mut errors = FirstError::default();
-        for hook in &wanted {
-            let known = self.hooks.contains(hook);
-            if (known || self.waits) && self.kernel.is_attached(*hook) {
-                continue;
-            }
-            if errors.note(self.kernel.attach(*hook)).is_some() {
-                repaired += u64::from(known);
-            }
-        }
-        errors.note(self.kernel.retain_hooks(&wanted));
-        self.hooks = wanted;
-        errors.finish().map(|()| repaired)
-    }
-
-    /// Attaches the socket programs. Without them packets are translated instead, which is no reason
-    /// to refuse everything else.
-    fn try_sockets(&mut self) -> u64 {
-        if self.waits {
-            return 0;
-        }
-        self.kernel.attach_sockets().unwrap_or_else(|error| {
-            tracing::warn!(%error, "sockets are not helped, packets are translated instead");
-            0
-        })
-    }
-
-    /// Puts this version's programs behind the hooks, now that the tables are filled, and forgets the
-    /// older ones' tables.
-    fn succeed(&mut self) -> Result<(), DataplaneError> {
-        self.waits = false;
-        self.hooks.clear();
-        self.attach_hooks()?;
-        self.try_sockets();
-        tracing::info!("the programs of an older layout are replaced");
-        self.kernel.forget_older()
-    }
-
-    /// Writes the firewall's part. Without it tasks may not reach the world, but services work.
-    fn try_firewall(&mut self, look: bool) -> u64 {
-        self.write_firewall(look).unwrap_or_else(|error| {
-            tracing::warn!(%error, "tasks may not reach the world");
-            0
-        })
-    }
-
-    /// Makes the encrypted underlay what it should be. Without it encrypted networks carry nothing
-    /// between nodes, which is no reason to refuse everything else.
-    fn try_cipher(&mut self) {
-        let Some(desired) = &self.desired else { return };
-        let data_path = self.config.data_path_addr;
-        let link = self.surroundings.link_of(data_path);
-        let mtu = link.map_or(1500, |link| link.mtu);
-        let plan = cipher::plan(desired, self.config.wireguard.as_ref(), data_path, mtu);
-        let refused = match self.kernel.ensure_cipher(plan.as_ref()) {
-            Err(error) => Some(error.to_string()),
-            Ok(_) if plan.is_none() && !desired.ciphered.is_empty() => {
-                Some("this node has no WireGuard key".to_owned())
-            }
-            Ok(_) => None,
-        };
-        if let Some(refused) = &refused {
-            tracing::warn!(%refused, "encrypted networks carry nothing");
-        }
-        self.cipher_refused = refused;
-    }
-
-    /// The port of WireGuard while something is encrypted.
-    fn wireguard_port(&self) -> Option<u16> {
-        let ciphered = self
-            .desired
-            .as_ref()
-            .is_some_and(|desired| !desired.ciphered.is_empty());
-        self.config
-            .wireguard
-            .as_ref()
-            .filter(|_| ciphered)
-            .map(|own| own.port)
-    }
-
-    fn write_firewall(&mut self, look: bool) -> Result<u64, DataplaneError> {
-        let mut sources: Vec<IpNetwork> = vec![self.config.egress_pool.into()];
-        sources.extend(
-            self.desired
-                .iter()
-                .flat_map(|desired| desired.subnets.keys().copied()),
-        );
-        let wanted = Firewall {
-            sources,
-            vxlan_port: self.config.vxlan_port,
-            wireguard_port: self.wireguard_port(),
-        };
-        let same = self.firewall.as_ref() == Some(&wanted);
-        let mut repaired = 0;
-        if !same || (look && !self.kernel.has_firewall()?) {
-            repaired = u64::from(same);
-            self.kernel.write_firewall(&wanted)?;
-        }
-        if !same || look {
-            let added = self.kernel.open_forward()?;
-            repaired += u64::from(added && same);
-        }
-        self.firewall = Some(wanted);
-        Ok(repaired)
-    }
-
-    fn host(&self) -> Host {
-        let mut namespaces = self.adopted_namespaces.clone();
-        for local in self.sandboxes.values() {
-            let nets = local
-                .endpoints()
-                .map(|endpoint| endpoint.net)
-                .filter(|net| *net != 0);
-            namespaces.insert(local.cookie, nets.collect());
-        }
-        Host {
-            underlay: self.config.data_path_addr,
-            vxlan_port: self.config.vxlan_port,
-            overlay: self.overlay,
-            uplink: self
-                .surroundings
-                .data_link(self.config.data_path_addr)
-                .map_or(0, |link| link.index),
-            flags: if self.kernel.takes_csum_ipv6() {
-                config::CSUM_IPV6
-            } else {
-                0
-            },
-            cookie: self.kernel.cookie(),
-            addresses: self.surroundings.addresses.keys().copied().collect(),
-            interfaces: self.interfaces(),
-            namespaces,
-            mtus: self.path_mtus(),
-        }
-    }
-
     /// Makes the kernel hold `desired`.
     pub(crate) fn apply(&mut self, desired: Desired) -> Result<Applied, DataplaneError> {
         self.follow_nodes(&desired);
@@ -370,6 +212,18 @@ impl<K: Kernel> Keeper<K> {
         };
         if let Err(error) = result {
             tracing::warn!(%error, "cannot keep the data plane as it should be; tried again soon");
+        }
+    }
+
+    /// Links or addresses may have changed: follows, when they did.
+    pub(crate) fn heed_links(&mut self) {
+        let result = match self.look_around() {
+            Ok(true) => self.reconcile(false).map(drop),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, "cannot follow this host's links; tried again soon");
         }
     }
 
@@ -415,141 +269,6 @@ impl<K: Kernel> Keeper<K> {
             changes,
             repairs,
         })
-    }
-
-    /// How many rows were written, and how many of them mend what others changed.
-    fn write_tables(&mut self, read_back: bool) -> Result<(u64, u64), DataplaneError> {
-        let Some(desired) = &self.desired else {
-            return self.write_sandboxes().map(|()| (0, 0));
-        };
-        let desired = &desired.without(&self.dead);
-        let before = self.held.take();
-        let mut repaired = 0;
-        let mut have = match &before {
-            Some(held) if !read_back => held.clone(),
-            held => {
-                let found = self.kernel.read_tables(held.as_ref())?;
-                repaired = held
-                    .as_ref()
-                    .map_or(0, |held| held.plan(&found).len() as u64);
-                found
-            }
-        };
-        let now = Instant::now();
-        self.rings.update(&desired.rings, &desired.weights, now);
-        if before.is_none() {
-            for (ring, slots) in &have.rings {
-                self.rings.adopt(*ring, slots, now);
-            }
-        }
-        let plan = Tables::of(desired, &self.host(), &self.rings).plan(&have);
-        let changes = (plan.len() as u64).saturating_sub(repaired);
-        let written = self.kernel.write(&plan);
-        let mut errors = FirstError::default();
-        for (row, result) in plan.put.into_iter().zip(written.put) {
-            if errors.note(result).is_some() {
-                have.put(row);
-            }
-        }
-        for (gone, result) in plan.remove.iter().zip(written.remove) {
-            if errors.note(result).is_some() {
-                have.remove(gone);
-            }
-        }
-        self.held = Some(have);
-        match &self.collector {
-            Some(collector) if changes > 0 => collector.wake(),
-            Some(_) => {}
-            None => self.collector = errors.note(self.kernel.start_collector()).flatten(),
-        }
-        errors.finish()?;
-        Ok((changes, repaired))
-    }
-
-    /// Before the first desire: only the rows of sandboxes, so that they work with what is there.
-    fn write_sandboxes(&mut self) -> Result<(), DataplaneError> {
-        let rows = Tables::of(&Desired::default(), &self.host(), &self.rings);
-        for (index, endpoint) in rows.endpoints {
-            self.kernel.put(&Row::Endpoints(index, endpoint))?;
-        }
-        for (id, endpoint) in rows.local_tasks {
-            self.kernel.put(&Row::LocalTasks(id, endpoint))?;
-        }
-        for (cookie, row) in rows.netns {
-            self.kernel.put(&Row::Netns(cookie, row))?;
-        }
-        Ok(())
-    }
-
-    /// How many routes and neighbours were written or removed, and how many routes had been there.
-    fn write_routes(&mut self) -> Result<(u64, u64), DataplaneError> {
-        let works = |addr: IpAddr| self.kernel.has_ipv6() || addr.is_ipv4();
-        let mut interfaces = self.interfaces();
-        // The kernel takes no route through a link that is down.
-        interfaces.retain(|endpoint| {
-            self.surroundings
-                .links
-                .get(&endpoint.ifindex)
-                .is_some_and(|link| link.up)
-        });
-        let data_path = self.config.data_path_addr;
-        let desired = self.desired.as_ref();
-        let mut routes = links::routes(
-            desired,
-            &interfaces,
-            &self.surroundings,
-            data_path,
-            self.overlay,
-        );
-        routes.retain(|route| works(route.to.ip()));
-        let mut neighbours = links::neighbours(&interfaces);
-        neighbours.retain(|neighbour| works(neighbour.addr));
-
-        let ours = self.surroundings.ours();
-        let mut errors = FirstError::default();
-        let (mut written, mut repaired) = (0, 0);
-        let have: BTreeSet<_> = self
-            .kernel
-            .routes()?
-            .into_iter()
-            .filter(|route| ours.contains(&route.link))
-            .collect();
-        // Removal first: a changed source is another route to the same place, and the kernel would
-        // remove the new one for the old. Before the first desire, a route that is there has a reason
-        // that is not known yet.
-        for route in have.difference(&routes).filter(|_| self.desired.is_some()) {
-            errors.note(self.kernel.remove_route(route));
-            written += 1;
-        }
-        for route in routes.difference(&have) {
-            errors.note(self.kernel.put_route(route));
-            if self.routes.contains(route) {
-                repaired += 1;
-            } else {
-                written += 1;
-            }
-        }
-        self.routes = routes;
-        let have: BTreeSet<_> = self
-            .kernel
-            .neighbours()?
-            .into_iter()
-            .filter(|neighbour| ours.contains(&neighbour.link))
-            .collect();
-        for neighbour in neighbours.difference(&have) {
-            errors.note(self.kernel.put_neighbour(neighbour));
-            written += 1;
-        }
-        for neighbour in have.difference(&neighbours) {
-            let replaced = neighbours
-                .iter()
-                .any(|new| (new.link, new.addr) == (neighbour.link, neighbour.addr));
-            if !replaced {
-                errors.note(self.kernel.remove_neighbour(neighbour));
-                written += 1;
-            }
-        }
-        errors.finish().map(|()| (written, repaired))
     }
 
     pub(crate) fn status(&self) -> Status {

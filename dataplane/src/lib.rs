@@ -19,6 +19,7 @@ mod keeper;
 mod kernel;
 mod links;
 pub mod mesh;
+mod offload;
 mod path;
 mod probe;
 mod report;

@@ -11,10 +11,13 @@ use std::{
     time::Duration,
 };
 
-/// Pause between two probes of one host.
-pub(crate) const PERIOD: Duration = Duration::from_millis(150);
+/// Pause between two turns; a host that did not answer is probed in every turn.
+pub(crate) const TURN: Duration = Duration::from_millis(60);
 
-/// Unanswered probes in a row after which a host is dead: 0.75 s at [`PERIOD`].
+/// Turns that a host which answers is left alone after each probe.
+const REST: u32 = 1;
+
+/// A host is dead when more probes in a row than these are unanswered: within 0.5 s.
 const LIMIT: u32 = 5;
 
 /// Hosts and their answers.
@@ -29,6 +32,8 @@ struct Peer {
     /// Whether it ever answered. One that never did may be behind a filter: managers know better.
     has_answered: bool,
     unanswered: u32,
+    /// Turns until its next probe, while it answers.
+    rest: u32,
 }
 
 impl Peers {
@@ -41,17 +46,26 @@ impl Peers {
                 addr: *addr,
                 has_answered: false,
                 unanswered: 0,
+                rest: 0,
             });
         }
     }
 
-    /// Whom to send a probe now. Every call counts one more probe as unanswered.
+    /// Whom to send a probe in this turn; each counts as unanswered until it is. Once one is, its host
+    /// rests; after a miss every turn brings the next, so that a death is found soon and nobody is
+    /// asked often meanwhile.
     pub(crate) fn probe(&mut self) -> Vec<(u32, IpAddr)> {
-        let each = self.peers.iter_mut().map(|(node, peer)| {
+        let mut now = Vec::new();
+        for (node, peer) in &mut self.peers {
+            if peer.unanswered == 0 && peer.rest > 0 {
+                peer.rest -= 1;
+                continue;
+            }
+            peer.rest = REST;
             peer.unanswered = peer.unanswered.saturating_add(1);
-            (*node, peer.addr)
-        });
-        each.collect()
+            now.push((*node, peer.addr));
+        }
+        now
     }
 
     /// A host answered from this address.
@@ -130,6 +144,9 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(peers.probe().len(), 2);
             peers.answered(2, addr(2));
+            for _ in 0..REST {
+                assert_eq!(peers.probe(), [(3, addr(3))], "the other rests");
+            }
         }
         for _ in 0..LIMIT {
             peers.probe();

@@ -393,6 +393,9 @@ impl Tables {
             if target.allowed {
                 row.flags |= front::ALLOWED;
             }
+            if target.least {
+                row.flags |= front::LEAST;
+            }
             let listens = desired.listens.get(frontend);
             let at = listens.map_or_else(
                 || BTreeSet::from([Addr::ANY]),

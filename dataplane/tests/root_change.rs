@@ -266,3 +266,25 @@ async fn a_host_whose_agent_is_gone_is_not_dead() -> Result<()> {
     }
     Ok(())
 }
+
+/// A floating address is answered at as soon as the host has it: no client waits for the next look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_a_host_gains_is_answered_at_without_a_look() -> Result<()> {
+    let mut lan = Lan::new(1)?;
+    lan.start_with(1, |config| config.look_every = Duration::from_secs(3600))
+        .await?;
+    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80)]);
+    lan.add_task(1, Some(web), 1, &[(ingress(), &["10.0.0.5/24"])])
+        .await?;
+    lan.apply().await?;
+    lan.serve("t1", 80)?;
+    let floating = Ipv4Addr::new(192, 0, 2, 200);
+    run(&format!(
+        "ip -n {} addr add {floating}/32 dev eth0",
+        lan.namespace("n1")
+    ))?;
+    eventually("the new address to be answered at", async || {
+        Ok(lan.ask_tcp("c", (floating, 8000)).is_ok())
+    })
+    .await
+}

@@ -120,7 +120,7 @@ async fn uninstall_leaves_nothing() -> Result<()> {
             "ip -n {name} -o link | sed 's/state .*//' && ip -n {name} route && ip -n {name} -6 route && \
              ip -n {name} neigh show nud permanent && ip netns exec {name} nft list tables && \
              nsenter --net=/run/netns/{name} sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding \
-             net.ipv6.conf.eth0.accept_ra"
+             net.ipv6.conf.eth0.accept_ra net.ipv4.ip_local_reserved_ports"
         ))
     };
     let before = look()?;
@@ -135,7 +135,10 @@ async fn uninstall_leaves_nothing() -> Result<()> {
     .await?;
     lan.add_task(2, None, 2, &[]).await?;
     lan.apply().await?;
-    assert_ne!(look()?, before);
+    let during = look()?;
+    assert_ne!(during, before);
+    // The kernel chooses no published port for a process of the host.
+    assert!(during.contains("reserved_ports = 8000"), "{during}");
     // A second life knows the first one's beginning.
     drop(lan.hosts.remove(&2));
     lan.start(2).await?;

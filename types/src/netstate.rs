@@ -57,7 +57,13 @@ pub struct NetNode {
     /// How it is reached for networks that are encrypted; `None` until it told.
     #[serde(default)]
     pub wireguard: Option<WireGuardPeer>,
+    /// Its label [`ZONE`]; empty when it has none.
+    #[serde(default)]
+    pub zone: String,
 }
+
+/// Label of a node that says in which zone it stands, for services that prefer their own.
+pub const ZONE: &str = "weft.zone";
 
 /// How a node is reached inside the encrypted underlay, besides its underlay address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

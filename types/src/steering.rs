@@ -3,7 +3,8 @@
 //! | label | example | meaning |
 //! |---|---|---|
 //! | `weft.affinity` | `300s` | a client address stays with its task for so long after its last flow |
-//! | `weft.prefer` | `local` | tasks of the node that was asked first, the others when it has none |
+//! | `weft.prefer` | `local,zone` | tasks of the node that was asked first, or of its zone, the others when it has none |
+//! | `weft.choice` | `leastconn` | of two tasks that the hash names, the one with fewer connections |
 //! | `weft.weights` | `n1=3,n2=1` | shares of nodes by host name, 1 to 100; 1 for those not named |
 //! | `weft.listen`, `weft.listen.PORT` | `192.0.2.0/24,127.0.0.1` | addresses of nodes that published ports answer on, all or one |
 //! | `weft.allow` | `198.51.100.0/24` | clients that may ask; all others are dropped |
@@ -31,6 +32,11 @@ pub struct Steering {
     pub affinity: Option<Duration>,
     /// Whether tasks of the node that was asked go before others.
     pub prefer_local: bool,
+    /// Whether tasks in the zone of the node that was asked go before others, after its own where
+    /// those are preferred too.
+    pub prefer_zone: bool,
+    /// Whether connections go to the less busy of two tasks.
+    pub least: bool,
     /// Shares of nodes by host name; 1 for those not named.
     pub weights: BTreeMap<String, u32>,
     /// Addresses that a published port answers on, by port; under `None` those of all ports that
@@ -63,8 +69,9 @@ impl Steering {
                 }
                 "prefer" => match value {
                     "local" => steering.prefer_local = true,
-                    "zone" => return Err(wrong("zones are not supported yet; local is")),
-                    _ => return Err(wrong("local is the only preference")),
+                    "zone" => steering.prefer_zone = true,
+                    "local,zone" => (steering.prefer_local, steering.prefer_zone) = (true, true),
+                    _ => return Err(wrong("name local, zone, or local,zone")),
                 },
                 "weights" => {
                     let may = "name shares from 1 to 100 by host name, such as n1=3,n2=1";
@@ -80,12 +87,8 @@ impl Steering {
                 }
                 "choice" => match value {
                     "ring" => {}
-                    "leastconn" => {
-                        return Err(wrong(
-                            "choice by fewest connections is not supported yet; ring is, with weft.weights and weft.affinity",
-                        ));
-                    }
-                    _ => return Err(wrong("ring is the only choice")),
+                    "leastconn" => steering.least = true,
+                    _ => return Err(wrong("name ring or leastconn")),
                 },
                 _ => match name.strip_prefix("listen") {
                     Some(rest) => {
@@ -99,11 +102,17 @@ impl Steering {
                     }
                     None => {
                         return Err(wrong(
-                            "weft has no such label: it follows weft.affinity, weft.prefer, weft.weights, weft.listen, weft.allow and weft.cap",
+                            "weft has no such label: it follows weft.affinity, weft.prefer, weft.choice, weft.weights, weft.listen, weft.allow and weft.cap",
                         ));
                     }
                 },
             }
+        }
+        if steering.least && steering.affinity.is_some() {
+            return Err(
+                "labels weft.choice=leastconn and weft.affinity contradict each other: a client cannot both stay with its task and go to the less busy one"
+                    .to_owned(),
+            );
         }
         Ok(steering)
     }
@@ -111,7 +120,8 @@ impl Steering {
     /// Whether anything is said about which task is chosen.
     #[must_use]
     pub fn chooses(&self) -> bool {
-        self.affinity.is_some() || self.prefer_local || !self.weights.is_empty()
+        let prefers = self.prefer_local || self.prefer_zone || self.least;
+        self.affinity.is_some() || prefers || !self.weights.is_empty()
     }
 
     /// The addresses that a published port answers on; `None`: every address.
@@ -235,8 +245,8 @@ mod tests {
             ),
             ("weft.affinity", "0s", "name a time"),
             ("weft.affinity", "25h", "name a time"),
-            ("weft.prefer", "zone", "zones are not supported yet"),
-            ("weft.prefer", "far", "local is the only preference"),
+            ("weft.prefer", "far", "name local, zone, or local,zone"),
+            ("weft.choice", "random", "name ring or leastconn"),
             ("weft.weights", "n1=0", "name shares from 1 to 100"),
             ("weft.weights", "n1=1,n1=2", "name shares from 1 to 100"),
             ("weft.listen", "eth0", "of an interface name its address"),
@@ -245,16 +255,23 @@ mod tests {
             ("weft.allow", "", "name addresses or prefixes"),
             ("weft.cap", "100", "name a rate"),
             ("weft.cap", "1kbit", "name a rate"),
-            (
-                "weft.choice",
-                "leastconn",
-                "fewest connections is not supported yet",
-            ),
             ("weft.afinity", "5m", "weft has no such label"),
         ] {
             let said = of(&[(label, value)]).unwrap_err();
             assert!(said.contains(words) && said.contains(label), "{said}");
         }
+    }
+
+    #[test]
+    fn preferences_and_choice_are_told_apart() {
+        let zone = of(&[("weft.prefer", "zone")]).unwrap();
+        assert!(zone.prefer_zone && !zone.prefer_local && zone.chooses());
+        let both = of(&[("weft.prefer", "local,zone")]).unwrap();
+        assert!(both.prefer_zone && both.prefer_local);
+        let least = of(&[("weft.choice", "leastconn")]).unwrap();
+        assert!(least.least && least.chooses());
+        let said = of(&[("weft.choice", "leastconn"), ("weft.affinity", "5m")]).unwrap_err();
+        assert!(said.contains("contradict"), "{said}");
     }
 
     proptest! {

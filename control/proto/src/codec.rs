@@ -130,6 +130,7 @@ mod tests {
                 addresses: ["2001:db8::11".parse().unwrap()].into(),
                 alive: true,
                 wireguard: None,
+                zone: "a".into(),
             },
         );
         state.endpoints.insert(

@@ -8,7 +8,7 @@ use std::{
 use weft_types::{
     BackendId, NetworkId, NodeId, TaskState,
     netstate::{
-        EndpointPhase, NetEndpoint, NetNetwork, NetNode, NetService, NetState, NetworkAbout,
+        EndpointPhase, NetEndpoint, NetNetwork, NetNode, NetService, NetState, NetworkAbout, ZONE,
     },
     network::Network,
     node::{Node, NodeState},
@@ -110,6 +110,7 @@ fn net_node(node: &Node) -> Option<NetNode> {
         addresses: node.addresses.clone(),
         alive: node.status.state != NodeState::Down,
         wireguard: node.wireguard,
+        zone: node.spec.labels.get(ZONE).cloned().unwrap_or_default(),
     })
 }
 

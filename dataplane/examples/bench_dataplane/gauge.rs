@@ -3,13 +3,14 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::{Way, lan::Lan};
+use crate::{Way, lan::within};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +21,7 @@ pub(crate) enum Kind {
     Down,
     /// One byte there and back on one connection, again and again.
     Ask,
-    /// A connection, one byte there and back, a reset: again and again.
+    /// A connection, one byte there and back, a reset: again and again, by [`ASKERS`] at once.
     Connect,
 }
 
@@ -54,8 +55,8 @@ pub(crate) struct Sample {
 const CHUNK: usize = 128 * 1024;
 
 /// Serves all kinds at a port of a namespace.
-pub(crate) fn serve(lan: &Lan, name: &str, port: u16) -> Result<()> {
-    lan.within(name, move || {
+pub(crate) fn serve(namespace: &Path, port: u16) -> Result<()> {
+    within(namespace, move || {
         let listener = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -147,7 +148,11 @@ fn stream(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
     })
 }
 
-fn questions(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
+/// Who open connections at once: enough that no processor waits.
+pub(crate) const ASKERS: usize = 4;
+
+/// Microseconds that each question took, and how many connections did not come about.
+fn ask(to: SocketAddr, kind: Kind, time: Duration) -> Result<(Vec<f64>, f64)> {
     let mut kept = None;
     let mut waits = Vec::new();
     let mut failed = 0.0;
@@ -169,7 +174,26 @@ fn questions(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
         }
         waits.push(asked.elapsed().as_secs_f64() * 1e6);
     }
-    let rate = waits.len() as f64 / begun.elapsed().as_secs_f64();
+    Ok((waits, failed))
+}
+
+fn questions(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
+    let askers = if kind == Kind::Ask { 1 } else { ASKERS };
+    let begun = Instant::now();
+    let all: Vec<(Vec<f64>, f64)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..askers)
+            .map(|_| scope.spawn(move || ask(to, kind, time)))
+            .collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread
+                .join()
+                .map_err(|_| anyhow::anyhow!("an asker panicked"))?
+        };
+        threads.into_iter().map(join).collect::<Result<_>>()
+    })?;
+    let took = begun.elapsed().as_secs_f64();
+    let failed = all.iter().map(|(_, failed)| failed).sum();
+    let mut waits: Vec<f64> = all.into_iter().flat_map(|(waits, _)| waits).collect();
     waits.sort_by(f64::total_cmp);
     let at = |part: f64| {
         waits
@@ -178,7 +202,7 @@ fn questions(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
             .unwrap_or(0.0)
     };
     Ok(Sample {
-        rate,
+        rate: waits.len() as f64 / took,
         p50: at(0.5),
         p99: at(0.99),
         failed,
@@ -187,9 +211,9 @@ fn questions(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
 }
 
 /// Measures one kind on one way.
-pub(crate) fn measure(lan: &Lan, way: &Way, kind: Kind, time: Duration) -> Result<Sample> {
+pub(crate) fn measure(way: &Way, kind: Kind, time: Duration) -> Result<Sample> {
     let to = way.to;
-    lan.within(way.client, move || match kind {
+    within(&way.client, move || match kind {
         Kind::Up | Kind::Down => stream(to, kind, time),
         Kind::Ask | Kind::Connect => questions(to, kind, time / 2),
     })

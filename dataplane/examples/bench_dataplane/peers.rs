@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     Way, gauge,
     lan::{Lan, run},
+    way,
 };
 
 /// Programs that run beside; ended with the value.
@@ -64,16 +65,18 @@ impl Peers {
             let path = file.display().to_string();
             self.spawn(lan, "b1", "haproxy", &["-db", "-f", &path])?;
             self.sockets.push(path);
-            ways.push(Way {
-                name: "HAProxy (TCP), local task",
-                client: "c",
-                to: "192.0.2.41:8004".parse()?,
-            });
-            ways.push(Way {
-                name: "HAProxy (TCP), remote task",
-                client: "c",
-                to: "192.0.2.41:8003".parse()?,
-            });
+            ways.push(way(
+                lan,
+                "HAProxy (TCP), local task",
+                "c",
+                "192.0.2.41:8004",
+            )?);
+            ways.push(way(
+                lan,
+                "HAProxy (TCP), remote task",
+                "c",
+                "192.0.2.41:8003",
+            )?);
         }
         if has("docker-proxy") {
             let arguments = [
@@ -91,11 +94,12 @@ impl Peers {
             // It tells whoever started it, at descriptor 3, that it is ready.
             let line = format!("exec docker-proxy {} 3>/dev/null", arguments.join(" "));
             self.spawn(lan, "b1", "sh", &["-c", &line])?;
-            ways.push(Way {
-                name: "Docker's userland proxy, local task",
-                client: "c",
-                to: "192.0.2.41:8005".parse()?,
-            });
+            ways.push(way(
+                lan,
+                "Docker's userland proxy, local task",
+                "c",
+                "192.0.2.41:8005",
+            )?);
         }
         ways.retain(|way| {
             let listens = listening(lan, way);
@@ -144,21 +148,22 @@ impl Peers {
                 "ip -n {own} addr add 10.6.0.{number}/24 dev {device} && ip -n {own} link set {device} mtu 1440 up"
             ))?;
         }
-        gauge::serve(lan, "w2", 80)?;
-        Ok(vec![Way {
-            name: "wireguard-go, host to host",
-            client: "w1",
-            to: "10.6.0.2:80".parse()?,
-        }])
+        gauge::serve(&lan.netns_path("w2"), 80)?;
+        Ok(vec![way(
+            lan,
+            "wireguard-go, host to host",
+            "w1",
+            "10.6.0.2:80",
+        )?])
     }
 }
 
-fn has(program: &str) -> bool {
+pub(crate) fn has(program: &str) -> bool {
     run(&format!("command -v {program}")).is_ok()
 }
 
 /// Tries a command until it works, for 5 s.
-fn patiently(command: &str) -> Result<()> {
+pub(crate) fn patiently(command: &str) -> Result<()> {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
     loop {
         match run(command) {
@@ -180,7 +185,7 @@ fn listening(lan: &Lan, way: &Way) -> Result<()> {
 }
 
 /// A host at the switch with this last digit.
-fn host(lan: &mut Lan, name: &str, last: u8) -> Result<String> {
+pub(crate) fn host(lan: &mut Lan, name: &str, last: u8) -> Result<String> {
     lan.add_host(
         name,
         &format!("192.0.2.{last}/24"),
@@ -212,12 +217,8 @@ fn veth(lan: &mut Lan) -> Result<Way> {
         1500,
         "ip -n HOST addr add 10.5.0.1/24 dev LINK",
     )?;
-    gauge::serve(lan, "vb", 80)?;
-    Ok(Way {
-        name: "plain veth",
-        client: "va",
-        to: "10.5.0.2:80".parse()?,
-    })
+    gauge::serve(&lan.netns_path("vb"), 80)?;
+    Ok(way(lan, "plain veth", "va", "10.5.0.2:80")?)
 }
 
 /// Client, switch, a host that forwards, a task.
@@ -239,12 +240,8 @@ fn forwarding(lan: &mut Lan) -> Result<Way> {
         lan.namespace("ft"),
         lan.namespace("c")
     ))?;
-    gauge::serve(lan, "ft", 80)?;
-    Ok(Way {
-        name: "kernel forwarding",
-        client: "c",
-        to: "10.9.0.2:80".parse()?,
-    })
+    gauge::serve(&lan.netns_path("ft"), 80)?;
+    Ok(way(lan, "kernel forwarding", "c", "10.9.0.2:80")?)
 }
 
 /// Two hosts with a bridge and a VXLAN device each, a task on each; on the first, published ports by
@@ -276,7 +273,7 @@ fn bridges(lan: &mut Lan) -> Result<Vec<Way>> {
             lan.namespace(&format!("bt{number}")),
             10 + number
         ))?;
-        gauge::serve(lan, &format!("bt{number}"), 80)?;
+        gauge::serve(&lan.netns_path(&format!("bt{number}")), 80)?;
     }
     let first = lan.namespace("b1");
     run(&format!(
@@ -288,20 +285,8 @@ fn bridges(lan: &mut Lan) -> Result<Vec<Way>> {
          }}\nEND"
     ))?;
     Ok(vec![
-        Way {
-            name: "bridge + VXLAN, task to task",
-            client: "bt1",
-            to: "10.7.0.2:80".parse()?,
-        },
-        Way {
-            name: "nftables DNAT, local task",
-            client: "c",
-            to: "192.0.2.41:8001".parse()?,
-        },
-        Way {
-            name: "nftables DNAT, remote task",
-            client: "c",
-            to: "192.0.2.41:8002".parse()?,
-        },
+        way(lan, "bridge + VXLAN, task to task", "bt1", "10.7.0.2:80")?,
+        way(lan, "nftables DNAT, local task", "c", "192.0.2.41:8001")?,
+        way(lan, "nftables DNAT, remote task", "c", "192.0.2.41:8002")?,
     ])
 }

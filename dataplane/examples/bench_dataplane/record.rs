@@ -4,14 +4,21 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-use crate::gauge::{Kind, Sample};
+use crate::{
+    Way, chart,
+    gauge::{ASKERS, Kind, Sample},
+    goals,
+};
 
-/// Everything that a run found, by way and kind.
+/// Everything that a run found: by way and kind, a sample of each round.
 pub(crate) struct Record {
     about: String,
     order: Vec<String>,
-    found: BTreeMap<(String, Kind), Sample>,
-    applied: Vec<(u32, Duration)>,
+    found: BTreeMap<(String, Kind), Vec<Sample>>,
+    /// Queries a second and microseconds of one, by resolver.
+    names: Vec<(String, Vec<(f64, f64)>)>,
+    applied: Vec<String>,
+    left_out: Vec<String>,
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -28,12 +35,14 @@ impl Record {
     pub(crate) fn begin(rounds: u32, time: Duration) -> Result<Self> {
         let load = std::fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
         let about = format!(
-            "{} × {}, kernel {}, {} MiB; load average before the run {}; commit {}. Medians of {rounds} rounds, all ways \
-             in turn in each round, {:.1} s a stream, half of that a row of questions, one client at a time.",
+            "{} × {}, kernel {}, {} MiB; {}; load average before the run {}; commit {}. Medians of {rounds} rounds, all ways \
+             in turn in each round, {:.1} s a stream, half of that a row of questions. One stream or asker at a time; \
+             connections are opened by {ASKERS} at once, so that no processor waits.",
             first_line("nproc"),
             first_line("sed -n 's/^model name.*: //p' /proc/cpuinfo"),
             first_line("uname -r"),
             first_line("free -m | awk '/^Mem/ {print $2}'"),
+            first_line("date -u +%Y-%m-%d"),
             load.split(' ').next().unwrap_or("?"),
             first_line("git rev-parse --short HEAD"),
             time.as_secs_f64(),
@@ -42,54 +51,106 @@ impl Record {
             about,
             order: Vec::new(),
             found: BTreeMap::new(),
+            names: Vec::new(),
             applied: Vec::new(),
+            left_out: Vec::new(),
         })
     }
 
-    /// Takes over samples. Those that come later stand below in the table.
-    pub(crate) fn add(&mut self, all: BTreeMap<(String, Kind), Vec<Sample>>) {
-        for ((name, kind), samples) in all {
-            let of = |pick: fn(&Sample) -> f64| median(samples.iter().map(pick).collect());
-            let middle = Sample {
-                rate: of(|sample| sample.rate),
-                p50: of(|sample| sample.p50),
-                p99: of(|sample| sample.p99),
-                cpu: of(|sample| sample.cpu),
-                failed: samples.iter().map(|sample| sample.failed).sum(),
-            };
-            if !self.order.contains(&name) {
-                self.order.push(name.clone());
-            }
-            self.found.insert((name, kind), middle);
+    /// In this order ways stand in the table.
+    pub(crate) fn order(&mut self, ways: &[Way]) {
+        self.order = ways.iter().map(|way| way.name.clone()).collect();
+    }
+
+    /// Takes over the next round's sample.
+    pub(crate) fn add(&mut self, way: &str, kind: Kind, sample: Sample) {
+        let samples = self.found.entry((way.to_owned(), kind)).or_default();
+        samples.push(sample);
+    }
+
+    /// Takes over the next round's answers of a resolver.
+    pub(crate) fn add_names(&mut self, resolver: &str, rate: f64, wait: f64) {
+        match self.names.iter_mut().find(|(name, _)| name == resolver) {
+            Some((_, samples)) => samples.push((rate, wait)),
+            None => self.names.push((resolver.to_owned(), vec![(rate, wait)])),
         }
     }
 
-    /// How long it took to apply that many services.
-    pub(crate) fn applied(&mut self, services: u32, took: Duration) {
-        self.applied.push((services, took));
+    /// How long it took to apply that much.
+    pub(crate) fn applied(&mut self, what: &str, took: Duration) {
+        let took = took.as_secs_f64();
+        self.applied
+            .push(format!("{what} were applied to two hosts in {took:.1} s"));
     }
 
-    fn get(&self, name: &str, kind: Kind) -> Sample {
-        self.found
-            .get(&(name.to_owned(), kind))
-            .copied()
-            .unwrap_or_default()
+    /// What could not be measured here, and why.
+    pub(crate) fn leave_out(&mut self, what: &str, why: &anyhow::Error) {
+        eprintln!("left out: {what}: {why:#}");
+        self.left_out.push(format!("Left out: {what}: {why:#}."));
+    }
+
+    /// Ways in the table's order.
+    pub(crate) fn ways(&self) -> &[String] {
+        &self.order
+    }
+
+    /// The middle of each figure over all rounds.
+    pub(crate) fn middle(&self, way: &str, kind: Kind) -> Sample {
+        let samples = self.found.get(&(way.to_owned(), kind));
+        let samples = samples.map_or(&[][..], Vec::as_slice);
+        let of = |pick: fn(&Sample) -> f64| median(samples.iter().map(pick).collect());
+        Sample {
+            rate: of(|sample| sample.rate),
+            p50: of(|sample| sample.p50),
+            p99: of(|sample| sample.p99),
+            cpu: of(|sample| sample.cpu),
+            failed: samples.iter().map(|sample| sample.failed).sum(),
+        }
+    }
+
+    /// The ratio of the middles of two ways' figures.
+    pub(crate) fn ratio(
+        &self,
+        of: (&str, Kind),
+        to: (&str, Kind),
+        pick: fn(&Sample) -> f64,
+    ) -> Option<f64> {
+        let ratio = pick(&self.middle(of.0, of.1)) / pick(&self.middle(to.0, to.1));
+        (ratio.is_finite() && ratio > 0.0).then_some(ratio)
+    }
+
+    fn middle_of_names(&self, resolver: &str, pick: fn((f64, f64)) -> f64) -> f64 {
+        let found = self.names.iter().find(|(name, _)| name == resolver);
+        let samples = found.map(|(_, samples)| samples.iter().copied().map(pick).collect());
+        median(samples.unwrap_or_default())
+    }
+
+    /// The ratio of the middles of two resolvers' figures.
+    pub(crate) fn ratio_of_names(
+        &self,
+        of: &str,
+        to: &str,
+        pick: fn((f64, f64)) -> f64,
+    ) -> Option<f64> {
+        let ratio = self.middle_of_names(of, pick) / self.middle_of_names(to, pick);
+        (ratio.is_finite() && ratio > 0.0).then_some(ratio)
     }
 
     pub(crate) fn table(&self) -> String {
         let mut text = String::from(
-            "| way | Gbit/s up | down | CPU s/Gbit | questions/s | p50 µs | p99 µs | connections/s | p50 µs | p99 µs |\n\
-             |---|---|---|---|---|---|---|---|---|---|\n",
+            "| way | Gbit/s up | CPU s/Gbit | Gbit/s down | CPU s/Gbit | questions/s | p50 µs | p99 µs | connections/s | p50 µs | p99 µs |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|\n",
         );
         for name in &self.order {
-            let [up, down, ask, connect] = Kind::ALL.map(|kind| self.get(name, kind));
+            let [up, down, ask, connect] = Kind::ALL.map(|kind| self.middle(name, kind));
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "| {name} | {:.2} | {:.2} | {:.3} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
+                "| {name} | {:.2} | {:.3} | {:.2} | {:.3} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
                 up.rate,
-                down.rate,
                 up.cpu,
+                down.rate,
+                down.cpu,
                 ask.rate,
                 ask.p50,
                 ask.p99,
@@ -98,198 +159,67 @@ impl Record {
                 connect.p99
             );
         }
+        if !self.names.is_empty() {
+            text += "\n| resolver inside a container | queries/s | average latency µs |\n|---|---|---|\n";
+        }
+        for (name, _) in &self.names {
+            let rate = self.middle_of_names(name, |(rate, _)| rate);
+            let wait = self.middle_of_names(name, |(_, wait)| wait);
+            let _ = writeln!(text, "| {name} | {rate:.0} | {wait:.0} |");
+        }
         text
     }
 
     /// Ways on which connections did not come about.
     fn failures(&self) -> String {
-        let failed = self.found.iter().filter(|(_, sample)| sample.failed > 0.0);
-        let lines = failed.map(|((name, _), sample)| {
-            let count = sample.failed;
-            format!("**{count} connections did not come about: {name}.** ")
+        let all = self.found.iter();
+        let counts = all.map(|((name, _), samples)| {
+            let failed: f64 = samples.iter().map(|sample| sample.failed).sum();
+            (name, failed)
         });
-        lines.collect()
-    }
-
-    fn goals(&self) -> String {
-        let mut text = String::from("| goal | asked | found | met |\n|---|---|---|---|\n");
-        let mut goal = |what: &str, asked: f64, of: (&str, Kind), to: (&str, Kind)| {
-            let ratio = self.get(of.0, of.1).rate / self.get(to.0, to.1).rate;
-            if ratio.is_finite() && ratio > 0.0 {
-                let met = if ratio >= asked { "yes" } else { "**no**" };
-                let _ = writeln!(text, "| {what} | ≥ {asked:.2} | {ratio:.2} | {met} |");
-            }
-        };
-        let remote = "weft: published port, remote task";
-        let local = "weft: published port, local task";
-        let direct = "weft: task to task";
-        let vip = "weft: task to service address";
-        let bridge = "bridge + VXLAN, task to task";
-        goal(
-            "remote published port to bridge + VXLAN, throughput",
-            0.95,
-            (remote, Kind::Up),
-            (bridge, Kind::Up),
-        );
-        goal(
-            "the same, down",
-            0.95,
-            (remote, Kind::Down),
-            (bridge, Kind::Down),
-        );
-        goal(
-            "task to task to bridge + VXLAN, throughput",
-            0.95,
-            (direct, Kind::Up),
-            (bridge, Kind::Up),
-        );
-        goal(
-            "the same, questions",
-            0.95,
-            (direct, Kind::Ask),
-            (bridge, Kind::Ask),
-        );
-        goal(
-            "local published port to kernel forwarding, throughput",
-            0.95,
-            (local, Kind::Up),
-            ("kernel forwarding", Kind::Up),
-        );
-        goal(
-            "connections, local, to nftables DNAT",
-            1.0,
-            (local, Kind::Connect),
-            ("nftables DNAT, local task", Kind::Connect),
-        );
-        goal(
-            "connections, remote, to nftables DNAT",
-            1.0,
-            (remote, Kind::Connect),
-            ("nftables DNAT, remote task", Kind::Connect),
-        );
-        goal(
-            "connections, remote, to HAProxy",
-            3.0,
-            (remote, Kind::Connect),
-            ("HAProxy (TCP), remote task", Kind::Connect),
-        );
-        goal(
-            "service address to task address, questions",
-            0.98,
-            (vip, Kind::Ask),
-            (direct, Kind::Ask),
-        );
-        goal(
-            "service address to task address, connections",
-            0.98,
-            (vip, Kind::Connect),
-            (direct, Kind::Connect),
-        );
-        goal(
-            "encrypted to wireguard-go, throughput",
-            1.5,
-            ("weft: task to task, encrypted", Kind::Up),
-            ("wireguard-go, host to host", Kind::Up),
-        );
-        for services in [100, 10_000] {
-            let many = format!("{remote}, {services} services");
-            goal(
-                &format!("{services} services to one, throughput"),
-                0.95,
-                (&many, Kind::Up),
-                (remote, Kind::Up),
-            );
-            goal(
-                &format!("{services} services to one, connections"),
-                0.95,
-                (&many, Kind::Connect),
-                (remote, Kind::Connect),
-            );
-        }
-        text
+        counts
+            .filter(|(_, failed)| *failed > 0.0)
+            .map(|(name, failed)| format!("**{failed} connections did not come about: {name}.**\n"))
+            .collect()
     }
 
     fn page(&self) -> String {
-        let applied: Vec<String> = self
-            .applied
-            .iter()
-            .map(|(services, took)| {
-                format!(
-                    "{services} services were applied to two hosts in {:.1} s",
-                    took.as_secs_f64()
-                )
-            })
-            .collect();
         format!(
             "# The data plane beside its peers\n\n\
              Made by `cargo xtask bench dataplane`; do not edit. {}\n\n\
              Everything runs on one machine, hosts being network namespaces around a bridge, with segmentation offloads as veth \
-             has them: the figures compare paths through one kernel and say nothing of network cards. The machine is shared \
-             with other work, so that a figure may be off by a third; ratios within one run are what to look at.\n\n\
-             {}\n{}\n## Goals\n\nAs ratios of medians of this run.\n\n{}\n{}.\n\n\
-             Docker's own overlay is not among the peers: its ingress needs IPVS, which this kernel has not. \
-             wireguard-go is measured between hosts, without the VXLAN that ours carries inside.\n\n\
-             ![connections per second and throughput](dataplane.svg)\n",
+             has them: the figures compare paths through one kernel and say nothing of network cards. CPU is that of the whole \
+             machine, both ends included. Where others share the machine a figure may be off by a third: ratios within one run \
+             are what to look at.\n\n\
+             {}\n{}\n## Goals\n\nAs ratios of medians of this run.\n\n{}\n{}.\n\n{}\n\n{}\n\n\
+             ![throughput and connections](dataplane.svg)\n",
             self.about,
             self.table(),
             self.failures(),
-            self.goals(),
-            applied.join("; ")
+            goals::table(self),
+            self.applied.join("; "),
+            self.left_out.join(" "),
+            NOTES
         )
-    }
-
-    fn chart(&self) -> String {
-        let row = 22;
-        let height = 60 + row * self.order.len();
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1000\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-             <text x=\"330\" y=\"24\" font-weight=\"bold\">Gbit/s up</text>\
-             <text x=\"670\" y=\"24\" font-weight=\"bold\">connections/s</text>\n"
-        );
-        for (left, kind) in [(330.0, Kind::Up), (670.0, Kind::Connect)] {
-            let most = self
-                .order
-                .iter()
-                .map(|name| self.get(name, kind).rate)
-                .fold(f64::MIN_POSITIVE, f64::max);
-            for (place, name) in self.order.iter().enumerate() {
-                let rate = self.get(name, kind).rate;
-                let (y, width) = (40 + row * place, 250.0 * rate / most);
-                let colour = if name.starts_with("weft") {
-                    "#2b6cb0"
-                } else {
-                    "#a0aec0"
-                };
-                let label = if kind == Kind::Up {
-                    format!("{rate:.1}")
-                } else {
-                    format!("{rate:.0}")
-                };
-                let _ = writeln!(
-                    svg,
-                    "<rect x=\"{left}\" y=\"{y}\" width=\"{width:.0}\" height=\"14\" fill=\"{colour}\"/>\
-                     <text x=\"{:.0}\" y=\"{}\">{label}</text>",
-                    left + width + 5.0,
-                    y + 12
-                );
-            }
-        }
-        for (place, name) in self.order.iter().enumerate() {
-            let _ = writeln!(
-                svg,
-                "<text x=\"10\" y=\"{}\">{name}</text>",
-                52 + row * place
-            );
-        }
-        svg + "</svg>\n"
     }
 
     /// Writes table and chart.
     pub(crate) fn write(&self, dir: &Path) -> Result<()> {
         std::fs::create_dir_all(dir)?;
         std::fs::write(dir.join("dataplane.md"), self.page())?;
-        std::fs::write(dir.join("dataplane.svg"), self.chart())?;
+        std::fs::write(dir.join("dataplane.svg"), chart::svg(self))?;
         Ok(())
     }
 }
+
+/// How the ways were made, for who reads the table.
+const NOTES: &str = "\
+- Docker's overlay: two engines in swarm mode, each in namespaces of its own, and a container on each, asked by its address. \
+Published ports and service addresses of Docker's need IPVS, which this kernel has not.\n\
+- A remote published port crosses one host more than task to task does, so nftables DNAT to a remote task, which crosses the \
+same hosts, stands beside it too.\n\
+- wireguard-go is measured between hosts, without the VXLAN that ours carries inside.\n\
+- nftables DNAT masquerades, as kube-proxy's nftables mode does; HAProxy and the userland proxy end connections and open their own.\n\
+- 100 services, 10,000 services, 10,000 backends: hosts of their own, measured in the same rounds; the service that is asked has \
+one task, the others are asked by nobody.\n\
+- Names: `dnsperf -c 4` inside the container's network namespace against 127.0.0.11.";

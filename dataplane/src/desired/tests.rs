@@ -53,6 +53,7 @@ fn state() -> NetState {
             addresses: BTreeSet::new(),
             alive: true,
             wireguard: None,
+            zone: format!("zone{index}"),
         };
         state.nodes.insert(node(index), known);
     }
@@ -228,6 +229,48 @@ fn local_tasks_are_preferred_where_there_are_any() {
     assert_eq!(ring(&of(&state, 2), vip()), [22]);
     state.endpoints.get_mut(&BackendId(11)).unwrap().phase = EndpointPhase::Draining;
     assert_eq!(ring(&of(&state, 1), WEB), [21], "spill-over");
+}
+
+#[test]
+fn tasks_of_the_own_zone_are_preferred_until_none_is_left() {
+    let mut state = steered(&[("weft.prefer", "zone")]);
+    assert_eq!(ring(&of(&state, 1), WEB), [11]);
+    assert_eq!(ring(&of(&state, 2), vip()), [22]);
+    // Node 3 stands where node 2 does, and has no task.
+    let mut third = state.nodes[&node(2)].clone();
+    third.index = 3;
+    state.nodes.insert(node(3), third);
+    let near = of(&state, 3);
+    assert_eq!(ring(&near, WEB), [21], "its zone's");
+    let spilt = near.without(&BTreeSet::from([2]));
+    assert_eq!(ring(&spilt, WEB), [11], "its own probes find its zone dead");
+    state.endpoints.get_mut(&BackendId(21)).unwrap().phase = EndpointPhase::Draining;
+    assert_eq!(ring(&of(&state, 3), WEB), [11], "spill-over");
+    // Who does not say where it stands is near nobody.
+    for known in state.nodes.values_mut() {
+        known.zone.clear();
+    }
+    state.endpoints.get_mut(&BackendId(21)).unwrap().phase = EndpointPhase::Serving;
+    assert_eq!(ring(&of(&state, 1), WEB), [11, 21]);
+}
+
+#[test]
+fn the_own_node_goes_before_the_own_zone() {
+    let mut state = steered(&[("weft.prefer", "local,zone")]);
+    for known in state.nodes.values_mut() {
+        known.zone = "same".to_owned();
+    }
+    assert_eq!(ring(&of(&state, 1), WEB), [11]);
+    state.endpoints.get_mut(&BackendId(11)).unwrap().phase = EndpointPhase::Draining;
+    assert_eq!(ring(&of(&state, 1), WEB), [21]);
+}
+
+#[test]
+fn fewest_connections_are_a_matter_of_each_frontend() {
+    let desired = of(&steered(&[("weft.choice", "leastconn")]), 1);
+    assert!(desired.fronts[&WEB].least && desired.fronts[&vip()].least);
+    let desired = of(&state(), 1);
+    assert!(!desired.fronts[&WEB].least && !desired.fronts[&vip()].least);
 }
 
 #[test]

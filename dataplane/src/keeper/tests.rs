@@ -8,6 +8,8 @@ use std::{
 
 use weft_types::{BackendId, NetworkId, TaskId, service::Protocol};
 
+use ipnetwork::IpNetwork;
+
 use super::*;
 use crate::{
     Attachment, SandboxSpec,
@@ -65,6 +67,7 @@ fn desired(revision: u64, backends: &[u32]) -> Desired {
             name: String::new(),
             addr: here(),
             addresses: BTreeSet::new(),
+            zone: String::new(),
             dead: false,
             wireguard: None,
         },
@@ -90,6 +93,7 @@ fn desired(revision: u64, backends: &[u32]) -> Desired {
             host_mode: false,
             affinity: 0,
             allowed: false,
+            least: false,
         },
     );
     desired

@@ -12,11 +12,38 @@ use std::{
 
 use ipnetwork::IpNetwork;
 
-use super::error::DataplaneError;
+use super::{error::DataplaneError, switches::reserved::Run};
 
 /// Ports for masqueraded connections. Published ports chosen by the cluster are 30000–32767, and
 /// clients of this host use up to 60999; replies to these must not be taken for calls of a service.
-const PORTS: &str = "61000-65535";
+const PORTS: Run = (61_000, 65_535);
+/// Where published ports leave fewer than [`ENOUGH`] of those: replies are told apart by what the programs know.
+const MORE_PORTS: Run = (32_768, 65_535);
+/// Fewest ports for masqueraded connections to one address.
+const ENOUGH: u16 = 1_024;
+
+/// The longest run of ports within another that nobody publishes.
+fn free(within: Run, published: &[Run]) -> Option<Run> {
+    let near = |(first, last): &&Run| *last >= within.0 && *first <= within.1;
+    let published: Vec<&Run> = published.iter().filter(near).collect();
+    let mut best: Option<Run> = None;
+    let mut run: Option<Run> = None;
+    for port in within.0..=within.1 {
+        if published
+            .iter()
+            .any(|(first, last)| (first..=last).contains(&&port))
+        {
+            run = None;
+            continue;
+        }
+        let now = (run.map_or(port, |(first, _)| first), port);
+        run = Some(now);
+        if best.is_none_or(|best| now.1 - now.0 > best.1 - best.0) {
+            best = run;
+        }
+    }
+    best
+}
 
 /// What the firewall must do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,12 +54,22 @@ pub(crate) struct Firewall {
     pub(crate) vxlan_port: u16,
     /// UDP port of WireGuard, which must reach the stack too; none while nothing is encrypted.
     pub(crate) wireguard_port: Option<u16>,
+    /// Published ports, which no masqueraded connection may have.
+    pub(crate) published: Vec<Run>,
 }
 
 /// Marks our rules in others' chains.
 const MARK: &str = "weft";
 
 impl Firewall {
+    /// Ports for masqueraded connections.
+    fn masquerade(&self) -> Run {
+        free(PORTS, &self.published)
+            .filter(|(from, to)| to - from >= ENOUGH)
+            .or_else(|| free(MORE_PORTS, &self.published))
+            .unwrap_or(MORE_PORTS)
+    }
+
     /// The ruleset as `nft` reads it: atomic, and the same whatever was there before.
     fn ruleset(&self) -> String {
         let set = |v4: bool| {
@@ -43,6 +80,7 @@ impl Firewall {
                 .join(", ")
         };
         let (v4, v6) = (set(true), set(false));
+        let (from, to) = self.masquerade();
         let ports = [Some(self.vxlan_port), self.wireguard_port];
         let ports: Vec<String> = ports.iter().flatten().map(u16::to_string).collect();
         // Only what this host's own stack made may enter the encrypted underlay: a task that got in
@@ -64,8 +102,8 @@ impl Firewall {
              \t\toifname {{ \"weft0\", \"lo\" }} return\n\
              \t\toifname \"wv*\" return\n\
              \t\toifname \"we*\" return\n\
-             \t\tiifname {{ \"wv*\", \"we*\" }} meta l4proto {{ tcp, udp }} ip saddr @tasks4 masquerade to :{PORTS}\n\
-             \t\tiifname {{ \"wv*\", \"we*\" }} meta l4proto {{ tcp, udp }} ip6 saddr @tasks6 masquerade to :{PORTS}\n\
+             \t\tiifname {{ \"wv*\", \"we*\" }} meta l4proto {{ tcp, udp }} ip saddr @tasks4 masquerade to :{from}-{to}\n\
+             \t\tiifname {{ \"wv*\", \"we*\" }} meta l4proto {{ tcp, udp }} ip6 saddr @tasks6 masquerade to :{from}-{to}\n\
              \t\tiifname {{ \"wv*\", \"we*\" }} ip saddr @tasks4 masquerade\n\
              \t\tiifname {{ \"wv*\", \"we*\" }} ip6 saddr @tasks6 masquerade\n\
              \t}}\n\
@@ -189,4 +227,30 @@ fn nft(arguments: &[&str], input: &str) -> Result<String, DataplaneError> {
         arguments.join(" "),
         said.trim()
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masqueraded_connections_keep_away_from_published_ports() {
+        let with = |published: &[Run]| {
+            let firewall = Firewall {
+                published: published.to_vec(),
+                ..Firewall::default()
+            };
+            firewall.masquerade()
+        };
+        assert_eq!(with(&[(8000, 8000)]), PORTS);
+        assert_eq!(with(&[(62_000, 62_000)]), (62_001, 65_535));
+        assert_eq!(
+            with(&[(64_000, 64_009), (61_000, 61_000)]),
+            (61_001, 63_999)
+        );
+        assert_eq!(with(&[(65_535, 65_535)]), (61_000, 65_534));
+        assert_eq!(with(&[(61_000, 65_535)]), (32_768, 60_999));
+        assert_eq!(with(&[(55_536, 65_535)]), (32_768, 55_535));
+        assert_eq!(with(&[(1, 65_535)]), MORE_PORTS, "there is no better");
+    }
 }

@@ -18,7 +18,7 @@ use super::{
     netns,
     prober::{Prober, Wake},
     surveyor::Surveyor,
-    switches::{self, Switches},
+    switches::{self, Switches, reserved},
     sysctl, wireguard,
 };
 use crate::{
@@ -470,7 +470,8 @@ impl Kernel for Linux {
     }
 
     fn write_firewall(&mut self, firewall: &Firewall) -> Result<()> {
-        firewall.write()
+        firewall.write()?;
+        reserved::set(&self.pin_dir, &firewall.published)
     }
 
     fn open_forward(&mut self) -> Result<bool> {
@@ -503,7 +504,9 @@ impl Kernel for Linux {
         let pins = bpf::remove_pins(&self.pin_dir);
         let firewall = firewall::remove();
         let switches = self.switches.restore();
+        let ports = reserved::restore(&self.pin_dir);
         let memory = switches::forget(&self.pin_dir);
-        tunnel.and(pins).and(firewall).and(switches).and(memory)
+        let all = [tunnel, pins, firewall, switches, ports, memory];
+        all.into_iter().collect()
     }
 }

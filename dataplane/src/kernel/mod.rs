@@ -19,4 +19,6 @@ pub(crate) mod surveyor;
 mod switches;
 mod syscall;
 pub(crate) mod sysctl;
+mod tun;
+pub(crate) mod watch;
 pub(crate) mod wireguard;

@@ -21,7 +21,7 @@ use nix::{
 };
 
 use super::error::DataplaneError;
-use crate::probe::{self, PERIOD, Peers};
+use crate::probe::{self, Peers, TURN};
 
 /// Called when it changed who is dead.
 pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -101,7 +101,7 @@ fn run(echo: &Echo, shared: &Weak<Mutex<Board>>, wake: &Wake) {
                 tracing::trace!(%error, %addr, "probe not sent");
             }
         }
-        let until = Instant::now() + PERIOD;
+        let until = Instant::now() + TURN;
         // Answers that came while this thread was not scheduled are read before anybody is judged.
         while let Some((peer, from)) = echo.hear(until) {
             peers.answered(peer, from);

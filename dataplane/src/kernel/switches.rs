@@ -3,6 +3,8 @@
 //! Remembered in a pinned map: it lives exactly as long as the switches themselves do, until the
 //! machine stops, whatever happens to this process.
 
+pub(crate) mod reserved;
+
 use std::{os::fd::AsFd as _, path::Path};
 
 use super::{error::DataplaneError, map::Map, syscall, sysctl};

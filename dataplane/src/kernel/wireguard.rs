@@ -7,8 +7,8 @@
 use std::io;
 
 use gotatun::{
-    device::{DefaultDeviceTransports, Device, DeviceBuilder, uapi::UapiServer},
-    tun::tun_async_device::TunDevice,
+    device::{Device, DeviceBuilder, uapi::UapiServer},
+    udp::socket::UdpSocketFactory,
 };
 use ipnetwork::Ipv4Network;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -21,7 +21,11 @@ use netlink_packet_route::{
     },
 };
 
-use super::{error::DataplaneError, netlink::Netlink};
+use super::{
+    error::DataplaneError,
+    netlink::Netlink,
+    tun::{self, Reader, Sockets, Writer},
+};
 use crate::cipher::{self, Changes, DEVICE, Peer, Plan, RANGE};
 
 /// How a WireGuard device is told what to be.
@@ -126,13 +130,13 @@ fn socket(name: &str) -> String {
 /// A device in this process.
 struct InProcess {
     runtime: Option<tokio::runtime::Runtime>,
-    device: Option<Device<DefaultDeviceTransports>>,
+    device: Option<Device<(Sockets, Writer, Reader)>>,
     name: String,
 }
 
 impl InProcess {
     /// Makes the TUN in the calling thread's namespace, and threads that stay in it.
-    fn start(mtu: u32) -> Result<Self, DataplaneError> {
+    fn start(plan: &Plan) -> Result<Self, DataplaneError> {
         let fail = |what: &str, cause: &dyn std::fmt::Display| {
             DataplaneError::Refused(format!("WireGuard in process: {what}: {cause}"))
         };
@@ -144,21 +148,17 @@ impl InProcess {
             .map_err(|error| fail("start threads", &error))?;
         let name = control_name()?;
         let device = runtime.block_on(async {
-            let mut wish = tun::Configuration::default();
-            wish.tun_name(DEVICE)
-                .mtu(u16::try_from(mtu).unwrap_or(u16::MAX))
-                .up();
-            let tun = tun::create_as_async(&wish)
+            let mtu = u16::try_from(plan.mtu).unwrap_or(u16::MAX);
+            let (writer, reader) = tun::open(DEVICE, mtu, plan.vxlan_port)
                 .map_err(|error| fail("make the TUN weft-wg", &error))?;
-            let tun = TunDevice::from_tun_device(tun)
-                .map_err(|error| fail("use the TUN weft-wg", &error))?;
             let uapi = UapiServer::default_unix_socket(&name, None, None)
                 .map_err(|error| fail("open the control socket", &error))?;
             let builder = DeviceBuilder::new()
-                .with_default_udp()
-                .udp_recv_buffer_size(BUFFER)
-                .udp_send_buffer_size(BUFFER)
-                .with_ip(tun)
+                .with_udp(Sockets(UdpSocketFactory {
+                    recv_buffer_size: Some(BUFFER),
+                    send_buffer_size: Some(BUFFER),
+                }))
+                .with_ip_pair(writer, reader)
                 .with_uapi(uapi);
             builder.build().await.map_err(|error| fail("start", &error))
         })?;
@@ -271,7 +271,7 @@ impl Tunnel {
             Ok(()) => Engine::Kernel,
             Err(error) => {
                 tracing::info!(%error, "the kernel has no WireGuard: this process does it");
-                Engine::InProcess(InProcess::start(plan.mtu)?)
+                Engine::InProcess(InProcess::start(plan)?)
             }
         };
         let link = netlink.link(DEVICE)?.ok_or_else(|| {
@@ -319,7 +319,7 @@ impl Tunnel {
     fn fits(&self, netlink: &mut Netlink, plan: &Plan) -> Result<bool, DataplaneError> {
         let link = netlink.link(DEVICE)?;
         let same_link = link.is_some_and(|link| link.index == self.link && link.up);
-        let own = |plan: &Plan| (plan.own.clone(), plan.address, plan.mtu);
+        let own = |plan: &Plan| (plan.own.clone(), plan.address, plan.mtu, plan.vxlan_port);
         Ok(same_link && own(&self.plan) == own(plan))
     }
 

@@ -43,6 +43,7 @@ fn desired(backends: &BTreeSet<u32>, ports: &BTreeSet<u16>) -> Desired {
         name: String::new(),
         addr: [192, 0, 2, last].into(),
         addresses: BTreeSet::new(),
+        zone: String::new(),
         dead: false,
         wireguard: None,
     };
@@ -69,6 +70,7 @@ fn desired(backends: &BTreeSet<u32>, ports: &BTreeSet<u16>) -> Desired {
                 host_mode: false,
                 affinity: 0,
                 allowed: false,
+                least: false,
             },
         );
         desired
@@ -222,6 +224,7 @@ fn ten_thousand_ports_are_a_handful_of_rows() {
         host_mode: false,
         affinity: 60,
         allowed: true,
+        least: false,
     };
     desired
         .fronts

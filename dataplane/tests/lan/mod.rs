@@ -49,6 +49,22 @@ pub(crate) fn run(command: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Runs `work` in the namespace at this path, on a thread of its own.
+pub(crate) fn within<T: Send + 'static>(
+    namespace: &Path,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let file =
+        File::open(namespace).with_context(|| format!("open namespace {}", namespace.display()))?;
+    let thread = std::thread::spawn(move || {
+        setns(file, CloneFlags::CLONE_NEWNET)?;
+        work()
+    });
+    thread
+        .join()
+        .map_err(|_| anyhow::anyhow!("thread panicked"))?
+}
+
 pub(crate) fn host4(index: u32) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, 10 + index as u8)
 }
@@ -116,6 +132,7 @@ impl Lan {
                     addresses: BTreeSet::from([host6(index).into()]),
                     alive: true,
                     wireguard: None,
+                    zone: String::new(),
                 },
             );
         }
@@ -338,14 +355,7 @@ impl Lan {
         name: &str,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let path = self.netns_path(name);
-        let thread = std::thread::spawn(move || {
-            setns(File::open(&path)?, CloneFlags::CLONE_NEWNET)?;
-            work()
-        });
-        thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("thread panicked"))?
+        within(&self.netns_path(name), work)
     }
 
     /// Drop counters of all hosts, for failures.

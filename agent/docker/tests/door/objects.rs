@@ -322,6 +322,7 @@ async fn a_worker_shows_the_networks_it_uses() {
         addresses: Default::default(),
         alive: true,
         wireguard: None,
+        zone: String::new(),
     };
     let endpoint = |on: u128| NetEndpoint {
         task: Id::numbered(on),
