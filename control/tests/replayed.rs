@@ -184,6 +184,7 @@ async fn a_worker_gets_no_certificate_in_anothers_name() {
             availability: Default::default(),
             advertise_addr: String::new(),
             on_behalf_of: Some(host.credentials().identity().node),
+            certified: None,
         })
         .await
         .expect("a certificate")

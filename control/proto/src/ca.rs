@@ -32,6 +32,9 @@ pub struct IssueRequest {
     /// The node that asked to renew, when a manager hands its request on to the leader.
     #[serde(default)]
     pub on_behalf_of: Option<NodeId>,
+    /// As what that node's certificate names it.
+    #[serde(default)]
+    pub certified: Option<Role>,
 }
 
 /// A node's certificate.

@@ -285,6 +285,7 @@ pub async fn join(addr: SocketAddr, wish: &JoinWish) -> Result<Identity, DialErr
         availability: wish.availability,
         advertise_addr: wish.advertise_addr.clone(),
         on_behalf_of: None,
+        certified: None,
     };
     let reply = limited(addr, ca.issue(request)).await?;
     Ok(identity(reply, key))
@@ -304,6 +305,7 @@ pub async fn renew(addr: SocketAddr, credentials: &Credentials) -> Result<Identi
         availability: Availability::default(),
         advertise_addr: String::new(),
         on_behalf_of: None,
+        certified: None,
     };
     let reply = limited(addr, ca.issue(request)).await?;
     Ok(identity(reply, key))

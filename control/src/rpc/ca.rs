@@ -37,6 +37,7 @@ impl ca_server::Ca for Ca {
             // A manager may ask in the name of a node that asked it.
             if request.on_behalf_of.is_none() || caller.role != Role::Manager {
                 request.on_behalf_of = Some(caller.node);
+                request.certified = Some(caller.role);
             }
         } else {
             request.on_behalf_of = None;

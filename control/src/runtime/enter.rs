@@ -37,9 +37,19 @@ impl Manager {
         credentials: Credentials,
         managers: Vec<SocketAddr>,
     ) -> Result<Arc<Self>, StartError> {
+        let directory = directory(&config);
         let opened = open(&config, None).await?;
-        Self::enter(config, credentials, opened, managers).await
+        let entered = Self::enter(config, credentials, opened, managers).await;
+        if entered.is_err() {
+            // The next attempt starts from nothing, as somebody new.
+            let _ = fs::remove_dir_all(&directory);
+        }
+        entered
     }
+
+    /// Joins with what is open. Whoever has been taken in keeps his files whatever happens: his
+    /// vote may be on its way, and without him nothing more might be committed. Started again, he
+    /// goes on as the same member.
 
     pub(super) async fn enter(
         config: ManagerConfig,
@@ -63,8 +73,6 @@ impl Manager {
             Ok(()) => Ok(manager),
             Err(_) => {
                 manager.shutdown().await;
-                // The next attempt starts from nothing, as somebody new.
-                let _ = fs::remove_dir_all(&directory);
                 Err(StartError::Join(
                     "The managers took this one in, but it did not get their state.".to_owned(),
                 ))

@@ -97,7 +97,7 @@ impl Manager {
 
     async fn issue_here(&self, request: &IssueRequest) -> Result<IssueReply, ProposeError> {
         match request.on_behalf_of {
-            Some(node) => self.renew(node, &request.csr).await,
+            Some(node) => self.renew(node, request).await,
             None => self.take_in(request).await,
         }
     }
@@ -140,22 +140,32 @@ impl Manager {
     }
 
     /// A new certificate for a node that has one, in the role that is due.
-    async fn renew(&self, node: NodeId, csr: &str) -> Result<IssueReply, ProposeError> {
-        self.propose(|view, _, _| {
+    async fn renew(
+        &self,
+        node: NodeId,
+        request: &IssueRequest,
+    ) -> Result<IssueReply, ProposeError> {
+        let written = self.propose(|view, _, _| {
             let (Some(cluster), Some(known)) = (view.cluster(), view.node(node)) else {
                 return Err(ControlError::new(
                     ErrorCode::PermissionDenied,
                     format!("node {node} is not part of the cluster"),
                 ));
             };
-            let role = self.due_role(known);
-            let reply = sign(cluster, csr, node, role).map_err(refused)?;
+            let certified = request.certified.unwrap_or(known.role);
+            let role = self.due_role(known, certified);
+            let reply = sign(cluster, &request.csr, node, role).map_err(refused)?;
             let mut node = Node::clone(known);
             node.role = role;
             node.certificate = rotation::epoch(cluster);
             let change = (node != **known).then(|| Change::put(node));
             Ok((change.into_iter().collect(), reply))
-        })
-        .await
+        });
+        let reply = written.await?;
+        if reply.role == Role::Worker && request.certified == Some(Role::Manager) {
+            // A session is judged by the certificate that it was opened with.
+            self.sessions.end(node);
+        }
+        Ok(reply)
     }
 }

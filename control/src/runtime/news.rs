@@ -49,7 +49,7 @@ impl Manager {
             renew = rotation::is_stale(cluster, node).then(|| rotation::epoch(cluster));
         }
         // A role that the node has already asks it to renew its certificate.
-        let role = self.due_role(node);
+        let role = self.due_role(node, told.certified);
         if told.role != role || (renew.is_some() && told.renew != renew) {
             (told.role, told.renew) = (role, renew);
             news.push(ManagerMessage::Role(role));
@@ -81,6 +81,8 @@ pub(super) struct Told {
     node: Option<Node>,
     managers: Vec<(NodeId, String)>,
     roots: String,
+    /// As what it calls in this session.
+    certified: Role,
     role: Role,
     /// The epoch for which it was asked to renew its certificate.
     renew: Option<Version>,
@@ -89,12 +91,13 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn new(role: Role, pictures: Arc<Pictures>) -> Self {
+    pub(super) fn new(certified: Role, pictures: Arc<Pictures>) -> Self {
         Self {
             node: None,
             managers: Vec::new(),
             roots: String::new(),
-            role,
+            certified,
+            role: certified,
             renew: None,
             work: dispatcher::Told::sharing(pictures),
         }

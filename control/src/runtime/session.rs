@@ -166,6 +166,13 @@ impl Sessions {
         }
     }
 
+    /// Ends a node's session; the node is expected to come again within its grace.
+    pub(crate) fn end(&self, node: NodeId) {
+        if let Some(session) = self.get(node) {
+            session.end.cancel();
+        }
+    }
+
     /// Ends and forgets a node's session.
     pub(crate) fn drop_node(&self, node: NodeId) {
         if let Some(session) = lock(&self.by_node).remove(&node) {
