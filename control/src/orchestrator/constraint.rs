@@ -1,7 +1,11 @@
 //! Placement constraints: `key==value` and `key!=value`, all of which must hold.
 
 use ipnetwork::IpNetwork;
-use weft_types::{TaskId, TaskState, node::Node, node::Role, task::Task};
+use weft_types::{
+    TaskId, TaskState,
+    node::{Node, NodeResources, Role},
+    task::{GenericResource, Task},
+};
 
 use super::task::occupies;
 use crate::store::{Draft, Scope};
@@ -150,8 +154,7 @@ pub(super) fn enforce(draft: &mut Draft, scope: &Scope) {
         {
             continue;
         }
-        let mut cpus = node.description.resources.nano_cpus;
-        let mut memory = node.description.resources.memory_bytes;
+        let mut left = node.description.resources.clone();
         let lives = |task: &&std::sync::Arc<Task>| {
             task.desired_state <= TaskState::Complete && !task.status.state.is_terminal()
         };
@@ -162,18 +165,51 @@ pub(super) fn enforce(draft: &mut Draft, scope: &Scope) {
             let reservations = reservations.and_then(|needs| needs.reservations.as_ref());
             let (needs_cpus, needs_memory) =
                 reservations.map_or((0, 0), |needs| (needs.nano_cpus, needs.memory_bytes));
-            let fits = (needs_cpus == 0 || needs_cpus <= cpus)
-                && (needs_memory == 0 || needs_memory <= memory)
+            let fits = (needs_cpus == 0 || needs_cpus <= left.nano_cpus)
+                && (needs_memory == 0 || needs_memory <= left.memory_bytes)
+                && has_generic(&left, &task.generic_resources)
                 && satisfies(node, &service.spec.task_template);
             if fits {
-                cpus -= needs_cpus;
-                memory -= needs_memory;
+                left.nano_cpus -= needs_cpus;
+                left.memory_bytes -= needs_memory;
+                take_generic(&mut left, &task.generic_resources);
             } else {
                 misplaced.push(task.id);
             }
         }
     }
     reject(draft, misplaced);
+}
+
+/// Whether a node offers all generic resources that a task was given there.
+fn has_generic(left: &NodeResources, given: &[GenericResource]) -> bool {
+    let offered = &left.generic_resources;
+    given.iter().all(|given| {
+        offered.iter().any(|offer| {
+            let (had, needs) = (&offer.discrete_resource_spec, &given.discrete_resource_spec);
+            match (had, needs) {
+                (Some(had), Some(needs)) => had.kind == needs.kind && needs.value <= had.value,
+                (None, None) => offer.named_resource_spec == given.named_resource_spec,
+                _ => false,
+            }
+        })
+    })
+}
+
+fn take_generic(left: &mut NodeResources, given: &[GenericResource]) {
+    for needs in given
+        .iter()
+        .filter_map(|given| given.discrete_resource_spec.as_ref())
+    {
+        let mut offers = left.generic_resources.iter_mut();
+        let mut had = offers.find_map(|offer| {
+            let had = offer.discrete_resource_spec.as_mut();
+            had.filter(|had| had.kind == needs.kind)
+        });
+        if let Some(had) = &mut had {
+            had.value -= needs.value;
+        }
+    }
 }
 
 /// Tasks of `service` on nodes that its constraints exclude: its spec may have changed.

@@ -39,7 +39,8 @@ pub fn delay(policy: Option<&RestartPolicy>) -> Duration {
 /// keeps enough of them.
 #[must_use]
 pub fn may_restart(service: &Service, task: &Task, slot: &[Arc<Task>], now: Timestamp) -> bool {
-    let policy = service.spec.task_template.restart_policy.as_ref();
+    // What it was made with: a spec that came later is for those that come later.
+    let policy = task.spec.restart_policy.as_ref();
     let is_job = is_job(service);
     let completed = task.status.state == TaskState::Complete;
     match policy.map_or("any", |policy| policy.condition.as_str()) {
@@ -116,7 +117,7 @@ pub(super) fn restart(
     // The delay keeps a task that fails from failing all the time. One whose node was drained or
     // lost did nothing wrong: no delay. (Swarm delays those of lost nodes too.)
     let wait = if task.status.state.is_terminal() {
-        delay(service.spec.task_template.restart_policy.as_ref())
+        delay(task.spec.restart_policy.as_ref())
     } else {
         Duration::ZERO
     };
@@ -167,4 +168,63 @@ pub(super) fn has_failed(view: &View, task: &Task) -> bool {
     }
     task.status.state > TaskState::Running
         || (task.node_id.is_some() && is_bad(node_of(view, task)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fixture, store::IdSource};
+
+    fn policy(condition: &str) -> Option<RestartPolicy> {
+        Some(RestartPolicy {
+            condition: condition.into(),
+            ..RestartPolicy::default()
+        })
+    }
+
+    #[test]
+    fn a_task_is_replaced_by_the_policy_that_it_was_made_with() {
+        let now = Timestamp(1_000_000_000);
+        for (made_with, came_later, expected) in [("none", "any", false), ("any", "none", true)] {
+            let mut service = fixture::service(1, "web", 1);
+            service.spec.task_template.restart_policy = policy(made_with);
+            let mut ids = IdSource::seeded(1);
+            let place = Place::Slot(1);
+            let mut task = new_task(&service, place, TaskState::Running, now, &mut ids);
+            task.status.state = TaskState::Failed;
+            service.spec.task_template.restart_policy = policy(came_later);
+            assert_eq!(
+                may_restart(&service, &task, &[], now),
+                expected,
+                "made with {made_with}, then {came_later}"
+            );
+        }
+    }
+
+    #[test]
+    fn attempts_are_counted_within_their_window() {
+        let second = |second: i64| Timestamp(second * 1_000_000_000);
+        let mut service = fixture::service(1, "web", 1);
+        service.spec.task_template.restart_policy = Some(RestartPolicy {
+            condition: "any".into(),
+            max_attempts: Some(2),
+            window: Some(10_000_000_000),
+            ..RestartPolicy::default()
+        });
+        let mut ids = IdSource::seeded(1);
+        let slot: Vec<Arc<Task>> = [1, 10, 15]
+            .map(|born| {
+                let place = Place::Slot(1);
+                let mut task =
+                    new_task(&service, place, TaskState::Running, second(born), &mut ids);
+                task.meta.created_at = second(born);
+                task.status.state = TaskState::Failed;
+                Arc::new(task)
+            })
+            .into();
+        let may = |at: i64| may_restart(&service, &slot[2], &slot, second(at));
+        // Two restarts in the last ten seconds; the first of them is too old at 20.
+        assert!(!may(19));
+        assert!(may(20));
+    }
 }

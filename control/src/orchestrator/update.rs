@@ -405,3 +405,69 @@ fn replace(
     task.start_after = now;
     draft.put(task);
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_types::task::TaskSpec;
+
+    use super::*;
+    use crate::{
+        fixture,
+        store::{Change, Store, Transaction},
+    };
+
+    /// Of four places an update touches one; the new task of so many fails.
+    fn failed(ratio: f64, count: usize) -> bool {
+        let (started, now) = (Timestamp(50), Timestamp(60));
+        let mut service = fixture::service(1, "web", 4);
+        let mut ids = IdSource::seeded(1);
+        let mut tasks = Vec::new();
+        for slot in 1..=4 {
+            let place = Place::Slot(slot);
+            let mut old = new_task(&service, place, TaskState::Running, Timestamp(10), &mut ids);
+            old.status.state = TaskState::Running;
+            if slot == 1 {
+                let mut spec = TaskSpec::clone(&old.spec);
+                spec.force_update += 1;
+                old.spec = spec.into();
+                old.desired_state = TaskState::Shutdown;
+                old.desired_since = started;
+            }
+            tasks.push(old);
+        }
+        service.spec_version.index += 1;
+        let mut new = new_task(&service, Place::Slot(1), TaskState::Running, now, &mut ids);
+        if count > 0 {
+            new.status.state = TaskState::Failed;
+        }
+        let mut store = Store::new();
+        let changes = tasks.into_iter().map(Change::put).collect();
+        let first = Transaction {
+            now: Timestamp(10),
+            changes,
+        };
+        store.apply(1, &first).expect("the old tasks");
+        let second = Transaction {
+            now,
+            changes: vec![Change::put(new)],
+        };
+        store.apply(2, &second).expect("the new task");
+        let draft = Draft::new(&store.view(), now);
+        let slots = Slots::of(&draft, &service, now);
+        let config = UpdateConfig {
+            parallelism: 1,
+            max_failure_ratio: ratio,
+            ..UpdateConfig::default()
+        };
+        let settings = Settings::of(Some(&config));
+        too_many_failed(&draft, &service, &settings, &slots, started).is_some()
+    }
+
+    #[test]
+    fn failures_are_a_share_of_what_the_update_touches() {
+        assert!(!failed(0.0, 0));
+        // One of one, not one of four.
+        assert!(failed(0.5, 1));
+        assert!(!failed(1.0, 1));
+    }
+}

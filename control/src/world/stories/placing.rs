@@ -2,7 +2,10 @@
 
 use weft_proto::ControlRequest;
 use weft_types::{
-    TaskState, node::Availability, service::Empty, service::ServiceMode, task::Placement,
+    TaskState,
+    node::Availability,
+    service::{Empty, ServiceMode},
+    task::{DiscreteResource, GenericResource, Placement, ResourceRequirements, Resources},
 };
 
 use super::{node, web};
@@ -204,5 +207,52 @@ fn a_label_taken_from_a_node_moves_its_tasks() {
             .running(id)
             .iter()
             .any(|task| task.node_id == Some(node(2)))
+    });
+}
+
+fn gpus(value: i64) -> GenericResource {
+    GenericResource {
+        discrete_resource_spec: Some(DiscreteResource {
+            kind: "gpu".into(),
+            value,
+        }),
+        named_resource_spec: None,
+    }
+}
+
+#[test]
+fn a_node_that_loses_what_a_task_was_given_loses_the_task() {
+    let mut world = World::new(2, 31);
+    let offer = |world: &mut World, number: u32, value: i64| {
+        let mut changed = world.view().node(node(number)).unwrap().as_ref().clone();
+        changed.description.resources.generic_resources = vec![gpus(value)];
+        world.commit(vec![crate::store::Change::put(changed)]);
+    };
+    offer(&mut world, 1, 2);
+    let mut spec = web(2);
+    spec.task_template.resources = Some(ResourceRequirements {
+        reservations: Some(Resources {
+            generic_resources: Some(vec![gpus(1)]),
+            ..Resources::default()
+        }),
+        ..ResourceRequirements::default()
+    });
+    let id = world.create(spec);
+    world.until(secs(5), "both run", |world| world.running(id).len() == 2);
+    offer(&mut world, 2, 1);
+    offer(&mut world, 1, 1);
+    world.settle();
+    let rejected = |world: &World| {
+        let tasks = world.tasks(id);
+        let rejected = tasks
+            .into_iter()
+            .filter(|task| task.status.state == TaskState::Rejected);
+        rejected.map(|task| task.status.err).collect::<Vec<_>>()
+    };
+    let reason = "assigned node no longer meets constraints";
+    assert_eq!(rejected(&world), [reason], "{}", world.picture());
+    world.until(secs(20), "one runs on each", |world| {
+        let running = world.running(id);
+        running.len() == 2 && running.iter().any(|task| task.node_id == Some(node(2)))
     });
 }
