@@ -118,7 +118,8 @@ async fn the_wire_shows_nothing_but_wireguard() -> Result<()> {
         "t2 fd00:2::1"
     );
     eventually("the switch to have seen encrypted packets", async || {
-        Ok(tap.count(&wireguard)? > 400)
+        // Datagrams of one burst pass the switch as one.
+        Ok(tap.count(&wireguard)? > 15)
     })
     .await?;
     assert_eq!(
