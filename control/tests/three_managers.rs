@@ -368,6 +368,56 @@ async fn the_last_manager_stays_and_a_member_cannot_be_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demotion_that_would_cost_the_majority_is_refused() {
+    log_to_stderr();
+    let mut trio = Trio::up().await;
+    let leader = trio.leader().await;
+    let (dead, alive) = ((leader + 1) % 3, (leader + 2) % 3);
+    let at = Arc::clone(&trio.managers[leader]);
+    trio.managers[dead].shutdown().await;
+    let dead_node = dead_node(&trio.hosts[dead]);
+    eventually("the dead one to be known", || async {
+        let listed = nodes(&at).await;
+        let found = listed.into_iter().find(|node| node.id == dead_node)?;
+        let status = found.manager_status?;
+        (status.reachability == Reachability::Unreachable).then_some(())
+    })
+    .await;
+    let demote = async |node: weft_types::NodeId| {
+        let listed = nodes(&at).await;
+        let found = listed.into_iter().find(|known| known.id == node);
+        let found = found.expect("a node");
+        let mut spec = found.spec.clone();
+        spec.role = Role::Worker;
+        at.call(ControlRequest::UpdateNode {
+            node: node.to_string(),
+            version: found.meta.version.index,
+            spec,
+        })
+        .await
+    };
+    let living = trio.hosts[alive].credentials().identity().node;
+    let refusal = demote(living).await.expect_err("it would leave one of two");
+    assert_eq!(
+        refusal.message,
+        "can't remove member from the raft: this would result in a loss of quorum"
+    );
+    let listed = nodes(&at).await;
+    let kept = listed.iter().find(|node| node.id == living).expect("there");
+    assert_eq!(kept.spec.role, Role::Manager, "half of it was done");
+    // The dead one may go: the two that are left are all there.
+    demote(dead_node).await.expect("demoted");
+    eventually("the dead one to be out of the group", || async {
+        let listed = nodes(&at).await;
+        let found = listed.into_iter().find(|node| node.id == dead_node)?;
+        found.manager_status.is_none().then_some(())
+    })
+    .await;
+    trio.managers.remove(dead);
+    trio.down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_manager_catches_up_by_snapshot() {
     log_to_stderr();
     let host = Host::new();
