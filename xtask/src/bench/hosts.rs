@@ -113,7 +113,7 @@ fn just(host: Host, wanted: usize) -> Result<bool> {
 }
 
 fn create(host: Host) -> Result<()> {
-    let words = "service create --detach --name bench --replicas 3";
+    let words = "service create --detach --no-resolve-image --name bench --replicas 3";
     docker(host).args(words.split(' ')).args(PROGRAM).quiet()
 }
 
@@ -236,7 +236,7 @@ fn host(table: &mut String) -> Result<()> {
     let lost = lost.context("there is no follower")?;
     let rest: Vec<Host> = hosts.into_iter().filter(|host| *host != lost).collect();
     let create_asked = format!(
-        "service create --detach --name asked --mode global --publish {PORT}:80 weft/whoami"
+        "service create --detach --no-resolve-image --name asked --mode global --publish {PORT}:80 weft/whoami"
     );
     docker(leader).args(create_asked.split(' ')).quiet()?;
     let (mut out, mut seen, mut replaced) = (vec![], vec![], vec![]);
