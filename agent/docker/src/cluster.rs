@@ -9,6 +9,7 @@
 //! hosts    the nodes, and asking them: all at once, each with a deadline
 //! owner    which host a container is on
 //! lists    ps, images, networks, volumes, df, prune: put together
+//! scoped   one network or volume: a host's own, or the cluster's
 //! create   where a new container goes
 //! images   pull, load, tag, remove: on all hosts
 //! streams  events and progress of all hosts, as one stream
@@ -24,6 +25,7 @@ mod keep;
 mod lists;
 mod owner;
 mod route;
+mod scoped;
 mod streams;
 
 use std::{

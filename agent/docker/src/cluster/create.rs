@@ -112,6 +112,7 @@ impl Cluster {
             if weft_cluster::wish::is_rescheduled(&wish.labels) {
                 self.remember(&member, made).await;
             }
+            self.look_again(&member);
         }
         let mut response = Response::from_parts(parts, whole(text.clone()));
         response.headers_mut().remove(header::TRANSFER_ENCODING);

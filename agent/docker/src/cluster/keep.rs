@@ -109,6 +109,17 @@ impl Cluster {
         }
     }
 
+    /// Looks at a host again, beside what is being done: something on it has changed.
+    pub(super) fn look_again(&self, member: &Member) {
+        let (Some(me), member) = (self.me.upgrade(), member.clone()) else {
+            return;
+        };
+        tokio::spawn(async move {
+            // Who does not answer stays as it was last seen.
+            let _seen = me.look(std::slice::from_ref(&member)).await;
+        });
+    }
+
     /// Notes how a container is made, and that it is there.
     pub(super) async fn remember(&self, member: &Member, id: &str) {
         let Ok(answer) = member.get(&format!("/containers/{id}/json")).await else {

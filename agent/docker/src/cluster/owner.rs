@@ -21,6 +21,9 @@ use crate::{
 /// Ids remembered at most; then all are forgotten, and found again by asking.
 const REMEMBERED: usize = 20_000;
 
+/// Verbs after which `docker ps` shows something else.
+const CHANGES: [&str; 6] = ["start", "stop", "restart", "kill", "rename", "update"];
+
 /// Which host a whole id is on. Ids never move.
 #[derive(Debug, Default)]
 pub(super) struct Owners(HashMap<String, NodeId>);
@@ -110,8 +113,13 @@ impl Cluster {
                 if verb == "update" || method == Method::DELETE {
                     lock(&self.facts).remove(&container.id);
                 }
+                let changes = method == Method::DELETE || CHANGES.contains(&verb);
                 let request = Request::from_parts(asked.parts, body);
-                self.pass(&member.engine, request, taken).await
+                let response = self.pass(&member.engine, request, taken).await?;
+                if changes && response.status().is_success() {
+                    self.look_again(&member);
+                }
+                Ok(response)
             }
         }
     }
