@@ -139,8 +139,17 @@ impl Door {
             // The client asks `info` for its own node's id: the swarm must stay usable.
             Err(refusal) => json!({"Warnings": [format!("WARNING: {}", refusal.message)]}),
         };
-        let swarm = serde_json::to_value(self.swarm_info().await);
-        info["Swarm"] = swarm.unwrap_or(Value::Null);
+        let swarm = self.swarm_info().await;
+        // The CLI prints the engine's warnings only, so the swarm's stand among them too.
+        let mut warnings = match info["Warnings"].take() {
+            Value::Array(warnings) => warnings,
+            _ => Vec::new(),
+        };
+        warnings.extend(swarm.warnings.iter().map(|text| Value::from(*text)));
+        if !warnings.is_empty() {
+            info["Warnings"] = warnings.into();
+        }
+        info["Swarm"] = serde_json::to_value(swarm).unwrap_or(Value::Null);
         Ok(ok(&info))
     }
 
