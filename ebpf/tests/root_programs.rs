@@ -213,7 +213,17 @@ fn number(verdict: Verdict) -> (u32, [u32; 3]) {
     }
 }
 
-fn rehearse(ebpf: &mut Ebpf, step: &Step, kind: u32) -> Result<(u32, [u32; 3], Vec<u8>)> {
+/// What a rehearsal gave.
+struct Rehearsed {
+    /// The program's own code.
+    code: u32,
+    /// What was decided, where to, and on which network.
+    told: [u32; 3],
+    packet: Vec<u8>,
+    took: std::time::Duration,
+}
+
+fn rehearse(ebpf: &mut Ebpf, step: &Step, kind: u32) -> Result<Rehearsed> {
     let program: &mut SchedClassifier = ebpf
         .program_mut(step.program.name())
         .context("no such program")?
@@ -234,7 +244,12 @@ fn rehearse(ebpf: &mut Ebpf, step: &Step, kind: u32) -> Result<(u32, [u32; 3], V
             .map_or(0, |b| u32::from_ne_bytes(*b))
     };
     packet.truncate(result.data_size_out as usize);
-    Ok((result.return_value, [word(13), word(14), word(15)], packet))
+    Ok(Rehearsed {
+        code: result.return_value,
+        told: [word(13), word(14), word(15)],
+        packet,
+        took: result.duration,
+    })
 }
 
 /// A namespace with the interfaces that the rows name: a test run wants real ones.
@@ -278,6 +293,8 @@ fn a_dry_run_decides_and_changes_nothing() -> Result<()> {
                     bail!("{place}: the dry run changed a map");
                 }
                 let real = rehearse(&mut ebpf, step, REHEARSAL)?;
+                let seen = |r: &Rehearsed| (r.code, r.told, r.packet.clone());
+                let (dry, real) = (seen(&dry), seen(&real));
                 if dry != real {
                     bail!("{place}: dry {dry:?}, real {real:?}");
                 }
@@ -335,8 +352,9 @@ fn every_row_through_the_loaded_programs() -> Result<()> {
             fill(&mut ebpf, &row.world).with_context(|| row.name.clone())?;
             for step in &row.steps {
                 let place = format!("{}: {}", row.name, step.name);
-                let (code, told, packet) =
-                    rehearse(&mut ebpf, step, REHEARSAL).with_context(|| place.clone())?;
+                let Rehearsed {
+                    code, told, packet, ..
+                } = rehearse(&mut ebpf, step, REHEARSAL).with_context(|| place.clone())?;
                 let expected = number(step.verdict);
                 if (code, told) != expected {
                     failures.push(format!(
@@ -364,4 +382,48 @@ fn every_row_through_the_loaded_programs() -> Result<()> {
         bail!("{} steps failed:\n{}", failures.len(), failures.join("\n"));
     }
     Ok(())
+}
+
+/// Runs of each packet.
+const RUNS: usize = 400;
+
+/// Not a test: with `WEFT_COST=1 … -- --nocapture` it prints what each walk costs, median of many single runs, each
+/// with the tables as the earlier packets of its row left them.
+#[test]
+fn what_each_walk_costs() -> Result<()> {
+    if std::env::var_os("WEFT_COST").is_none() {
+        return Ok(());
+    }
+    let ns = ground("cost")?;
+    ns.inside(|| {
+        let mut ebpf = loaded()?;
+        let mut costs = std::collections::BTreeMap::<String, Vec<u128>>::new();
+        for row in rows::list::all() {
+            fill(&mut ebpf, &row.world)?;
+            for step in &row.steps {
+                let verdict = format!("{:?}", step.verdict);
+                let what = verdict
+                    .rsplit([' ', '('])
+                    .next()
+                    .map(|word| word.trim_end_matches(')').to_owned());
+                let family = if row.name.ends_with("IPv6") { 6 } else { 4 };
+                let mut took = Vec::with_capacity(RUNS);
+                for _ in 0..RUNS {
+                    took.push(rehearse(&mut ebpf, step, REHEARSAL)?.took.as_nanos());
+                }
+                took.sort_unstable();
+                let name = format!(
+                    "{:<10} {family} {}",
+                    step.program.name(),
+                    what.unwrap_or_default()
+                );
+                costs.entry(name).or_default().push(took[RUNS / 2]);
+            }
+        }
+        for (name, mut medians) in costs {
+            medians.sort_unstable();
+            println!("{name:<44} {:>5} ns", medians[medians.len() / 2]);
+        }
+        Ok(())
+    })
 }

@@ -18,6 +18,8 @@ pub(crate) struct Bytes {
     pub(crate) routes: BTreeMap<Addr, u32>,
     pub(crate) claimed: bool,
     pub(crate) segment: u32,
+    /// Nanoseconds of the clock.
+    pub(crate) now: u64,
     /// Connections of this host, as packets to them carry their ends.
     pub(crate) connected: Vec<Tuple>,
 }
@@ -48,6 +50,7 @@ impl Bytes {
             routes: BTreeMap::new(),
             claimed: false,
             segment: 0,
+            now: 1,
             connected: Vec::new(),
         }
     }
@@ -81,7 +84,7 @@ impl Packet for Bytes {
         self.received
     }
     fn now(&self) -> u64 {
-        1
+        self.now
     }
     fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
         self.bytes.get(at as usize..)?.first_chunk().copied()

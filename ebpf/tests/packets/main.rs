@@ -3,6 +3,7 @@
 mod bytes;
 mod fuzz;
 mod host_rows;
+mod later;
 #[path = "../mutate/mod.rs"]
 mod mutate;
 mod own;

@@ -67,6 +67,14 @@ fn a_hosts_own_connection_from_a_published_port_is_left_to_it() {
         let verdict = weft_ebpf::task::judge(&mut p, &world, &mut work);
         assert_eq!(verdict, Verdict::Next(Done::HostsOwn));
         assert!(p.claimed, "the stack must take it as its own");
+        // A VIP is no address of the host, whatever its sockets are connected to.
+        let mut p = Bytes::new(
+            from_task(3, t3, f.vip(), L4::Tcp(80, 8000, ACK)).bytes(),
+            link_of(3),
+        );
+        p.connected.push(ends(t3, f.vip(), 80, 8000));
+        let verdict = weft_ebpf::task::judge(&mut p, &world, &mut work);
+        assert_eq!(verdict, Verdict::Peer(link_of(3), Done::ToTaskTranslated));
     }
 }
 

@@ -5,6 +5,7 @@ mod collisions;
 mod from_tasks;
 mod from_uplink;
 mod least;
+mod refused;
 mod small;
 mod through_tunnel;
 mod told;
@@ -125,6 +126,7 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(choice::caps(f));
         rows.extend(least::choice(f));
         rows.extend(least::by_vip(f));
+        rows.extend(refused::small_print(f));
     }
     rows
 }

@@ -1,0 +1,221 @@
+//! What time and change do to what is remembered.
+
+use weft_abi::{Be16, Done, Leg, Load, Sticky, StickyKey, backend, front, ring_hash, ring_slot};
+use weft_ebpf::parse::tcp_flag::{ACK, SYN};
+use weft_ebpf::tables::Tables as _;
+use weft_ebpf::verdict::Verdict;
+use weft_ebpf::work::Work;
+
+use crate::bytes::Bytes;
+use crate::rows::frames::{Frame, L4};
+use crate::rows::town::{Family, MESH, OVERLAY, UPLINK, carried, frame, link_of, town};
+use crate::rows::world::World;
+
+const SECOND: u64 = 1_000_000_000;
+const FAMILIES: [Family; 2] = [Family { v6: false }, Family { v6: true }];
+const HERE: bool = true;
+
+/// Judges a client's frame at this node's uplink; whether it went to task 1, here, or to node 2.
+fn is_here(world: &World, frame: &Frame, now: u64) -> bool {
+    let mut work = Work::NONE;
+    let mut p = Bytes::new(frame.bytes(), UPLINK);
+    p.now = now;
+    match weft_ebpf::uplink::judge(&mut p, world, &mut work) {
+        Verdict::Peer(link, Done::ToTaskTranslated) if link == link_of(1) => true,
+        Verdict::Tunnel(_, Done::ToBackendNode) => false,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Port 8000 leads to tasks 1 and 2, in as many slots each.
+fn both(change: impl Fn(&mut weft_abi::Front)) -> World {
+    let mut world = town();
+    world
+        .rings
+        .insert(1, (0..250).map(|slot| 1 + slot % 2).collect());
+    for (key, front) in &mut world.fronts {
+        if key.port == Be16::new(8000) {
+            change(front);
+        }
+    }
+    world
+}
+
+/// Ports of the client whose first candidate is task `first`, and whose second is the other.
+fn ports(f: Family, proto: u8, first: u32) -> Vec<u16> {
+    let slot = |port, attempt| {
+        let (c, n) = (f.client().into(), f.node(1).into());
+        let hash = ring_hash(7, &c, Be16::new(port), &n, Be16::new(8000), proto, attempt);
+        1 + ring_slot(hash, 250) % 2
+    };
+    (4000..5000)
+        .filter(|port| slot(*port, 0) == first && slot(*port, 16) != first)
+        .take(8)
+        .collect()
+}
+
+#[test]
+fn a_count_is_believed_for_ten_seconds() {
+    for f in FAMILIES {
+        let world = both(|front| front.flags |= front::LEAST);
+        let (c, n, ports) = (f.client(), f.node(1), ports(f, 6, 1));
+        let count = |open| Load {
+            open,
+            pad: 0,
+            at: SECOND,
+        };
+        world.set_load(1, &count(5));
+        world.set_load(2, &count(0));
+        let syn = |port| frame(c, n, L4::Tcp(port, 8000, SYN));
+        assert_ne!(is_here(&world, &syn(ports[0]), 2 * SECOND), HERE);
+        assert_ne!(is_here(&world, &syn(ports[1]), 11 * SECOND), HERE);
+        assert_eq!(
+            is_here(&world, &syn(ports[2]), 11 * SECOND + 1),
+            HERE,
+            "nobody knows of task 1 any more, and task 2 has two"
+        );
+    }
+}
+
+#[test]
+fn a_client_stays_for_the_time_that_the_service_says() {
+    for f in FAMILIES {
+        for (now, stays) in [(2, true), (31, true), (32, false)] {
+            let mut world = both(|front| front.affinity = 30);
+            world.rings.insert(1, vec![1]);
+            let key = StickyKey {
+                client: f.client().into(),
+                service: 1,
+            };
+            let last = Sticky {
+                backend: 2,
+                pad: 0,
+                last: SECOND,
+            };
+            world.set_sticky(&key, &last);
+            let syn = frame(f.client(), f.node(1), L4::Tcp(4000, 8000, SYN));
+            assert_eq!(is_here(&world, &syn, now * SECOND), !stays, "after {now} s");
+            // Whoever asked counts anew from there.
+            let backend = if stays { 2 } else { 1 };
+            let now = now * SECOND;
+            let expected = Sticky {
+                backend,
+                pad: 0,
+                last: if now == 2 * SECOND { SECOND } else { now },
+            };
+            assert_eq!(world.sticky(&key), Some(expected));
+        }
+    }
+}
+
+#[test]
+fn silent_datagrams_give_their_tuple_up() {
+    for f in FAMILIES {
+        for (silence, port) in [(100, None), (181, Some(4000))] {
+            let world = town();
+            let (c, n, n2) = (f.client(), f.node(1), f.node(2));
+            assert_eq!(
+                is_here(&world, &frame(c, n, L4::Udp(4000, 8000)), SECOND),
+                HERE
+            );
+            // The same client port to another host's address: the task could not tell them apart.
+            let other = carried(Leg::Mesh, 0, 1, c, n2, L4::Udp(4000, 8000));
+            let mut p = Bytes::new(other.bytes(), OVERLAY);
+            p.now = (1 + silence) * SECOND;
+            p.tunnel = Some(weft_ebpf::packet::Tunnel {
+                vni: MESH,
+                remote: Family { v6: false }.node(2).into(),
+            });
+            let mut work = Work::NONE;
+            let verdict = weft_ebpf::overlay::judge(&mut p, &world, &mut work);
+            assert_eq!(verdict, Verdict::Peer(link_of(1), Done::ToTaskTranslated));
+            let Some(L4::Udp(seen, 80)) = Frame::read(&p.bytes).map(|frame| frame.l4) else {
+                panic!("{:?}", p.bytes)
+            };
+            match port {
+                Some(port) => assert_eq!(seen, port, "after {silence} s"),
+                None => assert_ne!(seen, 4000, "after {silence} s"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_drains_keeps_connections_and_nothing_else() {
+    for f in FAMILIES {
+        for flags in [0, front::LEAST] {
+            let mut world = both(|front| front.flags |= flags);
+            let (c, n) = (f.client(), f.node(1));
+            let (tcp, udp) = (ports(f, 6, 2)[0], ports(f, 17, 2)[0]);
+            let segment = |flags| frame(c, n, L4::Tcp(tcp, 8000, flags));
+            let datagram = frame(c, n, L4::Udp(udp, 8000));
+            assert_ne!(is_here(&world, &segment(SYN), 1), HERE);
+            assert_ne!(is_here(&world, &datagram, 1), HERE);
+            if let Some(two) = world.backends.get_mut(&2) {
+                two.flags |= backend::DRAINING;
+            }
+            assert_ne!(is_here(&world, &segment(ACK), 2), HERE, "its connection");
+            assert_eq!(
+                is_here(&world, &datagram, 2),
+                HERE,
+                "datagrams move at once"
+            );
+            assert_eq!(is_here(&world, &segment(SYN), 2), HERE, "a new connection");
+        }
+    }
+}
+
+#[test]
+fn five_extension_headers_are_walked_and_no_more() {
+    use weft_ebpf::parse::{Headers, NotParsed, parse};
+    let f = Family { v6: true };
+    let plain = frame(f.client(), f.node(1), L4::Udp(4000, 8000)).bytes();
+    for headers in 0..8_usize {
+        let mut bytes = plain.clone();
+        for _ in 0..headers {
+            // Destination options, before what was there.
+            let next = bytes[20];
+            bytes.splice(54..54, [next, 0, 1, 4, 0, 0, 0, 0]);
+            bytes[20] = 60;
+        }
+        let length = (bytes.len() - 54) as u16;
+        bytes[18..20].copy_from_slice(&length.to_be_bytes());
+        let mut ip = Headers::NONE;
+        let parsed = parse(&Bytes::new(bytes, UPLINK), &mut ip);
+        if headers <= 5 {
+            assert_eq!(parsed, Ok(()), "{headers} headers");
+            assert_eq!(ip.dport, Be16::new(8000), "{headers} headers");
+        } else {
+            assert_eq!(parsed, Err(NotParsed::TooDeep), "{headers} headers");
+        }
+    }
+}
+
+#[test]
+fn fragments_of_two_protocols_may_share_an_identification() {
+    let mut work = Work::NONE;
+    for f in FAMILIES {
+        let world = town();
+        let (c, n) = (f.client(), f.node(1));
+        let mut judge = |bytes: Vec<u8>| {
+            let mut p = Bytes::new(bytes, UPLINK);
+            weft_ebpf::uplink::judge(&mut p, &world, &mut work)
+        };
+        let mut long = frame(c, n, L4::Udp(4000, 8000));
+        long.payload = vec![7; 64];
+        let [first, later] = long.fragments(32);
+        long.l4 = L4::Tcp(4000, 8001, ACK);
+        let [other, other_later] = long.fragments(32);
+        let here = Verdict::Peer(link_of(1), Done::ToTaskTranslated);
+        assert_eq!(judge(first), here);
+        assert!(matches!(
+            judge(other),
+            Verdict::Tunnel(_, Done::ToBackendNode)
+        ));
+        assert_eq!(judge(later), here);
+        assert!(matches!(
+            judge(other_later),
+            Verdict::Tunnel(_, Done::ToBackendNode)
+        ));
+    }
+}
