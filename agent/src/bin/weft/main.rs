@@ -2,8 +2,8 @@
 
 mod admin;
 mod asking;
-mod handle;
 mod cluster;
+mod handle;
 mod interface;
 mod joining;
 mod membership;
@@ -23,11 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use weft_docker::DoorConfig;
 
-use self::{
-    handle::Handle,
-    membership::Membership,
-    place::Place,
-};
+use self::{handle::Handle, membership::Membership, place::Place};
 
 /// Docker Swarm mode, rebuilt networking-first.
 #[derive(Debug, Parser)]
@@ -145,7 +141,8 @@ fn main() -> ExitCode {
     let wished = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
     let mut filter = EnvFilter::new(&wished);
     // Libraries that say a lot at every level: heard only when asked for by name.
-    for quiet in ["openraft=warn"].iter().chain(&weft_dns::QUIET) {
+    // Consensus warns of every heartbeat that a dead manager misses, five times a second.
+    for quiet in ["openraft=error"].iter().chain(&weft_dns::QUIET) {
         let target = quiet.split('=').next().unwrap_or_default();
         if let (false, Ok(directive)) = (wished.contains(target), quiet.parse()) {
             filter = filter.add_directive(directive);
