@@ -54,6 +54,12 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    /// What this door speaks by itself.
+    pub(crate) const OURS: Self = Self {
+        oldest: OLDEST,
+        newest: NEWEST,
+    };
+
     /// Ours and the engine's, where both agree.
     pub(crate) fn with_engine(oldest: ApiVersion, newest: ApiVersion) -> Self {
         Self {

@@ -32,6 +32,20 @@ async fn an_engine_that_hangs_does_not_hang_the_swarm() {
 }
 
 #[tokio::test]
+async fn the_newest_client_is_served_until_an_older_engine_answers() {
+    let mut bed = Bed::alone(FakeNode::manager()).await;
+    // What the engine speaks is not known: nobody is refused for it, and who asks is told least.
+    assert_eq!(bed.get("/v1.50/services").await.0, 200);
+    let ping = Request::get("/_ping").body(Empty::<bytes::Bytes>::new());
+    let ping = bed.send(ping.unwrap()).await;
+    assert_eq!(ping.headers()["Api-Version"], "1.41");
+    bed.engine = Some(FakeEngine::at(&bed.engine_socket));
+    let (status, message) = bed.refusal("GET", "/v1.50/services", "").await;
+    assert_eq!(status, 400, "{message}");
+    assert!(message.contains("1.50 is too new"), "{message}");
+}
+
+#[tokio::test]
 async fn an_engine_that_restarts_is_missed_by_name_and_found_again() {
     let mut bed = Bed::new(FakeNode::manager()).await;
     let stream = bed.send(
