@@ -16,8 +16,10 @@ use crate::{build, place, rights, setup};
 pub(crate) enum Part {
     /// Managers: commits, fail-over, scaling, memory; real containers on three hosts
     Control,
-    /// Packets: ours beside plain veth, forwarding, bridge + VXLAN, nftables, HAProxy, wireguard-go
+    /// Packets and names: ours beside plain veth, forwarding, bridge + VXLAN, nftables, HAProxy, Docker, wireguard-go
     Dataplane,
+    /// The front door: lists at 1,000 services, 200 clients at once, memory
+    Door,
 }
 
 /// A half of what is measured of managers.
@@ -37,6 +39,7 @@ pub(crate) fn bench(part: Part, only: Option<Half>) -> Result<()> {
     match part {
         Part::Control => control(only),
         Part::Dataplane => dataplane(),
+        Part::Door => door(),
     }
 }
 
@@ -46,6 +49,19 @@ fn dataplane() -> Result<()> {
     run("cargo run --quiet --release -p weft-dataplane --example bench_dataplane")
         .dir(place::root())
         .show()
+}
+
+fn door() -> Result<()> {
+    let mut record =
+        String::from("# The front door in figures\n\nWritten by `cargo xtask bench door`.\n\n");
+    record.push_str(&machine()?);
+    let table = run("cargo run --quiet --release -p weft-docker --example bench_door")
+        .dir(place::root())
+        .read()?;
+    record.push_str("Manager and door in one process, built for release, on a real disk with real syncs and before a pretended container engine; the clients in another process on the same machine, over the unix socket.\n\n");
+    record.push_str(table.trim());
+    record.push('\n');
+    write("door.md", &record)
 }
 
 /// Writes a record under `docs/bench`, and shows it.
