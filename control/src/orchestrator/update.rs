@@ -102,7 +102,7 @@ pub(super) fn run(draft: &mut Draft, ids: &mut IdSource, id: ServiceId) {
         state,
         Some(UpdateState::Paused | UpdateState::RollbackPaused)
     ) {
-        return;
+        return shut_twins(draft, &service);
     }
     let rolling_back = state == Some(UpdateState::RollbackStarted);
     let settings = Settings::of(if rolling_back {
@@ -174,6 +174,20 @@ pub(super) fn run(draft: &mut Draft, ids: &mut IdSource, id: ServiceId) {
         .take(settings.parallelism.saturating_sub(in_flight))
     {
         replace(draft, ids, &service, &settings, place, &occupied);
+    }
+}
+
+/// Where a place has several tasks of the current spec, one stays: an update that paused between the
+/// start of one and the stop of another has nobody else to end it.
+fn shut_twins(draft: &mut Draft, service: &Service) {
+    let now = draft.now();
+    let slots = Slots::of(draft, service, now);
+    for tasks in slots.occupied(service, now).into_values() {
+        let clean = tasks.into_iter();
+        let clean: Vec<_> = clean
+            .filter(|task| !is_dirty(draft, service, task))
+            .collect();
+        shut_replaced(draft, service, &clean);
     }
 }
 
