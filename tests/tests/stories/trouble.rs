@@ -1,0 +1,79 @@
+//! What goes wrong beside the swarm, and what users are told of it.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use weft_tests::{Shape, eventually, story};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_join_that_nobody_answers_goes_on_in_the_background() {
+    story(Shape::Hosts(2), |bed| {
+        let [n1, n2] = bed.hosts()[..] else {
+            anyhow::bail!("two hosts were asked for")
+        };
+        n1.say(&format!("swarm init --advertise-addr {}", n1.v4()))?;
+        let token = n1.say("swarm join-token -q worker")?;
+        // Cut off, its neighbour would say at once that there is no such host.
+        let silence = |verb: &str| {
+            let rule = format!("iptables {verb} INPUT -p tcp --dport 2377 -j DROP");
+            n1.run(&rule.split(' ').collect::<Vec<_>>())?.ok()
+        };
+        silence("-I")?;
+        let words = format!("swarm join --token {token} {}:2377", n1.v4());
+        n2.docker(&words)?.refused(
+            "Timeout was reached before node joined. The attempt to join the swarm will continue in the background.",
+        )?;
+        let state = || n2.say("info --format {{.Swarm.LocalNodeState}}");
+        ensure!(state()? == "pending", "n2 is {}", state()?);
+        n2.docker(&words)?.refused("already part of a swarm")?;
+        silence("-D")?;
+        eventually(PATIENCE, "n2 to have joined by itself", || {
+            ensure!(state()? == "active", "n2 is {}", state()?);
+            let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
+            ensure!(list.contains("n2/Ready"), "{list}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn an_engine_that_is_down_is_named_and_complained_of_once() {
+    story(Shape::Swarm(2, 1), |bed| {
+        let [n1, n2] = bed.hosts()[..] else {
+            anyhow::bail!("two hosts were asked for")
+        };
+        let status = || n2.weft(&["status"])?.ok();
+        ensure!(!status()?.contains("engine "), "{}", status()?);
+        n2.verb("stop-engine")?;
+        let named = status()?;
+        let line = named.lines().find(|line| line.starts_with("engine"));
+        let line = line.with_context(|| format!("the engine is not named in:\n{named}"))?;
+        ensure!(line.contains("down"), "{line}");
+        // The agent restarted without it: it looks every second, and says so once.
+        n2.verb("kill")?;
+        n2.verb("start")?;
+        let log = || std::fs::read_to_string(n2.dir().join("weft.log"));
+        let words = "the engine does not answer";
+        let before = log()?.len();
+        eventually(PATIENCE, "a complaint of the agent", || {
+            ensure!(log()?.contains(words), "none yet");
+            Ok(())
+        })?;
+        ensure!(
+            n1.say("node ls --format {{.Hostname}}/{{.Status}}")?
+                .contains("n2/Ready"),
+            "the node was lost with its engine"
+        );
+        n2.verb("start-engine")?;
+        eventually(PATIENCE, "the engine to be found again", || {
+            ensure!(log()?.contains("the engine answers again"), "not yet");
+            ensure!(!status()?.contains("engine "), "{}", status()?);
+            Ok(())
+        })?;
+        let said = log()?.matches(words).count();
+        ensure!(said <= 2, "it complained {said} times after byte {before}");
+        Ok(())
+    });
+}
