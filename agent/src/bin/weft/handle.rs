@@ -211,6 +211,9 @@ impl NodeControl for Handle {
     async fn attach(&self, request: AttachRequest) -> Result<(), ControlError> {
         let seat = self.standing().seat.ok_or_else(not_a_member)?;
         let glance = seat.agent.glance().borrow().clone();
+        if request.starting {
+            return seat.guests.start(&request.container_id, &glance).await;
+        }
         let wish = Wish {
             network: request.network,
             aliases: request.aliases,
