@@ -219,3 +219,27 @@ fn fragments_of_two_protocols_may_share_an_identification() {
         ));
     }
 }
+
+#[test]
+fn a_connection_is_counted_once_and_when_its_task_accepts_it() {
+    use crate::rows::town::from_task;
+    for f in FAMILIES {
+        let mut world = both(|front| front.flags |= front::LEAST);
+        world.rings.insert(1, vec![1]);
+        let (c, n, t1) = (f.client(), f.node(1), f.task(1));
+        let open = |world: &World| world.load(1).map_or(0, |load| load.open);
+        assert_eq!(
+            is_here(&world, &frame(c, n, L4::Tcp(4000, 8000, SYN)), 1),
+            HERE
+        );
+        assert_eq!(open(&world), 0, "anybody can send a SYN");
+        let mut work = Work::NONE;
+        for (flags, counted) in [(SYN | ACK, 0), (ACK, 1), (ACK, 1)] {
+            let answer = from_task(1, t1, c, L4::Tcp(80, 4000, flags));
+            let mut p = Bytes::new(answer.bytes(), link_of(1));
+            let verdict = weft_ebpf::task::judge(&mut p, &world, &mut work);
+            assert_eq!(verdict, Verdict::Neighbour(UPLINK, Done::AnswerToClient));
+            assert_eq!(open(&world), counted, "flags {flags}");
+        }
+    }
+}

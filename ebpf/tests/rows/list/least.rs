@@ -149,7 +149,7 @@ pub(super) fn choice(f: Family) -> Vec<Row> {
     rows.push(row(
         "fewest connections, counted where they end",
         f,
-        least([(1, 20), (2, 0)]),
+        least([(1, 40), (2, 0)]),
         vec![
             overlay(
                 "one comes",
@@ -164,21 +164,21 @@ pub(super) fn choice(f: Family) -> Vec<Row> {
                 &from_task(1, t1, c, L4::Tcp(80, 4000, SYN_ACK)),
                 back,
             )
-            .out(answer(Load::code(20), SYN_ACK)),
+            .out(answer(Load::code(40), SYN_ACK)),
             task(
                 "accepted, it is one of them",
                 1,
                 &from_task(1, t1, c, L4::Tcp(80, 4000, ACK)),
                 back,
             )
-            .out(answer(Load::code(21), ACK)),
+            .out(answer(Load::code(41), ACK)),
             task(
                 "and counted once",
                 1,
                 &from_task(1, t1, c, L4::Tcp(80, 4000, ACK)),
                 back,
             )
-            .out(answer(Load::code(21), ACK)),
+            .out(answer(Load::code(41), ACK)),
             overlay(
                 "of others nothing is told",
                 MESH,
