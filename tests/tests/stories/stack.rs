@@ -181,10 +181,10 @@ fn used(bed: &Bed, n1: Host) -> Result<()> {
     let shown = within(
         api,
         "shop_api",
-        "echo $GREETING; ulimit -n; cat /proc/sys/net/core/somaxconn; grep -c db.internal /etc/hosts; mount | grep -c ' /scratch type tmpfs'; grep -o 'search internal' /etc/resolv.conf; ls -d /data",
+        "echo $GREETING; ulimit -l; cat /proc/sys/net/core/somaxconn; grep -c db.internal /etc/hosts; mount | grep -c ' /scratch type tmpfs'; grep -o 'search internal' /etc/resolv.conf; ls -d /data",
     )?;
     ensure!(
-        shown == "hello\n1024\n512\n1\n1\nsearch internal\n/data",
+        shown == "hello\n64\n512\n1\n1\nsearch internal\n/data",
         "the api: {shown}"
     );
     let shown = within(
