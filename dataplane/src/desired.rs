@@ -333,7 +333,6 @@ impl Desired {
         steering: &Steering,
     ) -> u32 {
         let all = choosable.get(&of).cloned().unwrap_or_default();
-        let mut backends = all.clone();
         let node_of = |backend: &BackendId| self.endpoints.get(backend).map(|task| task.node);
         let zone_of = |node: u32| self.nodes.get(&node).map(|node| node.zone.as_str());
         let own_zone = zone_of(self.node).filter(|zone| !zone.is_empty());
@@ -342,21 +341,13 @@ impl Desired {
             own_zone.is_some() && node_of(backend).and_then(zone_of) == own_zone
         };
         // The nearest that are there; all when none is near.
-        let circles: [(bool, &dyn Fn(&BackendId) -> bool); 2] = [
-            (steering.prefer_local, &is_here),
-            (steering.prefer_zone, &is_near),
-        ];
-        for (_, is_inside) in circles.into_iter().filter(|(preferred, _)| *preferred) {
-            let inside: BTreeSet<BackendId> = backends
-                .iter()
-                .copied()
-                .filter(|backend| is_inside(backend))
-                .collect();
-            if !inside.is_empty() {
-                backends = inside;
-                break;
-            }
-        }
+        let part = |is_inside: &dyn Fn(&BackendId) -> bool| -> Option<BTreeSet<BackendId>> {
+            let inside: BTreeSet<_> = all.iter().copied().filter(|task| is_inside(task)).collect();
+            (!inside.is_empty()).then_some(inside)
+        };
+        let here = steering.prefer_local.then(|| part(&is_here)).flatten();
+        let near = || steering.prefer_zone.then(|| part(&is_near)).flatten();
+        let backends = here.or_else(near).unwrap_or_else(|| all.clone());
         let mut weights = BTreeMap::new();
         if !steering.weights.is_empty() {
             for backend in &all {

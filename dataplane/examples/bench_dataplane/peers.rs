@@ -218,7 +218,7 @@ fn veth(lan: &mut Lan) -> Result<Way> {
         "ip -n HOST addr add 10.5.0.1/24 dev LINK",
     )?;
     gauge::serve(&lan.netns_path("vb"), 80)?;
-    Ok(way(lan, "plain veth", "va", "10.5.0.2:80")?)
+    way(lan, "plain veth", "va", "10.5.0.2:80")
 }
 
 /// Client, switch, a host that forwards, a task.
@@ -241,7 +241,7 @@ fn forwarding(lan: &mut Lan) -> Result<Way> {
         lan.namespace("c")
     ))?;
     gauge::serve(&lan.netns_path("ft"), 80)?;
-    Ok(way(lan, "kernel forwarding", "c", "10.9.0.2:80")?)
+    way(lan, "kernel forwarding", "c", "10.9.0.2:80")
 }
 
 /// Two hosts with a bridge and a VXLAN device each, a task on each; on the first, published ports by

@@ -293,19 +293,23 @@ impl UdpSend for Burst {
     ) -> io::Result<()> {
         while !packets.is_empty() {
             let count = burst(packets);
-            if count < 2 || self.one_by_one.load(Ordering::Relaxed) {
-                let mut few: Vec<_> = packets.drain(..count).collect();
-                self.socket.send_many_to(buffer, &mut few).await?;
-                continue;
-            }
-            match self.send_burst(&packets[..count]).await {
-                Ok(()) => drop(packets.drain(..count)),
-                // No checksum offload on the way out, or a tunnel below that cannot cut.
-                Err(error) if is_refusal(&error) => {
-                    self.one_by_one.store(true, Ordering::Relaxed);
+            if count > 1 && !self.one_by_one.load(Ordering::Relaxed) {
+                match self.send_burst(&packets[..count]).await {
+                    Ok(()) => {
+                        packets.drain(..count);
+                        continue;
+                    }
+                    // No checksum offload on the way out, or a tunnel below that cannot cut.
+                    Err(error) if is(&error, &REFUSALS) => {
+                        self.one_by_one.store(true, Ordering::Relaxed);
+                    }
+                    // The way is narrower than it was: one by one they may be cut on it.
+                    Err(error) if is(&error, &[Errno::EMSGSIZE]) => {}
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
             }
+            let mut few: Vec<_> = packets.drain(..count).collect();
+            self.socket.send_many_to(buffer, &mut few).await?;
         }
         Ok(())
     }
@@ -319,8 +323,9 @@ impl UdpSend for Burst {
     }
 }
 
-fn is_refusal(error: &io::Error) -> bool {
-    let refusals = [Errno::EIO, Errno::EINVAL, Errno::EOPNOTSUPP];
+const REFUSALS: [Errno; 3] = [Errno::EIO, Errno::EINVAL, Errno::EOPNOTSUPP];
+
+fn is(error: &io::Error, any: &[Errno]) -> bool {
     let raw = error.raw_os_error();
-    refusals.iter().any(|errno| raw == Some(*errno as i32))
+    any.iter().any(|errno| raw == Some(*errno as i32))
 }
