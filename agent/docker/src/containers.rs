@@ -3,6 +3,7 @@
 //! Containers of tasks have no network of the engine's, and a gate before their program that
 //! waits for ours. Clients see neither: they see the networks and the program.
 
+mod commit;
 mod run;
 
 pub(crate) use run::LABEL as WISHES;
@@ -37,6 +38,20 @@ impl Door {
         self.amend(asked, |list| {
             let mut changed = false;
             for container in list.list_mut().into_iter().flatten() {
+                changed |= known.amend_listed(container);
+            }
+            changed
+        })
+        .await
+    }
+
+    /// `docker system df`, whose containers are those of `docker ps`.
+    pub(crate) async fn disk_usage(&self, asked: Asked) -> Reply {
+        let known = self.known().await;
+        self.amend(asked, |usage| {
+            let mut changed = false;
+            let containers = usage.get_mut("Containers").and_then(Ordered::list_mut);
+            for container in containers.into_iter().flatten() {
                 changed |= known.amend_listed(container);
             }
             changed

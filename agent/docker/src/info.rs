@@ -141,8 +141,8 @@ impl Door {
         };
         let swarm = self.swarm_info().await;
         // The CLI prints the engine's warnings only, so the swarm's stand among them too.
-        let mut warnings = match info["Warnings"].take() {
-            Value::Array(warnings) => warnings,
+        let mut warnings = match info.get_mut("Warnings").map(Value::take) {
+            Some(Value::Array(warnings)) => warnings,
             _ => Vec::new(),
         };
         warnings.extend(swarm.warnings.iter().map(|text| Value::from(*text)));

@@ -61,6 +61,8 @@ pub(crate) enum NetworkRoute {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ContainerRoute {
     List,
+    DiskUsage,
+    Commit,
     Inspect,
     Create,
     Start(String),
@@ -105,6 +107,8 @@ pub(crate) fn route(method: &Method, path: &str) -> Route {
         ("containers", ["json"]) if method == Method::GET => {
             Route::Containers(ContainerRoute::List)
         }
+        ("system", ["df"]) if method == Method::GET => Route::Containers(ContainerRoute::DiskUsage),
+        ("commit", []) if method == Method::POST => Route::Containers(ContainerRoute::Commit),
         ("containers", [_, "json"]) if method == Method::GET => {
             Route::Containers(ContainerRoute::Inspect)
         }
@@ -213,7 +217,7 @@ mod tests {
             "/build",
             "/networkx",
             "/",
-            "/system/df",
+            "/system/dfx",
             "/session",
         ] {
             assert_eq!(route(&Method::GET, path), Route::Engine, "{path}");

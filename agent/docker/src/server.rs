@@ -1,5 +1,6 @@
 //! The listening sockets.
 
+mod line;
 mod tls;
 mod unix;
 
@@ -208,7 +209,7 @@ where
     });
     let mut connection = http1::Builder::new()
         .preserve_header_case(true)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(line::Lenient::new(stream)), service)
         .with_upgrades();
     let takeover = tokio::select! {
         biased;

@@ -33,9 +33,14 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 impl Bed {
     pub(crate) async fn new(node: Arc<FakeNode>) -> Self {
+        Self::speaking(node, 41).await
+    }
+
+    /// Before an engine whose newest API is this minor version.
+    pub(crate) async fn speaking(node: Arc<FakeNode>, minor: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let engine_socket = folder.path().join("engine.sock");
-        let engine = FakeEngine::at(&engine_socket);
+        let engine = FakeEngine::speaking(&engine_socket, minor);
         let mut bed = Self::bare(node, folder).await;
         bed.engine = Some(engine);
         bed

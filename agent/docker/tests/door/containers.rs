@@ -81,3 +81,33 @@ async fn it_is_connected_when_it_starts_and_ended_if_it_cannot_be() {
     soon("the container to be ended", killed.notified()).await;
     assert_eq!(bed.text("POST", "/containers/other/start", "").await.0, 204);
 }
+
+#[tokio::test]
+async fn sums_name_the_programs_and_not_the_gate() {
+    let bed = Bed::new(FakeNode::manager()).await;
+    let (status, usage) = bed.get("/v1.41/system/df").await;
+    assert_eq!((status, &usage["LayersSize"]), (200, &1.into()));
+    let commands = [0, 1].map(|at| usage["Containers"][at]["Command"].clone());
+    assert_eq!(
+        commands,
+        ["sleep 9", "sleep 8"].map(serde_json::Value::from)
+    );
+}
+
+#[tokio::test]
+async fn an_image_made_of_a_container_begins_with_its_program() {
+    let bed = Bed::new(FakeNode::manager()).await;
+    let path = "/v1.41/commit?container=gated&repo=r";
+    let (status, made) = bed.json("POST", path, Value::Null).await;
+    assert_eq!(status, 201, "{made}");
+    let body: Value = serde_json::from_str(made["Body"].as_str().unwrap()).unwrap();
+    assert_eq!(body, json!({"Entrypoint": ["tini"], "Cmd": ["serve"]}));
+    let query = made["Query"].as_str().unwrap();
+    assert_eq!(
+        query,
+        "container=gated&repo=r&changes=LABEL%20io.weft.networks%3D%22%22"
+    );
+    let path = "/v1.41/commit?container=wishing";
+    let (_, made) = bed.json("POST", path, json!({"User": "u"})).await;
+    assert_eq!(made["Body"], r#"{"User":"u"}"#, "another's passes as it is");
+}

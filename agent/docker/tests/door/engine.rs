@@ -1,4 +1,4 @@
-//! A pretended container engine of API 1.41.
+//! A pretended container engine, of API 1.41 unless said otherwise.
 
 use std::{
     convert::Infallible,
@@ -31,7 +31,7 @@ type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 pub(crate) struct FakeEngine {
     /// Told when a client's request or stream was cancelled.
     pub(crate) cancelled: Arc<Notify>,
-    /// Told when a request came that is never answered.
+    /// Told when a request came that is never answered, and of each piece of an upload.
     pub(crate) hangs: Arc<Notify>,
     task: JoinHandle<()>,
     connections: Arc<Mutex<JoinSet<()>>>,
@@ -45,10 +45,15 @@ impl Drop for FakeEngine {
 
 impl FakeEngine {
     pub(crate) fn at(socket: &Path) -> Self {
+        Self::speaking(socket, 41)
+    }
+
+    /// One whose newest API is this minor version.
+    pub(crate) fn speaking(socket: &Path, minor: u32) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
         let cancelled = Arc::new(Notify::new());
         let hangs = Arc::new(Notify::new());
-        let told = (Arc::clone(&cancelled), Arc::clone(&hangs));
+        let told = (Arc::clone(&cancelled), Arc::clone(&hangs), minor);
         let connections = Arc::new(Mutex::new(JoinSet::new()));
         let open = Arc::clone(&connections);
         let task = tokio::spawn(async move {
@@ -143,16 +148,17 @@ fn networks() -> serde_json::Value {
 
 async fn answer(
     mut request: Request<Incoming>,
-    (cancelled, hangs): (Arc<Notify>, Arc<Notify>),
+    (cancelled, hangs, minor): (Arc<Notify>, Arc<Notify>, u32),
 ) -> Result<Answer, Infallible> {
     let path = request.uri().path().to_owned();
-    let path = path.strip_prefix("/v1.41").unwrap_or(&path);
+    let api = format!("1.{minor}");
+    let path = path.strip_prefix(&format!("/v{api}")).unwrap_or(&path);
     let method = request.method().clone();
     let answer = match (&method, path) {
         (_, "/_ping") => {
             let mut answer = whole(200, if method == Method::HEAD { "" } else { "OK" }.into());
             for (name, value) in [
-                ("Api-Version", "1.41"),
+                ("Api-Version", api.as_str()),
                 ("Ostype", "linux"),
                 ("Docker-Experimental", "false"),
                 ("Server", "Docker/20.10.24 (linux)"),
@@ -163,9 +169,9 @@ async fn answer(
             answer
         }
         (_, "/version") => {
-            let details = json!({"ApiVersion": "1.41", "MinAPIVersion": "1.12"});
+            let details = json!({"ApiVersion": api, "MinAPIVersion": "1.12"});
             let version = json!({
-                "Platform": {"Name": ""}, "Version": "20.10.24", "ApiVersion": "1.41",
+                "Platform": {"Name": ""}, "Version": "20.10.24", "ApiVersion": api,
                 "MinAPIVersion": "1.12", "Os": "linux", "Arch": "amd64", "GitCommit": "x",
                 "GoVersion": "go", "KernelVersion": "6", "BuildTime": "then",
                 "Components": [{"Name": "Engine", "Version": "20.10.24", "Details": details}],
@@ -178,6 +184,27 @@ async fn answer(
             whole(200, info.to_string())
         }
         (&Method::GET, "/networks") => whole(200, networks().to_string()),
+        (&Method::GET, "/containers/gated/json") => {
+            let config = json!({"Entrypoint": ["/.weft-gate", "tini"], "Cmd": ["serve"],
+                "Labels": {"io.weft.networks": "[]"}});
+            whole(200, json!({"Id": "g", "Config": config}).to_string())
+        }
+        (&Method::POST, "/commit") => {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let body = String::from_utf8_lossy(&body).into_owned();
+            whole(
+                201,
+                json!({"Id": "i", "Query": query, "Body": body}).to_string(),
+            )
+        }
+        (&Method::GET, "/system/df") => {
+            let task = json!({"Id": "a", "Command": "/.weft-gate sleep 9", "Names": ["/web.1.x"]});
+            let own = json!({"Id": "b", "Command": "sleep 8", "Names": ["/own"]});
+            let usage = json!({"LayersSize": 1, "Images": null, "Containers": [task, own]});
+            whole(200, usage.to_string())
+        }
+        (&Method::GET, "/containers/json" | "/images/json") => whole(200, "[]".into()),
         (&Method::GET, "/networks/bridge") => whole(200, networks()[0].to_string()),
         (&Method::POST, "/networks/create") => {
             let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -233,8 +260,14 @@ async fn answer(
         (&Method::POST, "/upload") => {
             let mut size = 0;
             let mut body = request.into_body();
-            while let Some(Ok(frame)) = body.frame().await {
-                size += frame.data_ref().map_or(0, Bytes::len);
+            while let Some(frame) = body.frame().await {
+                match frame {
+                    Ok(frame) => {
+                        size += frame.data_ref().map_or(0, Bytes::len);
+                        hangs.notify_one();
+                    }
+                    Err(_) => cancelled.notify_one(),
+                }
             }
             whole(200, size.to_string())
         }

@@ -16,7 +16,8 @@ async fn odd_requests_are_answered() {
     let seeds = seeds();
     let mut asked = 0;
     for _ in 0..1500 {
-        let input = chance.bend(&seeds);
+        let seed = chance.below(seeds.len());
+        let input = chance.bend(&seeds[seed]);
         let request = Request::builder()
             .method(Method::from_bytes(input.method.as_bytes()).unwrap())
             .uri(&input.target)

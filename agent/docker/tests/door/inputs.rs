@@ -112,18 +112,53 @@ impl Chance {
                 _ => {}
             }
         }
-        *value = self.value(2);
+        if self.below(2) == 0 {
+            *value = self.value(2);
+        } else {
+            self.bend_value(value);
+        }
+    }
+
+    /// Another value of the same kind, such as a client might well send.
+    fn bend_value(&mut self, value: &mut Value) {
+        match value {
+            Value::Bool(is) => *is = !*is,
+            Value::Number(number) => {
+                let near = number.as_i64().unwrap_or(1);
+                let steps = [0, 1, near + 1, near.saturating_mul(2), near / 2, -1, 65_535];
+                *value = steps[self.below(steps.len())].into();
+            }
+            Value::String(text) => match self.below(3) {
+                0 => text.push('2'),
+                1 => *text = self.text(),
+                _ => text.clear(),
+            },
+            Value::Array(list) => match list.pop() {
+                Some(last) if self.below(2) == 0 => list.extend([last.clone(), last]),
+                _ => {}
+            },
+            Value::Object(map) => {
+                let at = self.below(map.len());
+                if let Some(key) = map.keys().nth(at).cloned() {
+                    map.remove(&key);
+                }
+            }
+            Value::Null => *value = self.value(1),
+        }
     }
 
     fn body(&mut self, body: &str) -> String {
         let Ok(mut value) = serde_json::from_str::<Value>(body) else {
             return body.to_owned();
         };
-        match self.below(12) {
-            0 => {}
-            1 => return self.bytes(body),
-            2 => return body.chars().take(self.below(body.len())).collect(),
-            3 => return format!("{}{body}", "[".repeat(self.below(300))),
+        if self.below(2) == 0 && value["Name"].is_string() {
+            value["Name"] = self.pick(&["f", "g", "h", "i", "j"]).into();
+        }
+        match self.below(16) {
+            0..4 => {}
+            4 => return self.bytes(body),
+            5 => return body.chars().take(self.below(body.len())).collect(),
+            6 => return format!("{}{body}", "[".repeat(self.below(300))),
             more => {
                 for _ in 0..=(more % 3) {
                     self.mutate(&mut value);
@@ -216,9 +251,9 @@ impl Chance {
         query.join("&")
     }
 
-    /// One of the seeds, bent.
-    pub(crate) fn bend(&mut self, seeds: &[Input]) -> Input {
-        let mut input = seeds[self.below(seeds.len())].clone();
+    /// A seed, bent.
+    pub(crate) fn bend(&mut self, seed: &Input) -> Input {
+        let mut input = seed.clone();
         if self.below(40) == 0 {
             input.method = self
                 .pick(&["GET", "POST", "DELETE", "PUT", "HEAD", "OPTIONS"])

@@ -15,7 +15,11 @@ use crate::{
     cluster::FakeNode,
 };
 
-const BIG: u64 = 100 << 20;
+/// Size of a big body, in bytes; `WEFT_UPLOAD_MIB` makes it bigger.
+fn big() -> u64 {
+    let wish = std::env::var("WEFT_UPLOAD_MIB").ok();
+    wish.and_then(|mib| mib.parse().ok()).unwrap_or(100_u64) << 20
+}
 
 /// Most memory this process has used, in KiB.
 fn peak() -> u64 {
@@ -28,21 +32,22 @@ fn peak() -> u64 {
 }
 
 #[tokio::test]
-async fn a_hundred_megabytes_go_both_ways_in_little_memory() {
+async fn big_bodies_go_both_ways_in_little_memory() {
     let bed = Bed::new(FakeNode::inactive()).await;
+    let big = big();
     let before = peak();
     let chunk = Bytes::from(vec![b'y'; 1 << 20]);
     let frames = futures::stream::iter(
-        (0..BIG >> 20).map(move |_| Ok::<_, std::convert::Infallible>(Frame::data(chunk.clone()))),
+        (0..big >> 20).map(move |_| Ok::<_, std::convert::Infallible>(Frame::data(chunk.clone()))),
     );
     let request = Request::post("/v1.41/upload").body(StreamBody::new(frames));
     let response = bed.send(request.unwrap()).await;
     let body = soon("the count", response.into_body().collect())
         .await
         .unwrap();
-    assert_eq!(body.to_bytes(), BIG.to_string());
+    assert_eq!(body.to_bytes(), big.to_string());
 
-    let path = format!("/download?{BIG}");
+    let path = format!("/download?{big}");
     let response = bed
         .send(Request::get(path).body(Empty::<Bytes>::new()).unwrap())
         .await;
@@ -51,8 +56,9 @@ async fn a_hundred_megabytes_go_both_ways_in_little_memory() {
     while let Some(frame) = soon("more", body.frame()).await {
         size += frame.unwrap().into_data().unwrap().len() as u64;
     }
-    assert_eq!(size, BIG);
+    assert_eq!(size, big);
     let used = peak() - before;
+    println!("{} MiB each way, {used} KiB more at the peak", big >> 20);
     assert!(used < 64 << 10, "{used} KiB more at the peak");
 }
 
@@ -125,6 +131,49 @@ async fn a_client_that_goes_away_takes_its_request_with_it() {
 }
 
 #[tokio::test]
+async fn an_upload_ends_with_its_client() {
+    let bed = Bed::new(FakeNode::inactive()).await;
+    let engine = bed.engine.as_ref().unwrap();
+    let heads = [
+        "POST /v1.41/upload HTTP/1.1\r\nHost: d\r\nContent-Length: 1000000\r\n\r\nbegun",
+        "POST /v1.41/upload HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n",
+    ];
+    for head in heads {
+        let mut stream = bed.connect().await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        soon("the first piece to arrive", engine.hangs.notified()).await;
+        drop(stream);
+        soon("the upload to be cancelled", engine.cancelled.notified()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_dies_in_the_middle_is_named() {
+    let mut bed = Bed::new(FakeNode::inactive()).await;
+    let engine = bed.engine.take().unwrap();
+    let mut stream = bed.connect().await;
+    stream
+        .write_all(b"POST /v1.41/upload HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: 1000000\r\n\r\nbegun")
+        .await
+        .unwrap();
+    soon("the first piece to arrive", engine.hangs.notified()).await;
+    engine.die().await;
+    let mut answer = Vec::new();
+    soon("an answer", stream.read_to_end(&mut answer))
+        .await
+        .unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("does not answer"), "{answer}");
+    std::fs::remove_file(&bed.engine_socket).unwrap();
+    bed.engine = Some(crate::engine::FakeEngine::at(&bed.engine_socket));
+    assert_eq!(
+        bed.text("POST", "/v1.41/upload", "whole").await,
+        (200, "5".into())
+    );
+}
+
+#[tokio::test]
 async fn heads_pass_as_they_are_written() {
     let bed = Bed::alone(FakeNode::inactive()).await;
     let engine = UnixListener::bind(&bed.engine_socket).unwrap();
@@ -191,6 +240,35 @@ async fn one_connection_serves_ours_and_the_engine_s_in_turn() {
     }
     assert_eq!(seen.matches("HTTP/1.1 200").count(), 4, "{seen}");
     assert_eq!(seen.matches("HTTP/1.1 404").count(), 1, "{seen}");
+}
+
+#[tokio::test]
+async fn urls_are_read_as_people_type_them() {
+    let bed = Bed::new(FakeNode::manager()).await;
+    for (target, words) in [
+        (
+            r#"/v1.41/nodes?filters={"role":["manager"]}"#,
+            "\"Hostname\":\"node1\"",
+        ),
+        (r#"/v1.41/nodes?filters={"name":["nöde"]}"#, "\r\n\r\n[]"),
+        (
+            r#"/v1.41/nodes?filters={"bad":["<>"]}"#,
+            "Invalid filter 'bad'",
+        ),
+    ] {
+        let mut client = bed.connect().await;
+        let head = format!("GET {target} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n");
+        // In two pieces, as a slow client would.
+        let (one, other) = head.as_bytes().split_at(20);
+        client.write_all(one).await.unwrap();
+        client.flush().await.unwrap();
+        client.write_all(other).await.unwrap();
+        let mut answer = String::new();
+        soon("an answer", client.read_to_string(&mut answer))
+            .await
+            .unwrap();
+        assert!(answer.contains(words), "{target}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Empty;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    bed::Bed,
+    bed::{Bed, filters},
     cluster::{FakeNode, NOW, node_id},
 };
 
@@ -162,4 +162,45 @@ async fn join_and_leave_are_handed_on() {
     let left = bed.text("POST", "/v1.41/swarm/leave?force=1", "").await;
     assert_eq!(left, (200, String::new()));
     assert_eq!(*bed.node.asked.lock().unwrap(), ["leave true"]);
+}
+
+#[tokio::test]
+async fn answers_are_those_of_the_version_asked() {
+    let bed = Bed::speaking(FakeNode::manager(), 50).await;
+    let body =
+        |name: &str| json!({"Name": name, "TaskTemplate": {"ContainerSpec": {"Image": "a"}}});
+    let (status, old) = bed
+        .json("POST", "/v1.43/services/create", body("old"))
+        .await;
+    assert_eq!((status, old.get("Warnings")), (201, None));
+    let (status, new) = bed
+        .json("POST", "/v1.44/services/create", body("new"))
+        .await;
+    assert_eq!((status, new.get("Warnings")), (201, Some(&Value::Null)));
+    let newest = bed.get("/version").await.1;
+    assert_eq!(newest["ApiVersion"], "1.50");
+    for (version, word) in [
+        ("1.24", "Invalid"),
+        ("1.41", "Invalid"),
+        ("1.42", "invalid"),
+        ("1.50", "invalid"),
+    ] {
+        let path = format!("/v{version}/nodes?{}", filters(&[("bad", "x")]));
+        let refused = bed.refusal("GET", &path, "").await;
+        assert_eq!(refused, (400, format!("{word} filter 'bad'")), "{version}");
+    }
+    for (version, status) in [("1.40", false), ("1.41", true), ("1.50", true)] {
+        let list = bed
+            .get(&format!("/v{version}/services?status=true"))
+            .await
+            .1;
+        assert_eq!(list[0].get("ServiceStatus").is_some(), status, "{version}");
+    }
+    for (version, word) in [("1.23", "too old"), ("1.51", "too new")] {
+        let (status, message) = bed.refusal("GET", &format!("/v{version}/nodes"), "").await;
+        assert!(
+            status == 400 && message.contains(word),
+            "{version}: {message}"
+        );
+    }
 }
