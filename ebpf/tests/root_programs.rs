@@ -16,7 +16,7 @@ use aya::programs::{CgroupSockAddr, Program, SchedClassifier, TestRun as _, Test
 use aya::{Ebpf, EbpfLoader, Pod};
 use netns::Netns;
 use rows::Step;
-use rows::frames::Frame;
+use rows::frames::{Frame, L4};
 use rows::town::{OVERLAY, UPLINK, link_of};
 use rows::world::World;
 use weft_abi::{
@@ -412,10 +412,14 @@ fn what_each_walk_costs() -> Result<()> {
                     took.push(rehearse(&mut ebpf, step, REHEARSAL)?.took.as_nanos());
                 }
                 took.sort_unstable();
+                let opens = Frame::read(&step.bytes).is_some_and(
+                    |frame| matches!(frame.l4, L4::Tcp(_, _, flags) if flags & 2 != 0),
+                );
                 let name = format!(
-                    "{:<10} {family} {}",
+                    "{:<10} {family} {}{}",
                     step.program.name(),
-                    what.unwrap_or_default()
+                    what.unwrap_or_default(),
+                    if opens { ", SYN" } else { "" }
                 );
                 costs.entry(name).or_default().push(took[RUNS / 2]);
             }
