@@ -12,6 +12,9 @@ pub(crate) struct TcpFlags {
     /// Also listen on tcp://ADDRESS:PORT, for clients with a certificate only; may be given often.
     #[arg(short = 'H', long = "host", value_name = "URL")]
     hosts: Vec<String>,
+    /// For dockerd's sake: clients that come over TCP are always verified.
+    #[arg(long, requires = "hosts")]
+    tlsverify: bool,
     /// PEM file of the authority that clients' certificates are of.
     #[arg(long, value_name = "FILE")]
     tlscacert: Option<PathBuf>,
