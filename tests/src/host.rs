@@ -237,7 +237,12 @@ impl Host {
     /// # Errors
     /// When it does not run.
     pub fn agent(self) -> Result<String> {
-        let all = self.run(&["busybox", "pidof", "weft"])?.ok()?;
+        let agent = if bed::against_docker() {
+            "dockerd"
+        } else {
+            "weft"
+        };
+        let all = self.run(&["busybox", "pidof", agent])?.ok()?;
         // A child that is about to become another program bears our name for an instant.
         let pids = all.split(' ').filter_map(|pid| pid.parse::<u32>().ok());
         let first = pids
