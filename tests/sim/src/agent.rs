@@ -1,11 +1,13 @@
 //! The agent's process: the real worker and session, around them what its runtime does, on a
 //! pretend engine and kernel.
 
+mod deeds;
+
 use std::collections::BTreeMap;
 
 use weft_agent::{
     session::Session,
-    task::{Action, Event, Failure, Health, Observation},
+    task::{Action, Event, Observation},
     worker::{Assignment, Outcome, Worker},
 };
 use weft_proto::{
@@ -13,19 +15,17 @@ use weft_proto::{
     dispatcher::{AssignmentSet, ManagerMessage, NodeMessage},
 };
 use weft_types::{
-    TaskId, TaskState, Timestamp,
-    netstate::{NetDelta, NetState},
-    node::NodeDescription,
-    task::Task,
+    TaskId, Timestamp,
+    netstate::NetDelta,
+    node::{NodeDescription, Role},
 };
 
 use crate::{
     Millis,
     chance::Chance,
-    deed::node,
-    host::{Container, Machine, addr, host_at},
+    host::{Machine, addr, host_at},
     invariants::Record,
-    wire::{Body, HostId, Wire},
+    wire::{Body, Caller, HostId, Wire},
 };
 
 /// A stream of which nothing is heard is given up after so long.
@@ -34,8 +34,6 @@ const SILENCE: Millis = 2_500;
 const WELCOME_LIMIT: Millis = 5_000;
 /// Between two tellings of flows.
 const DRAIN_PERIOD: Millis = 200;
-/// How long a task's networks are waited for.
-const NETWORK_LIMIT: Millis = 60_000;
 /// Between two tries of what the kernel refused.
 const RETRY: Millis = 500;
 
@@ -50,6 +48,7 @@ pub(crate) struct Air<'a> {
 
 struct Link {
     session: u64,
+    caller: Caller,
     manager: HostId,
     dial_at: Millis,
     is_open: bool,
@@ -62,23 +61,22 @@ struct Doing {
     due: Millis,
 }
 
-/// A failure that trying again does not mend.
-fn lasting(reason: &str) -> Failure {
-    Failure {
-        reason: reason.to_owned(),
-        passing: false,
-    }
-}
-
-/// Whether the kernel knows all networks of a task, so that its sandbox can be made.
-fn has_networks(state: &NetState, task: &Task) -> bool {
-    let mut attachments = task.networks_attachments.iter();
-    attachments.all(|wish| state.networks.contains_key(&wish.network_id))
+/// What the owner of an agent must know.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Notice {
+    /// The role that its node is to have.
+    Role(Role),
+    /// Its node is not of the cluster any more.
+    Removed,
 }
 
 /// The agent of a host, as long as its process lives.
 pub(crate) struct Agent {
     host: HostId,
+    /// As whom it calls, by the certificate held now.
+    pub(crate) caller: Caller,
+    /// For its owner.
+    pub(crate) notices: Vec<Notice>,
     begun: Millis,
     wall: Timestamp,
     worker: Worker,
@@ -96,6 +94,7 @@ impl Agent {
     /// The process begins.
     pub(crate) fn start(
         host: HostId,
+        caller: Caller,
         managers: u32,
         machine: &mut Machine,
         chance: Chance,
@@ -110,6 +109,8 @@ impl Agent {
         }
         let mut agent = Self {
             host,
+            caller,
+            notices: Vec::new(),
             begun: air.now,
             wall: machine.clock(air.now),
             worker: Worker::default(),
@@ -145,6 +146,12 @@ impl Agent {
             .as_ref()
             .filter(|link| link.is_open)
             .map(|link| (link.session, link.manager))
+    }
+
+    /// The hosts of managers that it knows.
+    pub(crate) fn managers(&self) -> Vec<HostId> {
+        let managers = self.session.managers().iter();
+        managers.map(|(_, addr)| host_at(*addr)).collect()
     }
 
     /// The engine tells of a container.
@@ -192,6 +199,7 @@ impl Agent {
         };
         if !link.is_open && link.dial_at <= air.now {
             link.is_open = true;
+            link.caller = self.caller;
             link.heard = air.now;
             let hello = NodeMessage::Hello {
                 description: Box::new(NodeDescription {
@@ -226,6 +234,7 @@ impl Agent {
         *air.sessions += 1;
         self.link = Some(Link {
             session: *air.sessions,
+            caller: self.caller,
             manager: host_at(next.addr),
             dial_at: air.now + u64::try_from(next.pause.as_millis()).unwrap_or(0),
             is_open: false,
@@ -258,7 +267,7 @@ impl Agent {
 
     fn say(&mut self, message: NodeMessage, air: &mut Air<'_>) {
         if let Some(link) = self.link.as_ref().filter(|link| link.is_open) {
-            let body = Body::Node(link.session, Box::new(message));
+            let body = Body::Node(link.session, link.caller, Box::new(message));
             air.wire.send(air.now, self.host, link.manager, body);
         }
     }
@@ -296,12 +305,13 @@ impl Agent {
                 self.drop_link(air);
                 self.session.redirected(lead.as_deref());
             }
+            ManagerMessage::Role(role) => self.notices.push(Notice::Role(role)),
+            ManagerMessage::Removed => self.notices.push(Notice::Removed),
             ManagerMessage::Node(_)
             | ManagerMessage::TrustRoot(_)
-            | ManagerMessage::Role(_)
             | ManagerMessage::LogRequest { .. }
             | ManagerMessage::LogCancel(_)
-            | ManagerMessage::Removed => {}
+            | ManagerMessage::Tunnel(_) => {}
         }
         self.settle(machine, air);
     }
@@ -337,7 +347,8 @@ impl Agent {
                 kernel.becomes = Some((air.now + RETRY, self.session.net().clone()));
             } else {
                 kernel.state = state;
-                air.record.kernel_holds(self.host, &kernel.state);
+                air.record
+                    .kernel_holds(self.host, self.caller.node, &kernel.state);
                 let revision = kernel.state.revision;
                 if self.applied != revision {
                     self.applied = revision;
@@ -366,152 +377,6 @@ impl Agent {
         }
         for (task, action) in outcome.actions {
             self.begin(task, action, machine, air);
-        }
-    }
-
-    fn begin(&mut self, task: TaskId, action: Action, machine: &mut Machine, air: &mut Air<'_>) {
-        self.doing.remove(&task);
-        let Some(held) = self.worker.machine(&task) else {
-            return;
-        };
-        let takes = match &action {
-            Action::Abort => return,
-            Action::Prepare => self.chance.within(10, 400),
-            Action::Start | Action::Connect { .. } => self.chance.within(5, 100),
-            Action::Inspect | Action::Remove => self.chance.within(1, 50),
-            Action::Stop { .. } => {
-                if let Some(container) = machine.containers.get_mut(&task)
-                    && container.runs()
-                {
-                    let asked = held.task().desired_state >= TaskState::Shutdown;
-                    let served = held.status().state == TaskState::Running;
-                    if asked && served && container.ends.is_none() {
-                        air.record.stop_signal(self.host, held.task(), air.now);
-                    }
-                    let takes = self.chance.within(1, 1_500);
-                    container.ends.get_or_insert((air.now + takes, 143));
-                }
-                1
-            }
-        };
-        let doing = Doing {
-            action,
-            begun: air.now,
-            due: air.now + takes,
-        };
-        self.doing.insert(task, doing);
-    }
-
-    /// The deed of a task is due.
-    fn finish(&mut self, task: TaskId, machine: &mut Machine, air: &mut Air<'_>) {
-        let Some(mut doing) = self.doing.remove(&task) else {
-            return;
-        };
-        let Some(held) = self.worker.machine(&task) else {
-            return;
-        };
-        let wish = held.task().clone();
-        let spec = wish.spec.container_spec.as_ref();
-        let image = spec.map_or("", |spec| spec.image.as_str());
-        let gone = || lasting("No such container");
-        let event = match &doing.action {
-            Action::Abort => return,
-            Action::Prepare if image == "missing" => {
-                Event::Prepared(Err(lasting("No such image: missing")))
-            }
-            Action::Prepare => {
-                let container = Container {
-                    observation: Observation::Created,
-                    ends: None,
-                    ails: None,
-                };
-                machine.containers.insert(task, container);
-                Event::Prepared(Ok(format!("c{task}")))
-            }
-            Action::Start => Event::Started(match machine.containers.get_mut(&task) {
-                Some(container) => {
-                    if !container.runs() {
-                        container.observation = Observation::Running {
-                            pid: 1,
-                            health: Health::Unprobed,
-                        };
-                    }
-                    Ok(1)
-                }
-                None => Err(gone()),
-            }),
-            Action::Connect { .. } => {
-                if !has_networks(&machine.kernel.state, &wish) {
-                    if doing.begun + NETWORK_LIMIT > air.now {
-                        doing.due = air.now + 50;
-                        self.doing.insert(task, doing);
-                        return;
-                    }
-                    Event::Connected(Err(lasting("the networks do not come")))
-                } else if let Some(container) = machine.containers.get_mut(&task) {
-                    machine.kernel.sandboxes.insert(task);
-                    let mut health = Health::Unprobed;
-                    if container.runs() && container.ends.is_none() {
-                        match image {
-                            "crash" => container.ends = Some((air.now + 300, 3)),
-                            "job" => container.ends = Some((air.now + 300, 0)),
-                            "unhealthy" => {
-                                health = Health::Starting;
-                                container.ails = Some(air.now + 700);
-                            }
-                            _ => {}
-                        }
-                    }
-                    Event::Connected(Ok(health))
-                } else {
-                    Event::Connected(Err(gone()))
-                }
-            }
-            Action::Inspect => {
-                let found = machine.containers.get(&task);
-                let found = found.map(|container| container.observation.clone());
-                Event::Observed(Ok(found.unwrap_or(Observation::Missing)))
-            }
-            Action::Stop { .. } => {
-                if machine.containers.get(&task).is_some_and(Container::runs) {
-                    doing.due = air.now + 20;
-                    self.doing.insert(task, doing);
-                    return;
-                }
-                Event::Stopped(Ok(143))
-            }
-            Action::Remove => {
-                machine.containers.remove(&task);
-                Event::Removed(Ok(()))
-            }
-        };
-        self.event(task, event, machine, air);
-    }
-
-    /// What the engine has against what the worker knows.
-    fn look_at_everything(&mut self, machine: &mut Machine, air: &mut Air<'_>) {
-        let found: Vec<(TaskId, Observation)> = machine
-            .containers
-            .iter()
-            .map(|(task, container)| (*task, container.observation.clone()))
-            .collect();
-        for (task, observation) in found {
-            if self.worker.machine(&task).is_some() {
-                self.observe(task, observation, machine, air);
-            } else if self.knows_all {
-                machine.containers.remove(&task);
-            }
-        }
-        let missing: Vec<TaskId> = self
-            .worker
-            .machines()
-            .filter(|(task, held)| {
-                held.container().is_some() && !machine.containers.contains_key(task)
-            })
-            .map(|(task, _)| *task)
-            .collect();
-        for task in missing {
-            self.observe(task, Observation::Missing, machine, air);
         }
     }
 
@@ -550,7 +415,7 @@ impl Agent {
             .retain(|task| wished.contains(task));
         while let Some(report) = self.session.take_report() {
             if let NodeMessage::Status { updates, .. } = &report {
-                air.record.reports(node(self.host), updates);
+                air.record.reports(self.caller.node, updates);
             }
             self.say(report, air);
         }

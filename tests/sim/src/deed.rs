@@ -1,13 +1,14 @@
 //! What users do, and what befalls hosts.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use weft_control::store::View;
 use weft_proto::ControlRequest;
 use weft_types::{
-    NodeId,
     container::ContainerSpec,
     network::NetworkSpec,
-    node::Availability,
+    node::{Availability, Node, NodeSpec, Role},
     service::{
         Empty, NetworkAttachmentConfig, PortConfig, Replicated, ReplicatedJob, ServiceMode,
         ServiceSpec, UpdateConfig,
@@ -15,7 +16,7 @@ use weft_types::{
     task::{Placement, RestartPolicy},
 };
 
-use crate::{Millis, chance::Chance};
+use crate::{Millis, chance::Chance, seat};
 
 /// One thing that happens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,6 +71,13 @@ pub enum Deed {
         host: u32,
         /// Milliseconds.
         slowness: Millis,
+    },
+    /// The machine's disk is full: no write is kept.
+    Full {
+        /// Where.
+        host: u32,
+        /// For so long.
+        lasts: Millis,
     },
     /// A container dies by itself.
     Crash {
@@ -145,6 +153,20 @@ pub enum Ask {
         /// Which of the three.
         availability: Availability,
     },
+    /// A node is to be a manager, or no longer.
+    Role {
+        /// Which.
+        host: u32,
+        /// The role.
+        role: Role,
+    },
+    /// A node is forgotten.
+    RemoveNode {
+        /// Which.
+        host: u32,
+        /// Although it is not down.
+        force: bool,
+    },
     /// Spreads tasks evenly again.
     Rebalance,
     /// The network "small".
@@ -164,9 +186,12 @@ pub enum Shape {
     GlobalJob,
 }
 
-/// The node of a host.
-pub(crate) fn node(host: u32) -> NodeId {
-    NodeId::numbered(u128::from(host))
+/// The newest node of a host.
+pub(crate) fn node_on(view: &View, host: u32) -> Option<&Arc<Node>> {
+    let nodes = view
+        .nodes()
+        .filter(|node| seat::host_of(node.id) == Some(host));
+    nodes.max_by_key(|node| node.id)
 }
 
 fn name(service: u8) -> String {
@@ -177,7 +202,7 @@ impl Deed {
     /// Any one.
     pub(crate) fn any(chance: &mut Chance, hosts: u32) -> Self {
         let host = |chance: &mut Chance| chance.within(1, u64::from(hosts)) as u32;
-        match chance.below(40) {
+        match chance.below(44) {
             0..=21 => Self::Ask {
                 through: host(chance),
                 ask: Ask::any(chance, hosts),
@@ -210,6 +235,21 @@ impl Deed {
             36..=38 => Self::Crash {
                 nth: chance.below(16),
             },
+            39..=40 => Self::Full {
+                host: host(chance),
+                lasts: chance.within(500, 8_000),
+            },
+            41 => Self::Disk {
+                host: host(chance),
+                slowness: 4_000,
+            },
+            42 => Self::Ask {
+                through: host(chance),
+                ask: Ask::RemoveNode {
+                    host: host(chance),
+                    force: chance.per_mille(600),
+                },
+            },
             _ => Self::Refuse {
                 host: host(chance),
                 lasts: chance.within(200, 5_000),
@@ -221,7 +261,7 @@ impl Deed {
 impl Ask {
     fn any(chance: &mut Chance, hosts: u32) -> Self {
         let service = chance.below(4) as u8;
-        match chance.below(20) {
+        match chance.below(23) {
             0..=6 => Self::Create {
                 service,
                 shape: chance.pick(&[
@@ -260,6 +300,10 @@ impl Ask {
                     Availability::Pause,
                     Availability::Drain,
                 ]),
+            },
+            19..=21 => Self::Role {
+                host: chance.within(1, u64::from(hosts)) as u32,
+                role: chance.pick(&[Role::Manager, Role::Manager, Role::Worker]),
             },
             _ => Self::Rebalance,
         }
@@ -351,15 +395,13 @@ impl Ask {
             }),
             Self::Remove { service } => Some(ControlRequest::RemoveService(name(*service))),
             Self::Availability { host, availability } => {
-                let known = view.node(node(*host))?;
-                let mut spec = known.spec.clone();
-                spec.availability = *availability;
-                Some(ControlRequest::UpdateNode {
-                    node: known.id.to_string(),
-                    version: known.meta.version.index,
-                    spec,
-                })
+                respec(view, *host, |spec| spec.availability = *availability)
             }
+            Self::Role { host, role } => respec(view, *host, |spec| spec.role = *role),
+            Self::RemoveNode { host, force } => Some(ControlRequest::RemoveNode {
+                node: node_on(view, *host)?.id.to_string(),
+                force: *force,
+            }),
             Self::Rebalance => Some(ControlRequest::Rebalance {
                 budget: 3,
                 apply: true,
@@ -390,6 +432,18 @@ fn mode(shape: Shape, replicas: u64) -> ServiceMode {
         Shape::GlobalJob => mode.global_job = Some(Empty {}),
     }
     mode
+}
+
+/// An update of the spec of a host's node.
+fn respec(view: &View, host: u32, edit: impl FnOnce(&mut NodeSpec)) -> Option<ControlRequest> {
+    let known = node_on(view, host)?;
+    let mut spec = known.spec.clone();
+    edit(&mut spec);
+    Some(ControlRequest::UpdateNode {
+        node: known.id.to_string(),
+        version: known.meta.version.index,
+        spec,
+    })
 }
 
 /// An update of a service's spec.

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use weft_control::store::Transaction;
 
-use crate::{Millis, chance::Chance};
+use crate::{Millis, chance::Chance, members::Members};
 
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,8 +15,19 @@ pub struct Entry {
     pub index: u64,
     /// Names it among all entries ever proposed.
     pub mark: u64,
-    /// What it does; `None` only begins a term.
-    pub body: Option<Transaction>,
+    /// What it does.
+    pub body: Body,
+}
+
+/// What an entry does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// Only begins a term.
+    Begin,
+    /// Changes the store.
+    Store(Transaction),
+    /// Changes the group; in force on each member from when it is in its log.
+    Members(Members),
 }
 
 /// A snapshot of the state machine.
@@ -28,6 +39,8 @@ pub struct Snapshot {
     pub term: u64,
     /// The store, as it encodes itself.
     pub bytes: Vec<u8>,
+    /// The group as of that entry.
+    pub members: Members,
 }
 
 /// A log whose first entries may be in a snapshot.
@@ -36,9 +49,41 @@ pub struct Log {
     /// The last entry that is not here any more, and its term.
     base: (u64, u64),
     entries: VecDeque<Arc<Entry>>,
+    /// The groups that it names and from which entry on, the one in force at its base first.
+    groups: VecDeque<(u64, Members)>,
 }
 
 impl Log {
+    /// The log of a group that begins: its first entry says who they are.
+    fn founded(members: Members) -> Self {
+        let mut log = Self::default();
+        log.apply(&Write::Append(vec![Arc::new(Entry {
+            term: 0,
+            index: 1,
+            mark: 0,
+            body: Body::Members(members),
+        })]));
+        log
+    }
+
+    /// The newest group that it names, and since which entry. A log that never heard of any names
+    /// nobody.
+    #[must_use]
+    pub fn members(&self) -> (u64, Members) {
+        self.groups.back().cloned().unwrap_or_default()
+    }
+
+    /// The group as of an entry that is here, or of the last one that is not.
+    #[must_use]
+    pub fn members_at(&self, index: u64) -> Members {
+        let groups = self.groups.iter().rev();
+        let mut groups = groups.skip_while(|(since, _)| *since > index);
+        groups
+            .next()
+            .map(|(_, members)| members.clone())
+            .unwrap_or_default()
+    }
+
     /// The last entry, here or in the snapshot: index and term.
     #[must_use]
     pub fn last(&self) -> (u64, u64) {
@@ -79,16 +124,27 @@ impl Log {
     fn apply(&mut self, write: &Write) {
         match write {
             Write::Vote { .. } => {}
-            Write::Append(entries) => self.entries.extend(entries.iter().cloned()),
+            Write::Append(entries) => {
+                self.entries.extend(entries.iter().cloned());
+                for entry in entries {
+                    if let Body::Members(members) = &entry.body {
+                        self.groups.push_back((entry.index, members.clone()));
+                    }
+                }
+            }
             Write::Truncate { from } => {
                 while self.entries.back().is_some_and(|last| last.index >= *from) {
                     self.entries.pop_back();
+                }
+                while self.groups.back().is_some_and(|(since, _)| since >= from) {
+                    self.groups.pop_back();
                 }
             }
             Write::Install(snapshot) => {
                 let known = self.term(snapshot.index) == Some(snapshot.term);
                 if !known {
                     self.entries.clear();
+                    self.groups = [(snapshot.index, snapshot.members.clone())].into();
                 }
                 self.purge(snapshot.index, snapshot.term);
             }
@@ -106,6 +162,9 @@ impl Log {
             .is_some_and(|first| first.index <= upto)
         {
             self.entries.pop_front();
+        }
+        while self.groups.get(1).is_some_and(|(since, _)| *since <= upto) {
+            self.groups.pop_front();
         }
         if upto > self.base.0 {
             self.base = (upto, term);
@@ -168,7 +227,7 @@ impl State {
     }
 }
 
-/// A disk that takes its time.
+/// A disk that takes its time, and that may be full.
 #[derive(Debug, Default)]
 pub struct Disk {
     /// What a crash leaves.
@@ -178,9 +237,20 @@ pub struct Disk {
     done: u64,
     /// Milliseconds that a write takes, at most.
     pub slowness: Millis,
+    /// Until then there is room for nothing.
+    pub full_until: Millis,
+    has_failed: bool,
 }
 
 impl Disk {
+    /// The disk of a member of a group that begins.
+    #[must_use]
+    pub fn founded(members: Members) -> Self {
+        let mut disk = Self::default();
+        disk.kept.log = Log::founded(members);
+        disk
+    }
+
     /// Begins a write; answers its number.
     pub fn write(&mut self, write: Write, now: Millis, chance: &mut Chance) -> u64 {
         self.begun += 1;
@@ -202,26 +272,41 @@ impl Disk {
         self.done
     }
 
+    /// Whether a write found no room. None is tried after it: the process must begin again.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     /// Time has passed.
     pub fn tick(&mut self, now: Millis) {
-        while self.waiting.front().is_some_and(|(due, ..)| *due <= now)
-            && let Some((_, number, write)) = self.waiting.pop_front()
-        {
+        while !self.has_failed && self.waiting.front().is_some_and(|(due, ..)| *due <= now) {
+            if now < self.full_until {
+                self.has_failed = true;
+            } else {
+                self.keep();
+            }
+        }
+    }
+
+    fn keep(&mut self) {
+        if let Some((_, number, write)) = self.waiting.pop_front() {
             self.kept.apply(&write);
             self.done = number;
         }
     }
 
-    /// The power goes: of the writes under way a first part is kept, the one that is torn is
-    /// recognised and dropped whole, as the durable store does by its checksums.
+    /// The power goes, or the process: of the writes under way a first part is kept, none if there
+    /// was no room; the one that is torn is recognised and dropped whole, as the durable store
+    /// does by its checksums.
     pub fn crash(&mut self, chance: &mut Chance) {
-        let keep = chance.below(self.waiting.len() as u64 + 1);
-        for _ in 0..keep {
-            if let Some((_, number, write)) = self.waiting.pop_front() {
-                self.kept.apply(&write);
-                self.done = number;
+        if !self.has_failed {
+            for _ in 0..chance.below(self.waiting.len() as u64 + 1) {
+                self.keep();
             }
         }
         self.waiting.clear();
+        self.begun = self.done;
+        self.has_failed = false;
     }
 }

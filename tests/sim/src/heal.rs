@@ -2,17 +2,20 @@
 
 use weft_control::{dispatcher, orchestrator::Place, store::Change, store::View};
 use weft_types::{
-    ClusterId, Meta, NetworkId, TaskState, Version,
+    ClusterId, Meta, NetworkId, NodeId, TaskState, Version,
     cluster::{AllocatorState, Cluster, ClusterSpec, JoinTokens},
     network::{Network, NetworkSpec},
     node::{Availability, Node, NodeDescription, NodeSpec, NodeState, NodeStatus, Role, TlsInfo},
     service::{Service, UpdateState},
+    task::Task,
 };
 
 use crate::{
-    deed::{Ask, node},
+    deed::Ask,
     host::{Container, Host, addr},
     manager::Group,
+    members,
+    seat::{host_of, node},
 };
 
 /// The cluster, its ingress network and its nodes.
@@ -59,45 +62,65 @@ pub(crate) fn founding(group: Group) -> Vec<Change> {
         Change::put(network(2, "small")),
     ];
     changes.extend((1..=group.hosts).map(|host| {
-        let ip = addr(host).ip();
-        Change::put(Node {
-            id: node(host),
-            meta: Meta::default(),
-            spec: NodeSpec::default(),
-            description: NodeDescription {
-                hostname: format!("n{host}"),
-                ..NodeDescription::default()
-            },
-            status: NodeStatus {
-                state: NodeState::Unknown,
-                message: String::new(),
-                addr: ip.to_string(),
-            },
-            manager_status: None,
-            role: if host <= group.managers {
-                Role::Manager
-            } else {
-                Role::Worker
-            },
-            index: host,
-            data_path_addr: Some(ip),
-            addresses: [ip].into(),
-            wireguard: None,
-            applied_revision: 0,
-            certificate: Version::default(),
-        })
+        let role = if host <= group.managers {
+            Role::Manager
+        } else {
+            Role::Worker
+        };
+        Change::put(new_node(node(host, 0), host, role, host))
     }));
     changes
+}
+
+/// A host becomes a node.
+pub(crate) fn entering(view: &View, host: u32, id: NodeId) -> Vec<Change> {
+    let cluster = view.cluster();
+    let is_gone = cluster.is_some_and(|cluster| cluster.blacklist.contains(&id));
+    let is_known = is_gone || view.node(id).is_some();
+    let fresh = || {
+        let role = Role::Worker;
+        let index = view.ledger().next_node_index();
+        Change::put(new_node(id, host, role, index))
+    };
+    (!is_known).then(fresh).into_iter().collect()
+}
+
+fn new_node(id: NodeId, host: u32, role: Role, index: u32) -> Node {
+    let ip = addr(host).ip();
+    Node {
+        id,
+        meta: Meta::default(),
+        spec: NodeSpec {
+            role,
+            ..NodeSpec::default()
+        },
+        description: NodeDescription {
+            hostname: format!("n{host}"),
+            ..NodeDescription::default()
+        },
+        status: NodeStatus {
+            state: NodeState::Unknown,
+            message: String::new(),
+            addr: ip.to_string(),
+        },
+        manager_status: None,
+        role,
+        index,
+        data_path_addr: Some(ip),
+        addresses: [ip].into(),
+        wireguard: None,
+        applied_revision: 0,
+        certificate: Version::default(),
+    }
 }
 
 /// What must be asked for so that everything can become well.
 pub(crate) fn asks(view: &View) -> Vec<Ask> {
     let mut asks = Vec::new();
-    for host in 1..=16 {
-        let idle = view
-            .node(node(host))
-            .is_some_and(|node| node.spec.availability != Availability::Active);
-        if idle {
+    for node in view.nodes() {
+        if let Some(host) = host_of(node.id)
+            && node.spec.availability != Availability::Active
+        {
             asks.push(Ask::Availability {
                 host,
                 availability: Availability::Active,
@@ -151,10 +174,39 @@ pub(crate) fn complaint(view: &View, hosts: &[Host]) -> Option<String> {
         {
             return Some(format!("the agent of host {} has no session", host.id));
         }
-        let known = view.node(node(host.id));
-        if known.is_none_or(|known| known.status.state != NodeState::Ready) {
+        let Some(known) = view.node(host.node()) else {
+            return Some(format!("host {} is no node", host.id));
+        };
+        if known.status.state != NodeState::Ready {
             return Some(format!("host {} is not ready", host.id));
         }
+        if let Some(complaint) = of_role(known, host) {
+            return Some(complaint);
+        }
+    }
+    let leader = hosts.iter().find_map(|host| {
+        let manager = host.manager.as_ref()?;
+        manager.reign.as_ref().map(|_| manager.member.group())
+    });
+    let Some(group) = leader else {
+        return Some("nobody leads".to_owned());
+    };
+    let mut wished: Vec<_> = hosts
+        .iter()
+        .filter(|host| host.seat.certified == Role::Manager)
+        .map(|host| host.id)
+        .collect();
+    let mut voters: Vec<_> = group
+        .voters
+        .iter()
+        .map(|id| members::host_of(*id))
+        .collect();
+    wished.sort_unstable();
+    voters.sort_unstable();
+    if voters != wished || !group.learners.is_empty() {
+        return Some(format!(
+            "the managers are {wished:?}, the group is {group:?}"
+        ));
     }
     if let Some(ask) = asks(view).first() {
         return Some(format!("not done yet: {ask:?}"));
@@ -165,6 +217,36 @@ pub(crate) fn complaint(view: &View, hosts: &[Host]) -> Option<String> {
         }
     }
     hosts.iter().find_map(|host| of_host(view, host))
+}
+
+/// Whether a node is what its spec says.
+fn of_role(known: &Node, host: &Host) -> Option<String> {
+    let manages = host
+        .manager
+        .as_ref()
+        .is_some_and(|manager| manager.member.is_full());
+    let is_manager = known.spec.role == Role::Manager;
+    let agrees = known.role == known.spec.role
+        && host.seat.certified == known.spec.role
+        && manages == is_manager
+        && host.manager.is_some() == is_manager;
+    (!agrees).then(|| {
+        format!(
+            "host {} is to be {:?}, is written down as {:?}, certified as {:?} and has {}",
+            host.id,
+            known.spec.role,
+            known.role,
+            host.seat.certified,
+            match &host.manager {
+                Some(manager) => format!(
+                    "member {} of {:?}",
+                    manager.member.id(),
+                    manager.member.group()
+                ),
+                None => "no manager".to_owned(),
+            }
+        )
+    })
 }
 
 fn of_service(view: &View, service: &Service, hosts: &[Host]) -> Option<String> {
@@ -178,7 +260,14 @@ fn of_service(view: &View, service: &Service, hosts: &[Host]) -> Option<String> 
         (None, None) => fitting,
     };
     let iteration = service.job_status.map(|job| job.job_iteration);
+    // What a global job did on a node that is gone does not count.
+    let here = |task: &Task| {
+        mode.global_job.is_none() || task.node_id.is_some_and(|node| view.node(node).is_some())
+    };
     let good = view.tasks_of(service.id).filter(|task| {
+        if !here(task) {
+            return false;
+        }
         if is_job {
             task.status.state == TaskState::Complete && task.job_iteration == iteration
         } else {
@@ -209,7 +298,7 @@ fn of_host(view: &View, host: &Host) -> Option<String> {
         let known = view.task(*task);
         if container.runs()
             && !known.is_some_and(|known| {
-                known.node_id == Some(node(id)) && known.status.state == TaskState::Running
+                known.node_id == Some(host.node()) && known.status.state == TaskState::Running
             })
         {
             return Some(format!("host {id} runs {task}, of which nobody knows"));
@@ -220,7 +309,7 @@ fn of_host(view: &View, host: &Host) -> Option<String> {
             ));
         }
     }
-    for task in view.tasks_on_node(node(id)) {
+    for task in view.tasks_on_node(host.node()) {
         let runs = host
             .machine
             .containers
@@ -230,7 +319,7 @@ fn of_host(view: &View, host: &Host) -> Option<String> {
             return Some(format!("{} does not run on host {id}", task.name));
         }
     }
-    let wished = dispatcher::project(view, node(id));
+    let wished = dispatcher::project(view, host.node());
     let held = &host.machine.kernel.state;
     (!held.same_facts(&wished)).then(|| {
         format!(

@@ -12,7 +12,7 @@ use weft_types::{
     task::{Task, TaskStatus},
 };
 
-use crate::{Millis, agent::Agent, disk::Disk, manager::Manager, wire::HostId};
+use crate::{Millis, agent::Agent, disk::Disk, manager::Manager, seat::Seat, wire::HostId};
 
 /// When worlds begin.
 const BEGIN: Timestamp = Timestamp(1_800_000_000_000_000_000);
@@ -99,6 +99,13 @@ impl Machine {
         told
     }
 
+    /// The node leaves: nothing of the cluster stays but its clock.
+    pub(crate) fn wipe(&mut self) {
+        self.containers.clear();
+        self.kernel = Kernel::default();
+        self.journal = Journal::default();
+    }
+
     /// The power goes.
     pub(crate) fn reboot(&mut self) {
         self.kernel = Kernel::default();
@@ -121,12 +128,27 @@ pub(crate) struct Host {
     pub(crate) machine: Machine,
     pub(crate) agent: Option<Agent>,
     pub(crate) manager: Option<Manager>,
-    /// The manager's disk while no manager runs.
-    pub(crate) disk: Option<Disk>,
+    /// What it is in the cluster.
+    pub(crate) seat: Seat,
     /// When the process comes back.
     pub(crate) back: Option<Millis>,
     /// How often it began.
     pub(crate) lives: u64,
+}
+
+impl Host {
+    /// Its manager's disk, if it has one.
+    pub(crate) fn disk_mut(&mut self) -> Option<&mut Disk> {
+        let manager = self.manager.as_mut();
+        manager
+            .map(|manager| &mut manager.member.disk)
+            .or(self.seat.disk.as_mut())
+    }
+
+    /// The node that it is.
+    pub(crate) fn node(&self) -> NodeId {
+        self.seat.node(self.id)
+    }
 }
 
 /// Where the manager of a host listens.

@@ -9,7 +9,8 @@ use crate::{
     Millis,
     agent::Air,
     chance::Chance,
-    disk::{Disk, Snapshot},
+    disk::{self, Disk, Snapshot},
+    members::{self, Number},
     raft::{Member, Message},
     reign::Reign,
     wire::{Body, HostId},
@@ -35,7 +36,7 @@ pub(crate) struct Manager {
 pub(crate) struct Group {
     /// Hosts, all of which are nodes.
     pub(crate) hosts: u32,
-    /// The first of them, which are managers.
+    /// The first of them, which are managers at the beginning.
     pub(crate) managers: u32,
     /// Entries of the log between two snapshots.
     pub(crate) snapshot_every: u64,
@@ -45,13 +46,13 @@ impl Manager {
     /// The process begins with what its disk has kept.
     pub(crate) fn start(
         host: HostId,
+        number: Number,
         group: Group,
         disk: Disk,
         mut chance: Chance,
         now: Millis,
     ) -> Self {
-        let members: Vec<HostId> = (1..=group.managers).collect();
-        let member = Member::start(host, &members, disk, now, chance.apart(1));
+        let member = Member::start(number, disk, now, chance.apart(1));
         let mut manager = Self {
             host,
             member,
@@ -83,7 +84,7 @@ impl Manager {
     }
 
     /// Takes a message of another member.
-    pub(crate) fn hear(&mut self, from: HostId, message: Message, air: &mut Air<'_>) {
+    pub(crate) fn hear(&mut self, from: Number, message: Message, air: &mut Air<'_>) {
         self.member.hear(from, message, air.now);
         self.apply(air);
         self.send(air);
@@ -93,11 +94,11 @@ impl Manager {
     pub(crate) fn tick(&mut self, clock: Timestamp, air: &mut Air<'_>) {
         self.member.tick(air.now);
         self.apply(air);
-        let term = self.member.leads();
+        // A leader that was cut off has nothing to say: who still reaches it is to look elsewhere.
+        let reigns = self.member.has_majority(air.now);
+        let term = self.member.leads().filter(|_| reigns);
         if self.reign.as_ref().map(Reign::term) != term {
-            if let Some(mut ended) = self.reign.take() {
-                ended.end(self.host, self.member.leader(), air);
-            }
+            self.end(air);
             self.reign = term.map(|term| Reign::new(term, air.now));
         }
         if let Some(mut reign) = self.reign.take() {
@@ -107,9 +108,24 @@ impl Manager {
         self.send(air);
     }
 
+    /// Its reign is over, if there is one.
+    pub(crate) fn end(&mut self, air: &mut Air<'_>) {
+        let lead = self.leader();
+        if let Some(mut reign) = self.reign.take() {
+            reign.end(self.host, lead, air);
+        }
+    }
+
+    /// The host of the leader, as far as it knows.
+    pub(crate) fn leader(&self) -> Option<HostId> {
+        self.member.leader().map(members::host_of)
+    }
+
     fn send(&mut self, air: &mut Air<'_>) {
         for (to, message) in self.member.take_out() {
-            air.wire.send(air.now, self.host, to, Body::Raft(message));
+            let body = Body::Raft(self.member.id(), to, message);
+            air.wire
+                .send(air.now, self.host, members::host_of(to), body);
         }
     }
 
@@ -127,8 +143,8 @@ impl Manager {
             self.applied = entry.index;
             let before = self.view();
             let verdict = match &entry.body {
-                Some(body) => self.store.apply(entry.index, body).map(drop),
-                None => Ok(()),
+                disk::Body::Store(change) => self.store.apply(entry.index, change).map(drop),
+                disk::Body::Begin | disk::Body::Members(_) => Ok(()),
             };
             air.record.applies(
                 self.host,
@@ -139,7 +155,7 @@ impl Manager {
                 air.now,
             );
             if let Some(mut reign) = self.reign.take() {
-                reign.applied(entry.index, entry.mark, verdict, self.host, air);
+                reign.applied(entry.index, entry.mark, verdict, self, air);
                 self.reign = Some(reign);
             }
         }
@@ -154,6 +170,7 @@ impl Manager {
                 index: self.applied,
                 term: self.member.log().term(self.applied).unwrap_or(0),
                 bytes,
+                members: self.member.log().members_at(self.applied),
             };
             self.member.compact(snapshot, KEEP, air.now);
         }

@@ -2,32 +2,29 @@
 //!
 //! Follows "In Search of an Understandable Consensus Algorithm" (Ongaro and Ousterhout 2014),
 //! figures 2 and 13, with the timings of `weft_control::raft` and one thing more: a member that
-//! hears from a leader does not vote, as openraft's leases and pre-votes have it. Nothing is said
-//! to others that depends on a write which is not kept yet.
+//! hears from a leader does not vote, as openraft's leases and pre-votes have it, unless the leader
+//! itself hands over. Nothing is said to others that depends on a write which is not kept yet. The
+//! group changes by one voter at a time (Ongaro's dissertation, 4.1), and only once the change
+//! before it and an entry of the leader's own term are committed.
+
+mod lead;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
-use weft_control::store::Transaction;
-
 use crate::{
     Millis,
     chance::Chance,
     disk::{Disk, Entry, Log, Snapshot, Write},
+    members::{Members, Number},
 };
 
-/// Between a leader's signs of life.
-const HEARTBEAT: Millis = 100;
 /// A leader heard of so recently is followed without doubt.
 const LEASE: Millis = 500;
 /// After the lease a follower waits at least and at most so long before it stands for election.
 const ELECTION: (Millis, Millis) = (250, 500);
-/// Entries in one message.
-const BATCH: usize = 64;
-/// A message that is not answered is sent again after so long.
-const RESEND: Millis = 300;
 
 /// What members say to each other.
 #[derive(Debug, Clone)]
@@ -45,6 +42,8 @@ pub enum Word {
     Vote {
         /// Index and term.
         last: (u64, u64),
+        /// The leader asked for it.
+        handed: bool,
     },
     /// Whether the vote is given.
     Voted(bool),
@@ -63,15 +62,18 @@ pub enum Word {
     Behind(u64),
     /// The state, because the entries are gone.
     Install(Arc<Snapshot>),
+    /// Lead in my stead.
+    Stand,
 }
 
 #[derive(Debug)]
 enum Role {
     Follower,
-    Candidate(BTreeSet<u32>),
+    Candidate(BTreeSet<Number>),
     Leader {
-        peers: BTreeMap<u32, Peer>,
+        peers: BTreeMap<Number, Peer>,
         beat_at: Millis,
+        since: Millis,
     },
 }
 
@@ -81,27 +83,32 @@ struct Peer {
     next: u64,
     agreed: u64,
     asked_at: Option<Millis>,
+    /// When it answered last.
+    heard: Option<Millis>,
 }
 
 /// One member.
 #[derive(Debug)]
 pub struct Member {
-    id: u32,
-    others: Vec<u32>,
+    id: Number,
+    /// The group in force, and since which entry.
+    group: (u64, Members),
     role: Role,
     term: u64,
-    vote: Option<u32>,
+    vote: Option<Number>,
     log: Log,
     snapshot: Option<Arc<Snapshot>>,
     commit: u64,
-    leader: Option<u32>,
+    leader: Option<Number>,
     heard: Millis,
     stand_at: Millis,
+    /// The write of its vote for itself.
+    stands: u64,
     /// Where it keeps all that must survive.
     pub disk: Disk,
     /// To be said once the write of that number is kept.
-    held_back: VecDeque<(u64, u32, Message)>,
-    out: Vec<(u32, Message)>,
+    held_back: VecDeque<(u64, Number, Message)>,
+    out: Vec<(Number, Message)>,
     /// A snapshot from the leader, to be taken into the state machine.
     installed: Option<Arc<Snapshot>>,
     chance: Chance,
@@ -110,15 +117,11 @@ pub struct Member {
 impl Member {
     /// A member that begins with what `disk` has kept.
     #[must_use]
-    pub fn start(id: u32, members: &[u32], disk: Disk, now: Millis, chance: Chance) -> Self {
+    pub fn start(id: Number, disk: Disk, now: Millis, chance: Chance) -> Self {
         let kept = disk.kept.clone();
         let mut member = Self {
             id,
-            others: members
-                .iter()
-                .copied()
-                .filter(|other| *other != id)
-                .collect(),
+            group: kept.log.members(),
             role: Role::Follower,
             term: kept.term,
             vote: kept.vote,
@@ -128,6 +131,7 @@ impl Member {
             leader: None,
             heard: 0,
             stand_at: 0,
+            stands: 0,
             disk,
             held_back: VecDeque::new(),
             out: Vec::new(),
@@ -138,6 +142,24 @@ impl Member {
         member
     }
 
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> Number {
+        self.id
+    }
+
+    /// The group, as far as it knows.
+    #[must_use]
+    pub fn group(&self) -> &Members {
+        &self.group.1
+    }
+
+    /// Whether it has a vote that is committed.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.group.1.voters.contains(&self.id) && self.group.0 <= self.commit
+    }
+
     /// Whether it leads, as far as it knows, and since which term.
     #[must_use]
     pub fn leads(&self) -> Option<u64> {
@@ -146,7 +168,7 @@ impl Member {
 
     /// Who leads, as far as it knows.
     #[must_use]
-    pub fn leader(&self) -> Option<u32> {
+    pub fn leader(&self) -> Option<Number> {
         self.leader
     }
 
@@ -172,18 +194,19 @@ impl Member {
     #[must_use]
     pub fn situation(&self) -> String {
         format!(
-            "term {}, leader {:?}, commit {}, log {:?} to {:?}, role {:?}",
+            "term {}, leader {:?}, commit {}, log {:?} to {:?}, group {:?}, role {:?}",
             self.term,
             self.leader,
             self.commit,
             self.log.base(),
             self.log.last(),
+            self.group,
             self.role
         )
     }
 
     /// What is to be sent.
-    pub fn take_out(&mut self) -> Vec<(u32, Message)> {
+    pub fn take_out(&mut self) -> Vec<(Number, Message)> {
         std::mem::take(&mut self.out)
     }
 
@@ -197,21 +220,6 @@ impl Member {
     pub fn crash(mut self, chance: &mut Chance) -> Disk {
         self.disk.crash(chance);
         self.disk
-    }
-
-    /// Appends an entry, if it leads; answers its place.
-    pub fn propose(&mut self, body: Option<Transaction>, mark: u64, now: Millis) -> Option<u64> {
-        self.leads()?;
-        let index = self.log.last().0 + 1;
-        let entry = Arc::new(Entry {
-            term: self.term,
-            index,
-            mark,
-            body,
-        });
-        self.write(Write::Append(vec![entry]), now);
-        self.replicate(now, false);
-        Some(index)
     }
 
     /// The state machine has a snapshot; entries that it covers go, but for the last `keep`.
@@ -238,15 +246,16 @@ impl Member {
                 self.count();
                 self.replicate(now, beat);
             }
-            Role::Follower | Role::Candidate(_) if self.stand_at <= now => self.stand(now),
-            Role::Follower | Role::Candidate(_) => {}
+            Role::Follower | Role::Candidate(_) if self.stand_at <= now => self.stand(now, false),
+            Role::Candidate(_) => self.maybe_lead(now),
+            Role::Follower => {}
         }
     }
 
     /// Takes a message.
-    pub fn hear(&mut self, from: u32, message: Message, now: Millis) {
+    pub fn hear(&mut self, from: Number, message: Message, now: Millis) {
         let follows_somebody = self.leader.is_some() && now < self.heard + LEASE && self.heard > 0;
-        if matches!(message.word, Word::Vote { .. })
+        if matches!(message.word, Word::Vote { handed: false, .. })
             && (follows_somebody || self.leads().is_some())
             && message.term > self.term
         {
@@ -257,7 +266,7 @@ impl Member {
         }
         let is_old = message.term < self.term;
         match message.word {
-            Word::Vote { last } => {
+            Word::Vote { last, .. } => {
                 let mine = self.log.last();
                 let grant = !is_old
                     && matches!(self.role, Role::Follower)
@@ -274,7 +283,9 @@ impl Member {
                 if is_old || !granted {
                     return;
                 }
-                if let Role::Candidate(votes) = &mut self.role {
+                if let Role::Candidate(votes) = &mut self.role
+                    && self.group.1.voters.contains(&from)
+                {
                     votes.insert(from);
                 }
                 self.maybe_lead(now);
@@ -301,6 +312,7 @@ impl Member {
                     peer.agreed = peer.agreed.max(agreed);
                     peer.next = peer.next.max(agreed + 1);
                     peer.asked_at = None;
+                    peer.heard = Some(now);
                 }
                 self.count();
                 self.replicate(now, false);
@@ -314,6 +326,7 @@ impl Member {
                 {
                     peer.next = (peer.next - 1).min(last + 1).max(peer.agreed + 1).max(1);
                     peer.asked_at = None;
+                    peer.heard = Some(now);
                 }
                 self.replicate(now, false);
             }
@@ -332,12 +345,17 @@ impl Member {
                 }
                 self.say_when_kept(from, Word::Appended(index));
             }
+            Word::Stand => {
+                if !is_old && self.leader == Some(from) {
+                    self.stand(now, true);
+                }
+            }
         }
     }
 
     fn append(
         &mut self,
-        from: u32,
+        from: Number,
         prev: (u64, u64),
         entries: Vec<Arc<Entry>>,
         commit: u64,
@@ -389,17 +407,22 @@ impl Member {
         state.apply(&write);
         self.log = state.log;
         self.disk.write(write, now, &mut self.chance);
+        let group = self.log.members();
+        if group != self.group {
+            self.group = group;
+            self.know_peers();
+        }
     }
 
-    fn write_vote(&mut self, now: Millis) {
+    fn write_vote(&mut self, now: Millis) -> u64 {
         let write = Write::Vote {
             term: self.term,
             vote: self.vote,
         };
-        self.disk.write(write, now, &mut self.chance);
+        self.disk.write(write, now, &mut self.chance)
     }
 
-    fn say_when_kept(&mut self, to: u32, word: Word) {
+    fn say_when_kept(&mut self, to: Number, word: Word) {
         let message = Message {
             term: self.term,
             word,
@@ -412,7 +435,7 @@ impl Member {
         }
     }
 
-    fn hears_leader(&mut self, from: u32, now: Millis) {
+    fn hears_leader(&mut self, from: Number, now: Millis) {
         self.role = Role::Follower;
         self.leader = Some(from);
         self.heard = now;
@@ -434,102 +457,22 @@ impl Member {
         self.stand_at = now + LEASE + self.chance.within(ELECTION.0, ELECTION.1);
     }
 
-    fn stand(&mut self, now: Millis) {
+    fn stand(&mut self, now: Millis, handed: bool) {
+        if !self.group.1.voters.contains(&self.id) {
+            return self.wait(now);
+        }
         self.term += 1;
         self.vote = Some(self.id);
         self.leader = None;
-        self.write_vote(now);
+        self.stands = self.write_vote(now);
         self.role = Role::Candidate(BTreeSet::new());
         self.wait(now);
         let last = self.log.last();
-        for to in self.others.clone() {
-            self.say_when_kept(to, Word::Vote { last });
+        for to in self.group.1.voters.clone() {
+            if to != self.id {
+                self.say_when_kept(to, Word::Vote { last, handed });
+            }
         }
         self.maybe_lead(now);
-    }
-
-    fn quorum(&self) -> usize {
-        self.others.len().div_ceil(2) + 1
-    }
-
-    fn maybe_lead(&mut self, now: Millis) {
-        let Role::Candidate(votes) = &self.role else {
-            return;
-        };
-        if votes.len() + 1 < self.quorum() {
-            return;
-        }
-        let next = self.log.last().0 + 1;
-        let peer = Peer {
-            next,
-            agreed: 0,
-            asked_at: None,
-        };
-        self.role = Role::Leader {
-            peers: self.others.iter().map(|other| (*other, peer)).collect(),
-            beat_at: now,
-        };
-        self.leader = Some(self.id);
-        // Nothing of earlier terms is committed but by an entry of one's own (5.4.2).
-        let mark = self.chance.number();
-        self.propose(None, mark, now);
-    }
-
-    /// What a majority keeps is committed.
-    fn count(&mut self) {
-        let Role::Leader { peers, .. } = &self.role else {
-            return;
-        };
-        let kept = &self.disk.kept.log;
-        let mut own = kept.last().0.min(self.log.last().0);
-        while own > self.commit && kept.term(own) != self.log.term(own) {
-            own -= 1;
-        }
-        let mut agreed: Vec<u64> = peers.values().map(|peer| peer.agreed).collect();
-        agreed.push(own);
-        agreed.sort_unstable_by(|one, other| other.cmp(one));
-        let index = agreed[self.quorum() - 1];
-        if index > self.commit && self.log.term(index) == Some(self.term) {
-            self.commit = index;
-        }
-    }
-
-    fn replicate(&mut self, now: Millis, beat: bool) {
-        let (term, commit, last) = (self.term, self.commit, self.log.last().0);
-        let Role::Leader { peers, beat_at } = &mut self.role else {
-            return;
-        };
-        if beat {
-            *beat_at = now + HEARTBEAT;
-        }
-        for (to, peer) in peers {
-            let waits = peer.asked_at.is_some_and(|at| now < at + RESEND);
-            let lags = peer.next <= last && !waits;
-            if !beat && !lags {
-                continue;
-            }
-            let word = if peer.next <= self.log.base().0 {
-                match &self.snapshot {
-                    Some(snapshot) => Word::Install(Arc::clone(snapshot)),
-                    None => continue,
-                }
-            } else {
-                let prev = peer.next - 1;
-                let entries = if waits {
-                    Vec::new()
-                } else {
-                    self.log.from(peer.next, BATCH)
-                };
-                Word::Append {
-                    prev: (prev, self.log.term(prev).unwrap_or(0)),
-                    entries,
-                    commit,
-                }
-            };
-            if lags {
-                peer.asked_at = Some(now);
-            }
-            self.out.push((*to, Message { term, word }));
-        }
     }
 }

@@ -1,25 +1,35 @@
 //! What a leader does as long as it leads: requests, sessions and loops, one write at a time, as
 //! `weft_control::runtime` does it.
 
+mod news;
+mod tend;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use weft_control::{
     api,
-    dispatcher::{self, Acked, Acks, Registration, Sound, Told},
+    dispatcher::{self, Acked, Acks, Registration, Told},
     settle::Settler,
     store::{ApplyError, Change, Transaction, View},
 };
 use weft_proto::dispatcher::{ManagerMessage, NodeMessage};
-use weft_types::{NodeId, SessionId, TaskId, Timestamp, task::TaskStatus};
+use weft_types::{NodeId, SessionId, TaskId, Timestamp, node::Role, task::TaskStatus};
 
 use crate::{
     Millis,
     agent::Air,
-    deed::{Ask, node},
-    heal,
+    deed::Ask,
+    disk, heal,
     host::addr,
     manager::Manager,
-    wire::{Body, HostId},
+    members,
+    seat::{Plea, Reply},
+    wire::{Body, Caller, HostId},
+};
+
+use self::{
+    news::{hang_up, tell},
+    tend::{due_role, may_change, roles, set_role},
 };
 
 /// Between a node's heartbeats.
@@ -38,9 +48,24 @@ enum Job {
     /// Whether nodes live must be heard anew.
     Begin,
     Ask(Ask),
+    /// A host is to be a node.
+    Enter {
+        host: HostId,
+        node: NodeId,
+    },
+    /// A node is to have a certificate, for the role that is due.
+    Renew {
+        host: HostId,
+        node: NodeId,
+        certified: Role,
+        role: Role,
+    },
+    /// Who is a manager, and who is none any more.
+    Roles,
     Register {
         session: u64,
         host: HostId,
+        caller: Caller,
         registration: Box<Registration>,
     },
     Reports {
@@ -63,6 +88,11 @@ struct Talk {
     has_ended: bool,
     lost_thread: bool,
     seen: Option<u64>,
+    /// As what it calls.
+    certified: Role,
+    /// The role and the managers that it was told.
+    role: Role,
+    managers: Vec<HostId>,
 }
 
 /// A term of a leader.
@@ -78,6 +108,11 @@ pub(crate) struct Reign {
     /// What is being written: its place, its name, and what for.
     turn: Option<(u64, u64, Job, u32)>,
     look_at: Millis,
+    tend_at: Millis,
+    /// Nodes that want to be members.
+    joins: Vec<(HostId, NodeId)>,
+    /// The change of the group that is under way, and who is told when it is done.
+    change: Option<(u64, u64, Option<Reply>)>,
 }
 
 impl Reign {
@@ -93,6 +128,9 @@ impl Reign {
             queue: VecDeque::new(),
             turn: None,
             look_at: now,
+            tend_at: now,
+            joins: Vec::new(),
+            change: None,
         }
     }
 
@@ -112,11 +150,37 @@ impl Reign {
         }
     }
 
+    /// Somebody wants something.
+    pub(crate) fn beg(&mut self, plea: Plea) {
+        let job = match plea {
+            Plea::Ask(ask) => Job::Ask(ask),
+            Plea::Enter { host, node } => Job::Enter { host, node },
+            Plea::Renew {
+                host,
+                node,
+                certified,
+            } => Job::Renew {
+                host,
+                node,
+                certified,
+                role: Role::Worker,
+            },
+            Plea::Join { host, node } => {
+                if !self.joins.contains(&(host, node)) {
+                    self.joins.push((host, node));
+                }
+                return;
+            }
+        };
+        self.queue.push_back((job, 0));
+    }
+
     /// A node speaks.
     pub(crate) fn hear(
         &mut self,
         from: HostId,
         session: u64,
+        caller: Caller,
         message: NodeMessage,
         air: &mut Air<'_>,
     ) {
@@ -138,11 +202,12 @@ impl Reign {
             let job = Job::Register {
                 session,
                 host: from,
+                caller,
                 registration: Box::new(registration),
             };
             return self.queue.push_back((job, 0));
         }
-        let Some(talk) = self.talks.get_mut(&node(from)) else {
+        let Some(talk) = self.talks.get_mut(&caller.node) else {
             return;
         };
         if talk.session != session {
@@ -153,7 +218,7 @@ impl Reign {
             NodeMessage::Status { sequence, updates } => {
                 let job = Job::Reports {
                     session,
-                    node: node(from),
+                    node: caller.node,
                     sequence,
                     updates,
                 };
@@ -168,10 +233,9 @@ impl Reign {
     }
 
     /// A node closed its end.
-    pub(crate) fn hung_up(&mut self, from: HostId, session: u64) {
-        if let Some(talk) = self.talks.get_mut(&node(from))
-            && talk.session == session
-        {
+    pub(crate) fn hung_up(&mut self, session: u64) {
+        let mut talks = self.talks.values_mut();
+        if let Some(talk) = talks.find(|talk| talk.session == session) {
             talk.has_ended = true;
         }
     }
@@ -190,9 +254,18 @@ impl Reign {
         index: u64,
         mark: u64,
         verdict: Result<(), ApplyError>,
-        host: HostId,
+        manager: &mut Manager,
         air: &mut Air<'_>,
     ) {
+        if self.change.as_ref().is_some_and(|(at, ..)| *at == index)
+            && let Some((_, name, reply)) = self.change.take()
+            && name == mark
+            && let Some(Reply::Joined(node, number)) = reply
+        {
+            let to = members::host_of(number);
+            answer(manager.host, to, Reply::Joined(node, number), air);
+            return;
+        }
         if self.turn.as_ref().is_none_or(|(at, ..)| *at != index) {
             return;
         }
@@ -208,7 +281,7 @@ impl Reign {
                 if matches!(job, Job::Ask(_)) {
                     air.record.acknowledges(index, mark);
                 }
-                self.done(job, host, air);
+                self.done(job, manager, air);
             }
             Err(error) if error.is_race() && tries < TRIES => {
                 self.queue.push_front((job, tries + 1));
@@ -220,14 +293,34 @@ impl Reign {
         }
     }
 
-    fn done(&mut self, job: Job, host: HostId, air: &mut Air<'_>) {
+    fn done(&mut self, job: Job, manager: &Manager, air: &mut Air<'_>) {
+        let host = manager.host;
         match job {
+            Job::Enter { host: to, node } => answer(host, to, Reply::Entered(node), air),
+            Job::Renew {
+                host: to,
+                node,
+                certified,
+                role,
+            } => {
+                if manager.view().node(node).is_some() {
+                    answer(host, to, Reply::Renewed(node, role), air);
+                }
+                // A session says as what its node calls.
+                if role != certified {
+                    self.drop_talk(node, host, air);
+                }
+            }
             Job::Begin => self.has_begun = true,
             Job::Register {
                 session,
                 host: from,
+                caller,
                 ..
             } => {
+                if manager.view().node(caller.node).is_none() {
+                    return tell(host, from, session, ManagerMessage::Removed, air);
+                }
                 let talk = Talk {
                     session,
                     host: from,
@@ -237,8 +330,11 @@ impl Reign {
                     has_ended: false,
                     lost_thread: false,
                     seen: None,
+                    certified: caller.role,
+                    role: caller.role,
+                    managers: Vec::new(),
                 };
-                if let Some(old) = self.talks.insert(node(from), talk) {
+                if let Some(old) = self.talks.insert(caller.node, talk) {
                     hang_up(host, &old, None, air);
                 }
                 let welcome = ManagerMessage::Welcome {
@@ -260,7 +356,7 @@ impl Reign {
                     tell(host, talk.host, session, stored, air);
                 }
             }
-            Job::Found | Job::Ask(_) | Job::Down(..) | Job::Loops => {}
+            Job::Found | Job::Ask(_) | Job::Down(..) | Job::Loops | Job::Roles => {}
         }
     }
 
@@ -289,6 +385,9 @@ impl Reign {
             self.look_at = air.now + TICK;
             self.notice_silence(manager, air);
         }
+        if self.has_begun && (self.tend_at <= air.now || !self.joins.is_empty()) {
+            self.tend(manager, air);
+        }
         self.tell_news(manager, air);
     }
 
@@ -296,7 +395,7 @@ impl Reign {
     fn work(&mut self, manager: &mut Manager, clock: Timestamp, air: &mut Air<'_>) {
         while self.turn.is_none() {
             let view = manager.view();
-            let (job, tries) = match self.queue.pop_front() {
+            let (mut job, tries) = match self.queue.pop_front() {
                 Some(job) => job,
                 None => {
                     let seen = (view.index(), self.acks());
@@ -308,9 +407,9 @@ impl Reign {
                     (Job::Loops, 0)
                 }
             };
-            let changes = self.decide(&job, &view, clock, manager);
+            let changes = self.decide(&mut job, &view, clock, manager, air.now);
             if changes.is_empty() {
-                self.done(job, manager.host, air);
+                self.done(job, manager, air);
                 continue;
             }
             let transaction = Transaction {
@@ -318,7 +417,11 @@ impl Reign {
                 changes,
             };
             let mark = manager.chance.number();
-            if let Some(index) = manager.member.propose(Some(transaction), mark, air.now) {
+            if let Some(index) =
+                manager
+                    .member
+                    .propose(disk::Body::Store(transaction), mark, air.now)
+            {
                 self.turn = Some((index, mark, job, tries));
                 // Alone in its group it may be committed as soon as it is kept.
                 return;
@@ -329,10 +432,11 @@ impl Reign {
 
     fn decide(
         &mut self,
-        job: &Job,
+        job: &mut Job,
         view: &View,
         clock: Timestamp,
         manager: &mut Manager,
+        now: Millis,
     ) -> Vec<Change> {
         match job {
             Job::Found => heal::founding(manager.group()),
@@ -341,15 +445,34 @@ impl Reign {
                 let Some(request) = ask.request(view) else {
                     return Vec::new();
                 };
+                if !may_change(view, manager, &request, now) {
+                    return Vec::new();
+                }
                 // What is refused changes nothing.
                 match api::handle(view, clock, &mut manager.ids, &request) {
                     Ok((changes, _)) => changes,
                     Err(_) => Vec::new(),
                 }
             }
+            Job::Enter { host, node } => heal::entering(view, *host, *node),
+            Job::Renew {
+                node,
+                certified,
+                role,
+                ..
+            } => {
+                let Some(known) = view.node(*node) else {
+                    return Vec::new();
+                };
+                *role = due_role(manager, known, *certified);
+                set_role(known, *role).into_iter().collect()
+            }
+            Job::Roles => roles(view, manager),
             Job::Register {
-                host, registration, ..
-            } => dispatcher::register(view, clock, node(*host), registration),
+                caller,
+                registration,
+                ..
+            } => dispatcher::register(view, clock, caller.node, registration),
             Job::Reports { node, updates, .. } => dispatcher::status(view, clock, *node, updates),
             Job::Down(node, why) => dispatcher::down(view, clock, *node, why),
             Job::Loops => {
@@ -368,92 +491,8 @@ impl Reign {
             }
         }
     }
-
-    fn notice_silence(&mut self, manager: &Manager, air: &mut Air<'_>) {
-        let view = manager.view();
-        let sounds: BTreeMap<NodeId, Sound> = self
-            .talks
-            .iter()
-            .map(|(node, talk)| {
-                let sound = if talk.heard + PERIOD * GRACE < air.now {
-                    Sound::Silent
-                } else if talk.has_ended {
-                    Sound::Gone
-                } else {
-                    Sound::Speaks
-                };
-                (*node, sound)
-            })
-            .collect();
-        for node in dispatcher::misknown(&view, &sounds) {
-            self.drop_talk(node, manager.host, air);
-        }
-        let all_should_be_here = self.begun + 2 * GRACE * PERIOD < air.now;
-        for (node, why) in dispatcher::lost(&view, &sounds, all_should_be_here) {
-            self.drop_talk(node, manager.host, air);
-            let is_known = self
-                .queue
-                .iter()
-                .any(|(job, _)| matches!(job, Job::Down(known, _) if *known == node));
-            let is_written =
-                matches!(&self.turn, Some((_, _, Job::Down(known, _), _)) if *known == node);
-            if !is_known && !is_written {
-                self.queue.push_back((Job::Down(node, why), 0));
-            }
-        }
-    }
-
-    fn drop_talk(&mut self, node: NodeId, host: HostId, air: &mut Air<'_>) {
-        if let Some(talk) = self.talks.remove(&node) {
-            hang_up(host, &talk, None, air);
-        }
-    }
-
-    /// Tells nodes what they do not know yet.
-    fn tell_news(&mut self, manager: &Manager, air: &mut Air<'_>) {
-        let view = manager.view();
-        let (me, members) = (manager.host, manager.group().managers);
-        for (node, talk) in &mut self.talks {
-            if talk.has_ended || (talk.seen == Some(view.index()) && !talk.lost_thread) {
-                continue;
-            }
-            if talk.seen.is_none() {
-                let mut managers = vec![me];
-                managers.extend((1..=members).filter(|host| *host != me));
-                let managers = managers
-                    .into_iter()
-                    .map(|host| (crate::deed::node(host), addr(host).to_string()));
-                let managers = ManagerMessage::Managers(managers.collect());
-                tell(me, talk.host, talk.session, managers, air);
-            }
-            talk.seen = Some(view.index());
-            if std::mem::take(&mut talk.lost_thread) {
-                talk.told.lost_thread();
-            }
-            if let Some(delta) = talk.told.network(&view, *node) {
-                talk.acked.sent(delta.revision);
-                let delta = ManagerMessage::NetState(Box::new(delta));
-                tell(me, talk.host, talk.session, delta, air);
-            } else {
-                talk.acked.still(view.index());
-            }
-            if let Some(set) = talk.told.assignments(&view, *node) {
-                let set = ManagerMessage::Assignments(Box::new(set));
-                tell(me, talk.host, talk.session, set, air);
-            }
-        }
-    }
 }
 
-fn tell(me: HostId, to: HostId, session: u64, message: ManagerMessage, air: &mut Air<'_>) {
-    air.wire
-        .send(air.now, me, to, Body::Manager(session, Box::new(message)));
-}
-
-fn hang_up(me: HostId, talk: &Talk, lead: Option<HostId>, air: &mut Air<'_>) {
-    let lead = lead.filter(|lead| *lead != me);
-    let redirect = ManagerMessage::Redirect(lead.map(|lead| addr(lead).to_string()));
-    tell(me, talk.host, talk.session, redirect, air);
-    air.wire
-        .send(air.now, me, talk.host, Body::Hangup(talk.session));
+fn answer(me: HostId, to: HostId, reply: Reply, air: &mut Air<'_>) {
+    air.wire.send(air.now, me, to, Body::Reply(reply));
 }

@@ -3,35 +3,51 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_proto::dispatcher::{ManagerMessage, NodeMessage};
+use weft_types::{NodeId, node::Role};
 
-use crate::{Millis, chance::Chance, deed::Ask, raft};
+use crate::{
+    Millis,
+    chance::Chance,
+    members::Number,
+    raft,
+    seat::{Plea, Reply},
+};
 
 /// A host by its number, from 1.
 pub(crate) type HostId = u32;
 
+/// Who speaks in a session, by his certificate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller {
+    pub(crate) node: NodeId,
+    pub(crate) role: Role,
+}
+
 /// What a letter says.
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
-    /// Between managers; each on its own.
-    Raft(raft::Message),
+    /// Between managers, from one member to another; each on its own.
+    Raft(Number, Number, raft::Message),
     /// In a session, from the node.
-    Node(u64, Box<NodeMessage>),
+    Node(u64, Caller, Box<NodeMessage>),
     /// In a session, to the node.
     Manager(u64, Box<ManagerMessage>),
     /// One end of a session has closed it.
     Hangup(u64),
-    /// A user's wish on its way to the leader, and how often it was handed on.
-    Ask(Ask, u32),
+    /// What somebody wants of the leader, on its way, and how often it was handed on.
+    Plea(Plea, u32),
+    /// What the leader answers to the plea of a host.
+    Reply(Reply),
 }
 
 impl Body {
     /// The session that it is a part of.
     fn session(&self) -> Option<u64> {
         match self {
-            Self::Node(session, _) | Self::Manager(session, _) | Self::Hangup(session) => {
+            Self::Node(session, ..) | Self::Manager(session, _) | Self::Hangup(session) => {
                 Some(*session)
             }
-            Self::Raft(_) | Self::Ask(..) => None,
+            Self::Raft(..) | Self::Plea(..) | Self::Reply(_) => None,
         }
     }
 }
@@ -111,7 +127,7 @@ impl Wire {
             let last = self.last_due.entry((session, to)).or_default();
             due = due.max(*last);
             *last = due;
-        } else if !near && self.chance.per_mille(10) {
+        } else if !near && matches!(body, Body::Raft(..)) && self.chance.per_mille(10) {
             // What was thought lost and was sent again arrives twice.
             self.sent += 1;
             let again = Letter {

@@ -1,21 +1,26 @@
 //! All hosts and the wire between them, step by step.
 
+mod faults;
+mod post;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use weft_control::store::View;
 
 use crate::{
     Millis,
-    agent::{Agent, Air},
+    agent::Air,
     chance::Chance,
-    deed::{Ask, Deed},
+    deed::Ask,
     disk::Disk,
     heal,
     host::{Host, Machine},
     invariants::{Record, settled_is_quiet},
-    manager::{Group, Manager},
+    manager::Group,
+    members::Members,
     script::Script,
-    wire::{Body, HostId, Letter, Weather, Wire},
+    seat::Seat,
+    wire::Wire,
 };
 
 /// One step.
@@ -102,14 +107,17 @@ impl World {
             snapshot_every: script.snapshot_every,
         };
         let hosts = (1..=script.hosts).map(|id| {
-            let mut disk = Disk::default();
-            disk.slowness = script.disk;
+            let disk = (id <= script.managers).then(|| {
+                let mut disk = Disk::founded(Members::first(script.managers));
+                disk.slowness = script.disk;
+                disk
+            });
             Host {
                 id,
                 machine: Machine::default(),
                 agent: None,
                 manager: None,
-                disk: (id <= script.managers).then_some(disk),
+                seat: Seat::founding(id, disk),
                 back: Some(0),
                 lives: 0,
             }
@@ -219,7 +227,7 @@ impl World {
         }
     }
 
-    /// All tasks, for people.
+    /// All tasks and managers, for people.
     fn picture(&self) -> String {
         let view = self.newest();
         let tasks = view.tasks().map(|task| {
@@ -240,6 +248,11 @@ impl World {
             view.services()
                 .map(|service| format!("  {} {:?}", service.spec.name, service.update_status)),
         );
+        let managers = self.hosts.iter().filter_map(|host| host.manager.as_ref());
+        lines.extend(managers.map(|manager| {
+            let situation = manager.member.situation();
+            format!("  manager {}: {situation}", manager.member.id())
+        }));
         lines.join("\n")
     }
 
@@ -253,121 +266,6 @@ impl World {
             .max_by_key(|reign| reign.term());
         if let Some(reign) = reign {
             reign.ask(ask);
-        }
-    }
-
-    /// Faults stop.
-    fn calm(&mut self, script: &Script) {
-        if self.is_loud {
-            eprintln!("{:>7} faults stop", self.now);
-        }
-        self.wire.weather = Weather::default();
-        self.wire.cut.clear();
-        for host in &mut self.hosts {
-            if host.machine.off != 0 {
-                self.record.clocks_differ_until = self.now + CLOCKS_SETTLE;
-            }
-            host.machine.off = 0;
-            host.machine.refuses_until = 0;
-            if let Some(manager) = &mut host.manager {
-                manager.member.disk.slowness = script.disk;
-            }
-        }
-    }
-
-    fn befall(&mut self, deed: &Deed) {
-        let now = self.now;
-        match deed {
-            Deed::Ask { through, ask } => {
-                let body = Body::Ask(ask.clone(), 0);
-                self.wire.send(now, *through, *through, body);
-            }
-            Deed::Weather { loss, delay } => {
-                self.wire.weather = Weather {
-                    loss: *loss,
-                    delay: *delay,
-                };
-            }
-            Deed::Partition { side, one_way } => {
-                let of = |host: HostId| side & (1 << (host - 1)) != 0;
-                for from in 1..=self.group.hosts {
-                    for to in 1..=self.group.hosts {
-                        if (of(from) && !of(to)) || (!one_way && !of(from) && of(to)) {
-                            self.wire.cut.insert((from, to));
-                        }
-                    }
-                }
-            }
-            Deed::Mend => self.wire.cut.clear(),
-            Deed::Kill { host, back } => self.kill(*host, *back),
-            Deed::Reboot { host, back } => {
-                self.kill(*host, *back);
-                if let Some(host) = self.host_mut(*host) {
-                    host.machine.reboot();
-                    let id = host.id;
-                    self.record.kernel_is_empty(id);
-                }
-            }
-            Deed::Clock { host, off } => {
-                self.record.clocks_differ_until = Millis::MAX;
-                if let Some(host) = self.host_mut(*host) {
-                    host.machine.off = *off;
-                }
-            }
-            Deed::Disk { host, slowness } => {
-                if let Some(manager) = self.host_mut(*host).and_then(|host| host.manager.as_mut()) {
-                    manager.member.disk.slowness = *slowness;
-                }
-            }
-            Deed::Crash { nth } => {
-                let containers = self
-                    .hosts
-                    .iter_mut()
-                    .flat_map(|host| host.machine.containers.values_mut());
-                let mut running: Vec<_> = containers.filter(|container| container.runs()).collect();
-                let count = running.len() as u64;
-                if let Some(at) = nth.checked_rem(count)
-                    && let Some(container) = running.get_mut(usize::try_from(at).unwrap_or(0))
-                {
-                    container.ends = Some((now, 1));
-                }
-            }
-            Deed::Refuse { host, lasts } => {
-                if let Some(host) = self.host_mut(*host) {
-                    host.machine.refuses_until = now + lasts;
-                }
-            }
-        }
-    }
-
-    fn host_mut(&mut self, id: HostId) -> Option<&mut Host> {
-        self.hosts.iter_mut().find(|host| host.id == id)
-    }
-
-    fn kill(&mut self, id: HostId, back: Millis) {
-        let now = self.now;
-        let Some(at) = self.hosts.iter().position(|host| host.id == id) else {
-            return;
-        };
-        let host = &mut self.hosts[at];
-        host.back = Some(now + back);
-        // The other ends of its connections are told by the system, if it can be heard.
-        if let Some(agent) = host.agent.take()
-            && let Some((session, manager)) = agent.talks()
-        {
-            self.wire.send(now, id, manager, Body::Hangup(session));
-        }
-        if let Some(mut manager) = host.manager.take() {
-            if let Some(mut reign) = manager.reign.take() {
-                let mut air = Air {
-                    now,
-                    wire: &mut self.wire,
-                    record: &mut self.record,
-                    sessions: &mut self.sessions,
-                };
-                reign.end(id, None, &mut air);
-            }
-            host.disk = Some(manager.member.crash(&mut self.chance));
         }
     }
 
@@ -392,21 +290,13 @@ impl World {
         };
         if host.back.is_some_and(|back| back <= self.now) {
             host.back = None;
-            host.lives += 1;
-            let salt = u64::from(host.id) * 1000 + host.lives;
-            if let Some(disk) = host.disk.take() {
-                let chance = self.chance.apart(salt);
-                host.manager = Some(Manager::start(host.id, self.group, disk, chance, self.now));
-            }
-            let chance = self.chance.apart(salt + 500_000);
-            host.agent = Some(Agent::start(
-                host.id,
-                self.group.managers,
-                &mut host.machine,
-                chance,
-                &mut air,
-            ));
+            host.begin(self.group, &self.chance, &mut air);
         }
+        if host.back.is_some() {
+            host.machine.tick(self.now);
+            return;
+        }
+        host.sit(self.group, &mut self.chance, &mut air);
         let told = host.machine.tick(self.now);
         if let Some(agent) = &mut host.agent {
             for (task, observation) in told {
@@ -418,80 +308,7 @@ impl World {
             let clock = host.machine.clock(self.now);
             manager.tick(clock, &mut air);
         }
-    }
-
-    fn deliver(&mut self, letter: Letter) {
-        let Letter { from, to, body } = letter;
-        let managers = u64::from(self.group.managers);
-        let Some(at) = self.hosts.iter().position(|host| host.id == to) else {
-            return;
-        };
-        let host = &mut self.hosts[at];
-        let mut air = Air {
-            now: self.now,
-            wire: &mut self.wire,
-            record: &mut self.record,
-            sessions: &mut self.sessions,
-        };
-        match body {
-            Body::Raft(message) => {
-                if let Some(manager) = &mut host.manager {
-                    manager.hear(from, message, &mut air);
-                }
-            }
-            Body::Node(session, message) => {
-                let reign = host
-                    .manager
-                    .as_mut()
-                    .and_then(|manager| manager.reign.as_mut());
-                match reign {
-                    Some(reign) => reign.hear(from, session, *message, &mut air),
-                    None => {
-                        // Nobody listens, or somebody who does not lead.
-                        let lead = host.manager.as_ref().map(|manager| manager.member.leader());
-                        if let Some(lead) = lead {
-                            let lead = lead.filter(|lead| *lead != to);
-                            let lead = lead.map(|lead| crate::host::addr(lead).to_string());
-                            let redirect = weft_proto::dispatcher::ManagerMessage::Redirect(lead);
-                            let body = Body::Manager(session, Box::new(redirect));
-                            air.wire.send(air.now, to, from, body);
-                        }
-                        air.wire.send(air.now, to, from, Body::Hangup(session));
-                    }
-                }
-            }
-            Body::Manager(session, message) => {
-                if let Some(agent) = &mut host.agent {
-                    agent.hear(session, *message, &mut host.machine, &mut air);
-                }
-            }
-            Body::Hangup(session) => {
-                if let Some(agent) = &mut host.agent {
-                    agent.hung_up(session, &mut air);
-                }
-                if let Some(reign) = host.manager.as_mut().and_then(|m| m.reign.as_mut()) {
-                    reign.hung_up(from, session);
-                }
-            }
-            Body::Ask(ask, hops) => {
-                if host.agent.is_none() || hops > 4 {
-                    return;
-                }
-                let leader = host.manager.as_ref().map(|manager| manager.member.leader());
-                match host
-                    .manager
-                    .as_mut()
-                    .and_then(|manager| manager.reign.as_mut())
-                {
-                    Some(reign) => reign.ask(ask),
-                    None => {
-                        let other = self.chance.within(1, managers) as HostId;
-                        let other = leader.flatten().unwrap_or(other);
-                        air.wire.send(air.now, to, other, Body::Ask(ask, hops + 1));
-                    }
-                }
-            }
-        }
+        host.mind_disk(&mut self.chance, &mut air);
     }
 
     /// A number that two runs of the same script share.

@@ -25,7 +25,7 @@ use weft_types::{
     task::{Task, TaskStatus},
 };
 
-use crate::{Millis, deed::node, host::Host, wire::HostId};
+use crate::{Millis, host::Host, seat::host_of, wire::HostId};
 
 /// Views that are kept: a node holds no revision older than the commits of some minutes.
 const VIEWS: usize = 600;
@@ -127,7 +127,7 @@ impl Record {
     }
 
     /// A node's kernel holds what it was told.
-    pub(crate) fn kernel_holds(&mut self, host: HostId, state: &NetState) {
+    pub(crate) fn kernel_holds(&mut self, host: HostId, node: NodeId, state: &NetState) {
         if self
             .stale
             .get(&host)
@@ -136,8 +136,8 @@ impl Record {
             self.stale.remove(&host);
         }
         if let Some(view) = self.views.get(&state.revision) {
-            must(tables_name_own_networks::check(node(host), state, view));
-            must(rings_point_to_tasks::check(node(host), state, view));
+            must(tables_name_own_networks::check(node, state, view));
+            must(rings_point_to_tasks::check(node, state, view));
         }
     }
 
@@ -163,6 +163,10 @@ impl Record {
                 continue;
             }
             let since = self.leaving.get(&stop.task).copied();
+            // A host that was removed is no part of it any more.
+            let hosts = hosts
+                .iter()
+                .filter(|host| self.newest.node(host.node()).is_some());
             must(stops_wait_for_rings::check(
                 &stop,
                 since,
@@ -171,8 +175,4 @@ impl Record {
             ));
         }
     }
-}
-
-fn host_of(node: NodeId) -> Option<HostId> {
-    (1..=16).find(|host| crate::deed::node(*host) == node)
 }

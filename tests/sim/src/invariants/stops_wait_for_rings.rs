@@ -23,10 +23,10 @@ pub(super) struct Stop {
     pub(super) at: Millis,
 }
 
-pub(super) fn check(
+pub(super) fn check<'a>(
     stop: &Stop,
     since: Option<Millis>,
-    hosts: &[Host],
+    hosts: impl Iterator<Item = &'a Host>,
     stale: &BTreeMap<HostId, u64>,
 ) -> Result<(), Broken> {
     // Nobody told it to stop: its node did by itself.
