@@ -18,7 +18,7 @@ use openraft::{
     storage::{IOFlushed, RaftLogStorage},
 };
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend,
+    Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend,
     TableDefinition,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -64,6 +64,16 @@ fn entry_place(index: u64) -> Vec<u8> {
     format!("log entry {index}").into_bytes()
 }
 
+/// Bytes of the log kept in memory. It is read when a manager starts or follows late; left alone the database would
+/// keep a gigabyte.
+const CACHE_BYTES: usize = 16 << 20;
+
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
 /// Makes an empty database at `path`. It is made beside it and moved there whole, as one that a
 /// power cut has left half made would never open again.
 fn make(directory: &Path, path: &Path) -> io::Result<()> {
@@ -72,7 +82,7 @@ fn make(directory: &Path, path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    drop(Database::create(&new).map_err(other)?);
+    drop(builder().create(&new).map_err(other)?);
     fs::rename(&new, path)?;
     fs::File::open(directory)?.sync_all()
 }
@@ -106,7 +116,7 @@ impl LogStore {
         }
         let deadline = Instant::now() + OPEN_PATIENCE;
         let open = || loop {
-            match Database::create(&path) {
+            match builder().create(&path) {
                 Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(20));
                 }
@@ -121,7 +131,7 @@ impl LogStore {
     /// # Errors
     /// As [`LogStore::open`].
     pub fn open_on(backend: impl StorageBackend, seal: Seal) -> io::Result<Self> {
-        Self::with(|| Database::builder().create_with_backend(backend), seal)
+        Self::with(|| builder().create_with_backend(backend), seal)
     }
 
     fn with(
