@@ -93,11 +93,11 @@ impl FromStr for Filter {
     }
 }
 
-fn keep<'a>(
-    mut hosts: Vec<&'a Host>,
+fn keep(
+    mut hosts: Vec<&Host>,
     test: impl Fn(&Host) -> bool,
     none: impl FnOnce() -> Unplaced,
-) -> Result<Vec<&'a Host>, Unplaced> {
+) -> Result<Vec<&Host>, Unplaced> {
     hosts.retain(|host| test(host));
     if hosts.is_empty() {
         Err(none())

@@ -41,12 +41,12 @@ fn take_filter(filters: &mut Value, key: &str) -> Vec<String> {
 }
 
 /// The answers' bodies with whose they are; the first refusal if there is no other answer.
-fn parts(answers: Vec<Answer>) -> Result<Vec<Part>, http::Response<Body>> {
+fn parts(answers: Vec<Answer>) -> Result<Vec<Part>, Box<http::Response<Body>>> {
     let (good, bad): (Vec<_>, Vec<_>) = answers
         .into_iter()
         .partition(|answer| answer.status.is_success());
     if let (true, Some(first)) = (good.is_empty(), bad.into_iter().next()) {
-        return Err(answer_json(first.status, &first.value));
+        return Err(Box::new(answer_json(first.status, &first.value)));
     }
     let good = good.into_iter();
     Ok(good
@@ -106,7 +106,7 @@ impl Cluster {
         let (members, answers) = gathered.await?;
         let mut parts = match parts(answers) {
             Ok(parts) => parts,
-            Err(refusal) => return Ok(refusal),
+            Err(refusal) => return Ok(*refusal),
         };
         if wants_all {
             let memory = lock(&self.memory);
@@ -145,7 +145,7 @@ impl Cluster {
         let (_, answers) = self.gather(asked, "/images/json", |_, _| {}).await?;
         Ok(match parts(answers) {
             Ok(parts) => ok(&merge::images(parts)),
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         })
     }
 
@@ -153,7 +153,7 @@ impl Cluster {
         let (_, answers) = self.gather(asked, "/networks", |_, _| {}).await?;
         Ok(match parts(answers) {
             Ok(parts) => ok(&merge::networks(parts)),
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         })
     }
 
@@ -161,7 +161,7 @@ impl Cluster {
         let (_, answers) = self.gather(asked, "/volumes", |_, _| {}).await?;
         Ok(match parts(answers) {
             Ok(parts) => ok(&merge::volumes(parts)),
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         })
     }
 
@@ -171,7 +171,7 @@ impl Cluster {
         let (_, answers) = self.gather(asked, &path, |_, _| {}).await?;
         Ok(match parts(answers) {
             Ok(parts) => ok(&merge::sums(parts)),
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         })
     }
 
