@@ -202,7 +202,7 @@ fn udp(c: IpAddr, n: IpAddr) -> Verdict {
         17,
         0,
     );
-    if ring_slot(hash, 250) % 2 == 0 {
+    if ring_slot(hash, 250).is_multiple_of(2) {
         peer(1, Done::ToTaskTranslated)
     } else {
         Verdict::Tunnel(to_node(MESH, 2), Done::ToBackendNode)
