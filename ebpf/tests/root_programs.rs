@@ -134,6 +134,11 @@ fn fill(ebpf: &mut Ebpf, world: &World) -> Result<()> {
         "local_tasks",
         world.endpoints.values().map(|e| (e.id, *e)),
     )?;
+    put(
+        ebpf,
+        "ciphered",
+        world.ciphered.iter().map(|net| (*net, 1u32)),
+    )?;
     put(ebpf, "caps", world.caps.clone())?;
     put::<u32, Spent>(ebpf, "spent", [])?;
     put(ebpf, "loads", world.loads.borrow().clone())?;

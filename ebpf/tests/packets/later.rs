@@ -243,3 +243,23 @@ fn a_connection_is_counted_once_and_when_its_task_accepts_it() {
         }
     }
 }
+
+/// A test run of the kernel refuses such a packet before any program sees it, so this is no row.
+#[test]
+fn a_network_header_cut_short_is_malformed() {
+    use crate::rows::town::from_task;
+    let mut work = Work::NONE;
+    let world = town();
+    for f in FAMILIES {
+        let whole = from_task(3, f.task(3), f.task(6), L4::Udp(1, 2)).bytes();
+        for len in 14..if f.v6 { 54 } else { 34 } {
+            let mut p = Bytes::new(whole[..len].to_vec(), link_of(3));
+            let verdict = weft_ebpf::task::judge(&mut p, &world, &mut work);
+            assert_eq!(
+                verdict,
+                Verdict::Drop(weft_abi::Drop::Malformed),
+                "{len} bytes"
+            );
+        }
+    }
+}

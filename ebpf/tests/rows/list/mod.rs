@@ -4,6 +4,7 @@ mod choice;
 mod collisions;
 mod from_tasks;
 mod from_uplink;
+mod hostile;
 mod least;
 mod refused;
 mod small;
@@ -127,6 +128,8 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(least::choice(f));
         rows.extend(least::by_vip(f));
         rows.extend(refused::small_print(f));
+        rows.extend(hostile::malformed(f));
+        rows.extend(hostile::in_clear(f));
     }
     rows
 }
