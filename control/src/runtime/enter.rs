@@ -50,7 +50,6 @@ impl Manager {
     /// Joins with what is open. Whoever has been taken in keeps his files whatever happens: his
     /// vote may be on its way, and without him nothing more might be committed. Started again, he
     /// goes on as the same member.
-
     pub(super) async fn enter(
         config: ManagerConfig,
         credentials: Credentials,
