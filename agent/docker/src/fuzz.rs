@@ -276,7 +276,7 @@ async fn run(first: u64, count: u64) -> Tally {
     let mut world = World::new(&socket, 0);
     let mut tally = Tally::default();
     for number in first..first + count {
-        if number % PER_WORLD == 0 || world.is_crowded() {
+        if number.is_multiple_of(PER_WORLD) || world.is_crowded() {
             world = World::new(&socket, number / PER_WORLD);
             for seed in &beginning {
                 world.put(seed).await;

@@ -101,7 +101,7 @@ impl Inner {
         let done = self.store.apply(index, &Transaction { now, changes });
         let done =
             done.unwrap_or_else(|error| panic!("the store refuses its own manager: {error}"));
-        if index % LOOK == 0 {
+        if index.is_multiple_of(LOOK) {
             let sound = invariant::check(&before, &self.store.view());
             sound.unwrap_or_else(|broken| panic!("{broken}"));
         }
