@@ -1,12 +1,14 @@
 //! Services made, changed, rolled back and removed.
 
+use std::net::SocketAddr;
+
 use weft_proto::{ControlError, ControlReply, ErrorCode};
 use weft_types::{
     Meta, ServiceId, Timestamp, Version,
     network::NodeNetwork,
     service::{
-        Endpoint, JobStatus, NetworkAttachmentConfig, PublishMode, Replicated, Service,
-        ServiceMode, ServiceSpec, UpdateState, UpdateStatus,
+        Endpoint, JobStatus, NetworkAttachmentConfig, PortConfig, Protocol, PublishMode,
+        Replicated, Service, ServiceMode, ServiceSpec, UpdateState, UpdateStatus,
     },
     validate,
 };
@@ -259,6 +261,15 @@ fn ports(view: &View, service: Option<ServiceId>, spec: &ServiceSpec) -> Result<
     if wished.is_empty() {
         return Ok(());
     }
+    if let Some((port, whose)) = wished
+        .iter()
+        .find_map(|port| Some((port, ours(view, port)?)))
+    {
+        return Err(ControlError::invalid(format!(
+            "port '{}' is needed by the swarm itself: {whose}; publish another one",
+            port.published_port
+        )));
+    }
     for other in view.services().filter(|other| Some(other.id) != service) {
         let given = other.endpoint.ports.iter();
         // Ports asked for and not given yet count as well.
@@ -281,4 +292,24 @@ fn ports(view: &View, service: Option<ServiceId>, spec: &ServiceSpec) -> Result<
         }
     }
     Ok(())
+}
+
+/// What the nodes themselves need this port for: published, it would cut them off from each other.
+fn ours(view: &View, port: &PortConfig) -> Option<&'static str> {
+    let number = port.published_port;
+    let managers = || {
+        let statuses = view.nodes().filter_map(|node| node.manager_status.as_ref());
+        statuses.filter_map(|status| status.addr.parse::<SocketAddr>().ok())
+    };
+    match port.protocol {
+        // On a node of one's choice it may well be free.
+        Protocol::Tcp if port.publish_mode == PublishMode::Ingress => managers()
+            .any(|addr| addr.port() == number)
+            .then_some("nodes reach managers there"),
+        Protocol::Udp => view
+            .cluster()
+            .is_some_and(|cluster| cluster.data_path_port == number)
+            .then_some("it carries the traffic of tasks between nodes"),
+        _ => None,
+    }
 }

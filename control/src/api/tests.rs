@@ -3,9 +3,15 @@
 
 use serde_json::{Value, json};
 use weft_proto::{ControlError, ControlReply, ControlRequest as Ask, ErrorCode};
-use weft_types::{network::NetworkSpec, node::NodeSpec, secret::SecretSpec, service::ServiceSpec};
+use weft_types::{
+    Timestamp,
+    network::NetworkSpec,
+    node::{ManagerStatus, NodeSpec},
+    secret::SecretSpec,
+    service::ServiceSpec,
+};
 
-use crate::world::World;
+use crate::{store::Draft, world::World};
 
 /// A service spec: this over the smallest one that is right.
 fn spec(over: &Value) -> Box<ServiceSpec> {
@@ -53,6 +59,15 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let mut world = World::new(2, 21);
+        let manager = world.view().nodes().last().unwrap().id;
+        let mut draft = Draft::new(&world.view(), Timestamp(1));
+        draft.edit_node(manager, |node| {
+            node.manager_status = Some(ManagerStatus {
+                addr: "192.0.2.11:2377".into(),
+                ..ManagerStatus::default()
+            });
+        });
+        world.commit(draft.changes());
         let net: NetworkSpec = serde_json::from_value(json!({"Name": "net"})).unwrap();
         world.create_network(net);
         let mut made = |ask: Ask| match world.ask(&ask) {
@@ -173,6 +188,19 @@ fn services_that_do_not_fit_the_cluster_are_refused() {
             format!(
                 "port '9000' is already in use by service 'hosted' ({hosted}) as a host-published port"
             ),
+        ),
+        (
+            "the way of tasks' traffic between nodes is nobody's",
+            json!({"EndpointSpec": {"Ports": [
+                {"Protocol": "udp", "TargetPort": 53, "PublishedPort": 4789}]}}),
+            ErrorCode::InvalidArgument,
+            "port '4789' is needed by the swarm itself: it carries the traffic of tasks between nodes; publish another one".to_owned(),
+        ),
+        (
+            "the managers' own port is nobody's",
+            ports("ingress", 2377),
+            ErrorCode::InvalidArgument,
+            "port '2377' is needed by the swarm itself: nodes reach managers there; publish another one".to_owned(),
         ),
         (
             "nobody attaches to the ingress network",
