@@ -187,6 +187,58 @@ fn a_change_of_desire_is_no_repair_and_a_drift_is() {
     assert_eq!(keeper.status().repairs, mended.repairs);
 }
 
+/// What is logged, as text.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_drift_is_mended_unasked_within_some_looks_and_logged_once() {
+    let mut keeper = keeper(Fake::host("192.0.2.11/24"));
+    keeper.apply(desired(1, &[7])).unwrap();
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let front = *keeper.kernel.tables.front.keys().next().unwrap();
+    let hook = *keeper.kernel.hooks.iter().next().unwrap();
+    tracing::subscriber::with_default(subscriber, || {
+        for _ in 0..TICKS_PER_READ_BACK {
+            keeper.tick();
+        }
+        keeper.kernel.tables.front.remove(&front);
+        keeper.kernel.hooks.remove(&hook);
+        for _ in 0..3 * TICKS_PER_READ_BACK {
+            keeper.tick();
+        }
+    });
+    assert!(keeper.kernel.tables.front.contains_key(&front));
+    assert!(keeper.kernel.hooks.contains(&hook));
+    let repairs = keeper.status().repairs;
+    assert_eq!((repairs.entries, repairs.programs), (1, 1));
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("drifted"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(
+        lines[0].contains("WARN") && lines[0].contains("entries: 1"),
+        "{log}"
+    );
+}
+
 #[test]
 fn one_refusal_does_not_keep_the_rest_from_being_done() {
     for fault in ["put row", "put ring", "put route", "attach", "overlay"] {
