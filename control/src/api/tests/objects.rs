@@ -1,0 +1,207 @@
+//! What is in use, references, nodes and the cluster.
+
+use super::*;
+
+#[test]
+fn what_is_in_use_is_not_removed_and_names_are_taken_once() {
+    let mut scene = Scene::new();
+    let network = scene.world.view().network_named("net").cloned().unwrap().id;
+    let ingress = scene.world.view().ingress_network().cloned().unwrap().id;
+    let version = {
+        let view = scene.world.view();
+        view.secret_named("other").unwrap().meta.version.index
+    };
+    let relabel = |spec: Value| Ask::UpdateSecret {
+        secret: "other".into(),
+        version,
+        spec: secret(&spec),
+    };
+    let net = |spec: Value| Ask::CreateNetwork(Box::new(serde_json::from_value(spec).unwrap()));
+    let key = json!({"Name": "key", "Data": "aGFsbG8="});
+    let rows = [
+        (
+            "a secret in use",
+            Ask::RemoveSecret("key".into()),
+            ErrorCode::InvalidArgument,
+            "secret 'key' is in use by the following service: web".to_owned(),
+        ),
+        (
+            "a config in use",
+            Ask::RemoveConfig("key".into()),
+            ErrorCode::InvalidArgument,
+            "config 'key' is in use by the following service: web".to_owned(),
+        ),
+        (
+            "a network in use",
+            Ask::RemoveNetwork("net".into()),
+            ErrorCode::FailedPrecondition,
+            format!("network {network} is in use by service {}", scene.web),
+        ),
+        (
+            "the ingress network while ports are published",
+            Ask::RemoveNetwork("ingress".into()),
+            ErrorCode::FailedPrecondition,
+            format!(
+                "ingress network cannot be removed because service {} depends on it",
+                scene.web
+            ),
+        ),
+        (
+            "a secret's name",
+            Ask::CreateSecret(secret(&key)),
+            ErrorCode::AlreadyExists,
+            "secret key already exists".to_owned(),
+        ),
+        (
+            "a config's name",
+            Ask::CreateConfig(secret(&key)),
+            ErrorCode::AlreadyExists,
+            "config key already exists".to_owned(),
+        ),
+        (
+            "a secret's data stays",
+            relabel(json!({"Name": "other", "Data": "bmV1"})),
+            ErrorCode::InvalidArgument,
+            "only updates to Labels are allowed".to_owned(),
+        ),
+        (
+            "a secret's name stays",
+            relabel(json!({"Name": "third"})),
+            ErrorCode::InvalidArgument,
+            "only updates to Labels are allowed".to_owned(),
+        ),
+        (
+            "a network's name",
+            net(json!({"Name": "net"})),
+            ErrorCode::AlreadyExists,
+            "network with name net already exists".to_owned(),
+        ),
+        (
+            "names that every engine has",
+            net(json!({"Name": "host"})),
+            ErrorCode::AlreadyExists,
+            "network with name host already exists".to_owned(),
+        ),
+        (
+            "names that mean something else",
+            net(json!({"Name": "none"})),
+            ErrorCode::PermissionDenied,
+            "operation is not permitted on predefined none network".to_owned(),
+        ),
+        (
+            "a second ingress network",
+            net(json!({"Name": "ingress2", "Ingress": true})),
+            ErrorCode::AlreadyExists,
+            format!("ingress network ({ingress}) is already present"),
+        ),
+        (
+            "config-only networks",
+            net(json!({"Name": "n2", "ConfigFrom": {"Network": "x"}})),
+            ErrorCode::Unimplemented,
+            "networks made from a config-only network are not supported".to_owned(),
+        ),
+        (
+            "a secret that is not there",
+            Ask::GetSecret("nosuch".into()),
+            ErrorCode::NotFound,
+            "secret nosuch not found".to_owned(),
+        ),
+    ];
+    for (rule, ask, code, words) in rows {
+        scene.refused(rule, &ask, code, &words);
+    }
+    let same = relabel(json!({"Name": "other", "Labels": {"a": "b"}, "Data": "aGFsbG8="}));
+    assert!(scene.world.ask(&same).is_ok(), "labels may change");
+    let labels = scene
+        .world
+        .view()
+        .secret_named("other")
+        .unwrap()
+        .spec
+        .labels
+        .clone();
+    assert_eq!(labels.get("a").map(String::as_str), Some("b"));
+}
+
+#[test]
+fn a_reference_is_an_id_a_name_or_the_beginning_of_one_id() {
+    let mut scene = Scene::new();
+    let node = |world: &World, number: usize| {
+        let view = world.view();
+        let node = view.nodes().nth(number).cloned();
+        node.unwrap()
+    };
+    let first = node(&scene.world, 0);
+    for reference in [first.id.to_string(), first.description.hostname.clone()] {
+        let found = scene.world.ask(&Ask::GetNode(reference.clone()));
+        let Ok(ControlReply::Nodes(found)) = found else {
+            panic!("{reference}: {found:?}")
+        };
+        assert_eq!(found[0].id, first.id);
+    }
+    scene.refused(
+        "two ids begin so",
+        &Ask::GetNode("0000".into()),
+        ErrorCode::InvalidArgument,
+        "node 0000 is ambiguous (2 matches found)",
+    );
+    scene.refused(
+        "an empty reference names nothing",
+        &Ask::GetNode(String::new()),
+        ErrorCode::NotFound,
+        "node  not found",
+    );
+    let id = scene.web.clone();
+    let found = scene.world.ask(&Ask::GetService(id[..20].to_owned()));
+    assert!(found.is_ok(), "{found:?}");
+}
+
+#[test]
+fn nodes_are_not_removed_while_they_live_and_change_by_the_version_that_was_read() {
+    let mut scene = Scene::new();
+    let node = scene.world.view().nodes().next().cloned().unwrap();
+    let update = |version: u64, spec: Value| Ask::UpdateNode {
+        node: node.id.to_string(),
+        version,
+        spec: serde_json::from_value::<NodeSpec>(spec).unwrap(),
+    };
+    let version = node.meta.version.index;
+    let live = Ask::RemoveNode {
+        node: node.id.to_string(),
+        force: false,
+    };
+    let words = format!("node {} is not down and can't be removed", node.id);
+    scene.refused(
+        "a node that lives",
+        &live,
+        ErrorCode::FailedPrecondition,
+        &words,
+    );
+    let stale = update(version - 1, json!({"Availability": "drain"}));
+    scene.refused(
+        "a stale version",
+        &stale,
+        ErrorCode::Aborted,
+        "update out of sequence",
+    );
+    let strange = update(version, json!({"Mood": "good"}));
+    let words = "Mood \"good\" is not supported by weft";
+    scene.refused(
+        "an unknown field",
+        &strange,
+        ErrorCode::Unimplemented,
+        words,
+    );
+    scene.refused(
+        "a token is not rotated by a stale client",
+        &Ask::UpdateCluster {
+            version: 0,
+            spec: Box::default(),
+            rotate_worker_token: true,
+            rotate_manager_token: false,
+            rotate_unlock_key: false,
+        },
+        ErrorCode::Aborted,
+        "update out of sequence",
+    );
+}
