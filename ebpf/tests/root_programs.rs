@@ -7,6 +7,8 @@
 #[expect(dead_code, reason = "the walks use the rest")]
 #[path = "walks/netns.rs"]
 mod netns;
+#[path = "programs/refusals.rs"]
+mod refusals;
 mod rows;
 
 use anyhow::{Context as _, Result, bail};
@@ -25,17 +27,26 @@ use weft_abi::{
 };
 use weft_ebpf::verdict::Verdict;
 
-/// The object, with tables small enough for a test.
-fn load() -> Result<Ebpf> {
+/// The object as it was built.
+fn object() -> Result<Vec<u8>> {
     let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/weft.bpf.o");
     let path = std::env::var("WEFT_OBJECT").unwrap_or_else(|_| built.to_owned());
-    let bytes = std::fs::read(&path)
-        .with_context(|| format!("read {path}; run `cargo xtask build-ebpf`"))?;
+    std::fs::read(&path).with_context(|| format!("read {path}; run `cargo xtask build-ebpf`"))
+}
+
+/// The object, with tables small enough for a test.
+fn load() -> Result<Ebpf> {
+    load_from(&object()?, 1024)
+}
+
+/// An object, with room for so many new flow entries.
+fn load_from(bytes: &[u8], new_flows: u32) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
-    for map in ["flow_new", "flow", "pick", "sk_rev"] {
+    for map in ["flow", "pick", "sk_rev"] {
         loader.map_max_entries(map, 1024);
     }
-    loader.load(&bytes).context("load the object")
+    loader.map_max_entries("flow_new", new_flows);
+    loader.load(bytes).context("load the object")
 }
 
 #[test]
@@ -159,7 +170,7 @@ fn fill(ebpf: &mut Ebpf, world: &World) -> Result<()> {
             .iter()
             .map(|(len, key)| (32 + len, *key, 1u32)),
     )?;
-    let cpus = vec![0u64; aya::util::nr_cpus().map_or(1, |cpus| cpus)];
+    let cpus = vec![*world.told.borrow(); aya::util::nr_cpus().map_or(1, |cpus| cpus)];
     let map = ebpf.map_mut("told").context("no map told")?;
     PerCpuArray::<_, u64>::try_from(map)?.set(0, PerCpuValues::try_from(cpus)?, 0)?;
     put(ebpf, "flow", world.flow.borrow().clone())?;
@@ -271,7 +282,11 @@ fn ground(name: &str) -> Result<Netns> {
 
 /// The packet programs, loaded.
 fn loaded() -> Result<Ebpf> {
-    let mut ebpf = load()?;
+    ready(load()?)
+}
+
+/// The same of an object.
+fn ready(mut ebpf: Ebpf) -> Result<Ebpf> {
     for name in ["uplink_in", "overlay_in", "host_out", "task_in"] {
         let program: &mut SchedClassifier = ebpf
             .program_mut(name)
@@ -357,10 +372,16 @@ fn every_row_through_the_loaded_programs() -> Result<()> {
             fill(&mut ebpf, &row.world).with_context(|| row.name.clone())?;
             for step in &row.steps {
                 let place = format!("{}: {}", row.name, step.name);
+                let reason = number(step.verdict).1[0] as u8;
+                let before = counted(&mut ebpf, step.program, reason)?;
                 let Rehearsed {
                     code, told, packet, ..
                 } = rehearse(&mut ebpf, step, REHEARSAL).with_context(|| place.clone())?;
                 let expected = number(step.verdict);
+                let more = counted(&mut ebpf, step.program, reason)? - before;
+                if more != 1 {
+                    failures.push(format!("{place}: counted {more} times"));
+                }
                 if (code, told) != expected {
                     failures.push(format!(
                         "{place}: {code} {told:?} instead of {expected:?} ({:?})",
@@ -387,6 +408,14 @@ fn every_row_through_the_loaded_programs() -> Result<()> {
         bail!("{} steps failed:\n{}", failures.len(), failures.join("\n"));
     }
     Ok(())
+}
+
+/// What the counter of a reason in a program says, over all CPUs.
+fn counted(ebpf: &mut Ebpf, program: weft_abi::Program, reason: u8) -> Result<u64> {
+    let map = ebpf.map_mut("counters").context("no map counters")?;
+    let counters = PerCpuArray::<_, Counter>::try_from(map)?;
+    let each = counters.get(&weft_abi::counter_index(program, reason), 0)?;
+    Ok(each.iter().map(|counter| counter.packets).sum())
 }
 
 /// Runs of each packet.

@@ -20,6 +20,9 @@ pub(crate) struct Bytes {
     pub(crate) segment: u32,
     /// Nanoseconds of the clock.
     pub(crate) now: u64,
+    /// Changes that were asked for, and which of them is refused, counted from 1.
+    pub(crate) changes: u32,
+    pub(crate) refused: u32,
     /// Connections of this host, as packets to them carry their ends.
     pub(crate) connected: Vec<Tuple>,
 }
@@ -51,8 +54,16 @@ impl Bytes {
             claimed: false,
             segment: 0,
             now: 1,
+            changes: 0,
+            refused: 0,
             connected: Vec::new(),
         }
+    }
+
+    /// Whether the next change is made.
+    fn may_change(&mut self) -> bool {
+        self.changes += 1;
+        self.changes != self.refused
     }
 
     fn change_sum(&mut self, at: usize, from: u64, to: u64) -> bool {
@@ -91,6 +102,9 @@ impl Packet for Bytes {
     }
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool {
         let at = at as usize;
+        if !self.may_change() {
+            return false;
+        }
         match self.bytes.get_mut(at..at + N) {
             Some(place) => {
                 place.copy_from_slice(bytes);
@@ -100,14 +114,18 @@ impl Packet for Bytes {
         }
     }
     fn sum_ip(&mut self, at: u32, from: u32, to: u32) -> bool {
-        self.change_sum(
-            at as usize,
-            words(&from.to_ne_bytes()),
-            words(&to.to_ne_bytes()),
-        )
+        self.may_change()
+            && self.change_sum(
+                at as usize,
+                words(&from.to_ne_bytes()),
+                words(&to.to_ne_bytes()),
+            )
     }
     fn sum_transport(&mut self, at: u32, from: u32, to: u32, what: Sum, udp: bool) -> bool {
         let at = at as usize;
+        if !self.may_change() {
+            return false;
+        }
         if udp && self.bytes.get(at..at + 2) == Some(&[0, 0]) {
             return true;
         }
@@ -134,12 +152,18 @@ impl Packet for Bytes {
         fold(words(bytes))
     }
     fn set_len(&mut self, len: u32) -> bool {
-        self.bytes.resize(len as usize, 0);
-        true
+        let may = self.may_change();
+        if may {
+            self.bytes.resize(len as usize, 0);
+        }
+        may
     }
     fn grow_head(&mut self, by: u32) -> bool {
-        self.bytes.splice(0..0, vec![0; by as usize]);
-        true
+        let may = self.may_change();
+        if may {
+            self.bytes.splice(0..0, vec![0; by as usize]);
+        }
+        may
     }
     fn claim(&mut self) {
         self.claimed = true;

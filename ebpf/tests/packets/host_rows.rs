@@ -10,12 +10,23 @@ use weft_ebpf::tables::Tables;
 use weft_ebpf::verdict::Verdict;
 use weft_ebpf::work::Work;
 
-fn run<T: Tables>(step: &Step, world: &T, work: &mut Work) -> (Verdict, Bytes) {
+pub(crate) fn run<T: Tables>(step: &Step, world: &T, work: &mut Work) -> (Verdict, Bytes) {
+    run_refusing(step, world, work, 0)
+}
+
+/// As [`run`], with the `nth` change refused.
+pub(crate) fn run_refusing<T: Tables>(
+    step: &Step,
+    world: &T,
+    work: &mut Work,
+    nth: u32,
+) -> (Verdict, Bytes) {
     let mut p = Bytes::new(step.bytes.clone(), step.link);
     p.for_host = step.for_host;
     p.received = step.received;
     p.tunnel = step.tunnel;
     p.segment = step.segment;
+    p.refused = nth;
     let verdict = match step.program {
         Program::UplinkIn => weft_ebpf::uplink::judge(&mut p, world, work),
         Program::OverlayIn => weft_ebpf::overlay::judge(&mut p, world, work),

@@ -8,5 +8,6 @@ mod later;
 mod mutate;
 mod own;
 mod properties;
+mod reasons;
 #[path = "../rows/mod.rs"]
 mod rows;

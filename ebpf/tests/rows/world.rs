@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub(crate) subnets: Vec<(u32, Addr, u32)>,
     pub(crate) ciphered: Vec<u32>,
     pub(crate) endpoints: BTreeMap<u32, Endpoint>,
+    /// Entries that the table of new flows takes; then it refuses, where the kernel's forgets its oldest.
+    pub(crate) room: Option<usize>,
     pub(crate) flow_new: RefCell<HashMap<FlowKey, Flow>>,
     pub(crate) flow: RefCell<HashMap<FlowKey, Flow>>,
     pub(crate) pick: RefCell<HashMap<FlowKey, Pick>>,
@@ -156,6 +158,9 @@ impl Tables for World {
         let mut table = self.flow_new.borrow_mut();
         if table.contains_key(key) {
             return Inserted::Exists;
+        }
+        if self.room.is_some_and(|room| table.len() >= room) {
+            return Inserted::Full;
         }
         table.insert(*key, *flow);
         Inserted::Yes

@@ -6,6 +6,7 @@ mod from_tasks;
 mod from_uplink;
 mod hostile;
 mod least;
+mod limits;
 mod refused;
 mod small;
 mod through_tunnel;
@@ -130,6 +131,17 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(refused::small_print(f));
         rows.extend(hostile::malformed(f));
         rows.extend(hostile::in_clear(f));
+        rows.extend(limits::no_free_port(f));
+        rows.extend(limits::no_uplink(f));
+        rows.extend(limits::untold(f));
     }
     rows
+}
+
+/// Rows over a table of new flows that refuses: see [`World::room`].
+pub(crate) fn full() -> Vec<Row> {
+    [Family { v6: false }, Family { v6: true }]
+        .into_iter()
+        .flat_map(limits::full)
+        .collect()
 }
