@@ -10,9 +10,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use lan::{CLIENT4, Lan, PATIENCE, eventually, host4, host6, ingress, run};
+use lan::{CLIENT4, INGRESS_VNI, Lan, PATIENCE, eventually, host4, host6, ingress, run};
 use weft_types::{
-    BackendId, TaskId,
+    BackendId, NetworkId, TaskId,
     netstate::EndpointPhase,
     service::{PortConfig, Protocol, PublishMode},
 };
@@ -268,6 +268,40 @@ async fn a_host_whose_agent_is_gone_is_not_dead() -> Result<()> {
 }
 
 /// A floating address is answered at as soon as the host has it: no client waits for the next look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn published_ports_answer_on_a_larger_ingress_network_in_the_place_of_the_first() -> Result<()>
+{
+    let mut lan = two_backends().await?;
+    lan.ask_tcp("c", (host4(3), 8000))?;
+    for (number, host) in [(1, 1), (2, 2)] {
+        lan.hosts[&host]
+            .remove_sandbox(TaskId::numbered(number))
+            .await?;
+    }
+    lan.state.endpoints.clear();
+    lan.state.networks.clear();
+    lan.apply().await?;
+    assert!(lan.ask_tcp("c", (host4(3), 8000)).is_err());
+
+    let larger = NetworkId::numbered(2);
+    // The first one's number is free again, and taken.
+    lan.add_network(larger, INGRESS_VNI, &["10.11.0.0/16", "fd00:2::/64"], true);
+    let web = lan.state.services.keys().next().copied();
+    let addresses: &[&str] = &["10.11.200.5/16", "fd00:2::c805/64"];
+    lan.add_task(3, web, 2, &[(larger, addresses)]).await?;
+    lan.apply().await?;
+    lan.serve("t3", 80)?;
+    for host in 1..=3 {
+        let said = lan.ask_tcp("c", (host4(host), 8000))?;
+        assert_eq!(said, format!("t3 {CLIENT4}"));
+        assert_eq!(
+            lan.ask_tcp("c", (host6(host), 8000))?,
+            format!("t3 {}", lan::CLIENT6)
+        );
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_a_host_gains_is_answered_at_without_a_look() -> Result<()> {
     let mut lan = Lan::new(1)?;

@@ -1,5 +1,6 @@
 //! Stories of one service or two.
 
+mod ingress;
 mod placing;
 mod refusing;
 mod running;
