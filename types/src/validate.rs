@@ -370,4 +370,6 @@ pub fn cluster_spec(spec: &ClusterSpec) -> Result<(), Refusal> {
 }
 
 #[cfg(test)]
+mod edges;
+#[cfg(test)]
 mod tests;

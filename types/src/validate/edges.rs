@@ -1,0 +1,153 @@
+//! The last value that is right and the first that is not, of everything that has a limit.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A service whose parts are these, or nothing where they say nothing.
+fn service(container: Value, more: Value) -> Result<(), Refusal> {
+    let mut json = json!({"Name": "e", "TaskTemplate": {"ContainerSpec": {"Image": "a"}}});
+    merge(&mut json["TaskTemplate"]["ContainerSpec"], container);
+    merge(&mut json, more);
+    service_spec(&serde_json::from_value(json).unwrap())
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                merge(into.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+#[test]
+fn of_a_service_the_first_wrong_value_is_refused_and_the_last_right_one_is_not() {
+    let none = || json!({});
+    let update = |field: &str, value: Value| json!({"UpdateConfig": {field: value}});
+    let limit = |field: &str, value: i64| json!({"TaskTemplate": {"Resources": {"Limits": {field: value}}}});
+    let condition = |value: &str| json!({"TaskTemplate": {"RestartPolicy": {"Condition": value}}});
+    let secrets = |files: [&str; 2]| {
+        let id = crate::SecretId::numbered(1).to_string();
+        let reference =
+            |file: &str| json!({"SecretID": id, "SecretName": "s", "File": {"Name": file}});
+        json!({"Secrets": files.map(reference)})
+    };
+    let tasks = |count: u64| json!({"Mode": {"Replicated": {"Replicas": count}}});
+    let job = |concurrent: u64| json!({"Mode": {"ReplicatedJob": {"MaxConcurrent": concurrent}}});
+    let two_modes = json!({"Mode": {"Global": {}, "Replicated": {}}});
+    let job_with_update = json!({"Mode": {"GlobalJob": {}}, "UpdateConfig": {"Parallelism": 1}});
+    let rows = [
+        ((none(), tasks(MAX_TASKS)), (none(), tasks(MAX_TASKS + 1))),
+        ((none(), job(1)), (none(), job(0))),
+        (
+            (none(), json!({"Mode": {"Global": {}}})),
+            (none(), two_modes),
+        ),
+        (
+            (none(), json!({"Mode": {"GlobalJob": {}}})),
+            (none(), job_with_update),
+        ),
+        ((none(), limit("Pids", 0)), (none(), limit("Pids", -1))),
+        (
+            (none(), limit("MemoryBytes", MIN_MEMORY_BYTES)),
+            (none(), limit("MemoryBytes", MIN_MEMORY_BYTES - 1)),
+        ),
+        (
+            (none(), limit("NanoCPUs", MIN_NANO_CPUS)),
+            (none(), limit("NanoCPUs", MIN_NANO_CPUS - 1)),
+        ),
+        (
+            (json!({"StopGracePeriod": 0}), none()),
+            (json!({"StopGracePeriod": -1}), none()),
+        ),
+        (
+            (json!({"Healthcheck": {"Retries": 0}}), none()),
+            (json!({"Healthcheck": {"Retries": -1}}), none()),
+        ),
+        ((secrets(["a", "b"]), none()), (secrets(["a", "a"]), none())),
+        (
+            (none(), condition("on-failure")),
+            (none(), condition("always")),
+        ),
+        (
+            (none(), update("Delay", 0.into())),
+            (none(), update("Delay", (-1).into())),
+        ),
+        (
+            (none(), update("Monitor", 0.into())),
+            (none(), update("Monitor", (-1).into())),
+        ),
+        (
+            (none(), update("FailureAction", "rollback".into())),
+            (none(), update("FailureAction", "stop".into())),
+        ),
+        (
+            (none(), update("Order", "start-first".into())),
+            (none(), update("Order", "start".into())),
+        ),
+        (
+            (none(), update("MaxFailureRatio", 1.0.into())),
+            (none(), update("MaxFailureRatio", 1.01.into())),
+        ),
+    ];
+    for ((container, more), wrong) in rows {
+        let text = format!("{container} {more}");
+        assert_eq!(service(container, more), Ok(()), "{text}");
+        let text = format!("{} {}", wrong.0, wrong.1);
+        let refused = service(wrong.0, wrong.1);
+        let kind = refused.map_err(|refusal| refusal.kind);
+        assert_eq!(kind, Err(RefusalKind::Invalid), "{text}");
+    }
+}
+
+#[test]
+fn of_a_cluster_the_shortest_times_are_right_and_shorter_ones_are_not() {
+    let cluster = |json: Value| cluster_spec(&serde_json::from_value(json).unwrap());
+    let period = |nanos: i64| cluster(json!({"Dispatcher": {"HeartbeatPeriod": nanos}}));
+    let expiry = |nanos: i64| cluster(json!({"CAConfig": {"NodeCertExpiry": nanos}}));
+    for (least, given) in [
+        (1_000_000, &period as &dyn Fn(i64) -> Result<(), Refusal>),
+        (3_600_000_000_000, &expiry),
+    ] {
+        assert_eq!(given(0), Ok(()), "nothing said");
+        assert_eq!(given(least), Ok(()));
+        assert!(given(least - 1).is_err(), "{least} less one");
+    }
+    assert!(period(-1).is_err());
+    let ticks = |json: Value| cluster(json!({"Raft": json}));
+    assert!(ticks(json!({"ElectionTick": -1})).is_err());
+}
+
+#[test]
+fn names_have_a_length() {
+    let secret = |length: usize| {
+        secret_spec(&SecretSpec {
+            name: "x".repeat(length),
+            data: crate::secret::Base64(vec![0]),
+            ..SecretSpec::default()
+        })
+    };
+    assert_eq!(secret(64), Ok(()));
+    assert!(secret(65).is_err());
+    assert_eq!(name(&"x".repeat(63)), Ok(()));
+    assert!(image_reference(&format!("a:{}", "x".repeat(128))));
+    assert!(!image_reference(&format!("a:{}", "x".repeat(129))));
+    assert!(image_reference(&"x".repeat(255)));
+    assert!(!image_reference(&"x".repeat(256)));
+}
+
+#[test]
+fn a_network_s_packets_have_a_least_size() {
+    let network = |mtu: &str| {
+        let json = json!({"Name": "n", "DriverConfiguration": {"Options": {
+            "com.docker.network.driver.mtu": mtu
+        }}});
+        network_spec(&serde_json::from_value(json).unwrap())
+    };
+    assert_eq!(network("576"), Ok(()));
+    assert!(network("575").is_err());
+    assert!(network("65536").is_err());
+}
