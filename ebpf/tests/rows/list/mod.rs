@@ -2,6 +2,7 @@
 
 mod choice;
 mod collisions;
+mod cut;
 mod from_tasks;
 mod from_uplink;
 mod hostile;
@@ -134,6 +135,9 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(limits::no_free_port(f));
         rows.extend(limits::no_uplink(f));
         rows.extend(limits::untold(f));
+        rows.extend(cut::short(f));
+        rows.extend(cut::errors_between_nodes(f));
+        rows.extend(cut::in_pieces(f));
     }
     rows
 }
