@@ -9,6 +9,7 @@ use weft_types::{
 use super::{image, node, on_network, overlay, publish, web};
 use crate::{
     fixture,
+    store::Change,
     world::{World, secs},
 };
 
@@ -152,7 +153,7 @@ fn a_great_wish_is_carried_out_in_many_commits() {
     let before = world.store.index();
     let changes: Vec<_> = (0..300u128)
         .map(|number| fixture::service(500 + number, &format!("s{number}"), 20))
-        .map(crate::store::Change::put)
+        .map(Change::put)
         .collect();
     world.commit(changes);
     world.settle();
@@ -164,6 +165,37 @@ fn a_great_wish_is_carried_out_in_many_commits() {
     let assigned =
         |task: &&std::sync::Arc<weft_types::task::Task>| task.status.state == TaskState::Assigned;
     assert_eq!(world.view().tasks().filter(assigned).count(), 6_000);
+}
+
+#[test]
+fn a_large_job_is_made_in_batches_of_two_thousand() {
+    let mut world = World::new(2, 10);
+    let mut job = fixture::service(500, "sums", 0);
+    job.spec.mode = ServiceMode {
+        replicated_job: Some(ReplicatedJob {
+            max_concurrent: Some(4_500),
+            total_completions: Some(5_000),
+        }),
+        ..ServiceMode::default()
+    };
+    let id = job.id;
+    world.commit(vec![Change::put(job)]);
+    let mut made = Vec::new();
+    loop {
+        let view = world.view();
+        let outcome = world.settler.settle(&view, world.now, &mut world.ids);
+        if outcome.changes.is_empty() {
+            break;
+        }
+        world.commit(outcome.changes);
+        made.push(world.view().task_count() - view.task_count());
+    }
+    made.retain(|made| *made > 0);
+    assert_eq!(made, [2_000, 2_000, 500], "as many at a time as wished");
+    let tasks = world.tasks(id);
+    let places: std::collections::BTreeSet<_> = tasks.iter().map(|task| task.slot).collect();
+    assert_eq!(places, (0..4_500).collect(), "no place twice");
+    world.settle();
 }
 
 #[test]
