@@ -25,15 +25,19 @@ const SILENCE_WITH_IMAGE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(120);
 /// A pull is good for all tasks that want the same image shortly after.
 const FRESH: Duration = Duration::from_secs(10);
+/// A pull in vain that took so long was no quick refusal: the registry cannot be reached.
+const LONG: Duration = Duration::from_secs(1);
+/// A registry that cannot be reached is not waited for again so long by tasks whose image is there.
+const UNREACHED: Duration = Duration::from_secs(60);
 
-/// When an image was last asked for upstream, locked while it is being asked for.
+/// Until when an image is not asked for upstream again, locked while it is being asked for.
 type Asked = Arc<Mutex<Option<Instant>>>;
 
 /// The engine's images.
 #[derive(Clone)]
 pub(super) struct Images {
     connection: Connection,
-    /// When each image was last asked for upstream; the inner lock makes others wait for a pull.
+    /// Until when each image is not asked for again; the inner lock makes others wait for a pull.
     asked: Arc<Mutex<HashMap<String, Asked>>>,
 }
 
@@ -57,13 +61,14 @@ impl Images {
             let mut all = self.asked.lock().await;
             Arc::clone(all.entry(image.to_owned()).or_default())
         };
-        let mut last = asked.lock().await;
-        if held.is_some() && last.is_some_and(|at| at.elapsed() < FRESH) {
-            drop(last);
+        let mut rests_until = asked.lock().await;
+        let begun = Instant::now();
+        if held.is_some() && rests_until.is_some_and(|until| begun < until) {
+            drop(rests_until);
         } else {
             let pulled = self.pull(image, auth, held.is_some()).await;
-            *last = Some(Instant::now());
-            drop(last);
+            *rests_until = Some(Instant::now() + rest(pulled.is_err(), begun.elapsed()));
+            drop(rests_until);
             if let Err(reason) = pulled {
                 tracing::debug!(image, %reason, "cannot pull");
                 let held = self.look(image).await?;
@@ -125,6 +130,15 @@ impl Images {
     }
 }
 
+/// How long an image that is there is not asked for again, after a pull that took so long.
+fn rest(in_vain: bool, took: Duration) -> Duration {
+    if in_vain && took >= LONG {
+        UNREACHED
+    } else {
+        FRESH
+    }
+}
+
 /// Without a tag the engine would pull all of them.
 fn tagged(image: &str) -> String {
     let name = image.rsplit('/').next().unwrap_or(image);
@@ -165,4 +179,20 @@ fn credentials(auth: &str) -> Option<DockerCredentials> {
     let text = serde_json::Value::String(format!("{standard}{padding}"));
     let bytes: Base64 = serde_json::from_value(text).ok()?;
     serde_json::from_slice(&bytes.0).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_cannot_be_reached_is_waited_for_once_a_minute() {
+        let long = [SILENCE_WITH_IMAGE, LONG];
+        for took in long {
+            assert_eq!(rest(true, took), UNREACHED, "in vain after {took:?}");
+            assert_eq!(rest(false, took), FRESH, "pulled in {took:?}");
+        }
+        // A refusal at once costs nobody anything, and the image may be pushed any moment.
+        assert_eq!(rest(true, Duration::from_millis(50)), FRESH);
+    }
 }
