@@ -10,12 +10,14 @@ use std::{
 use cluster::*;
 use weft_control::runtime::Manager;
 use weft_proto::{
-    ControlApi, ControlError, ControlReply, ControlRequest, dispatcher::ManagerMessage,
+    ControlApi, ControlError, ControlReply, ControlRequest,
+    dial::{self, JoinWish},
+    dispatcher::ManagerMessage,
 };
 use weft_types::{
     container::ContainerSpec,
     network::NetworkSpec,
-    node::{Reachability, Role},
+    node::{Availability, Reachability, Role},
     secret::{Base64, ConfigSpec},
     service::{EndpointSpec, NetworkAttachmentConfig, PortConfig, Replicated, ServiceSpec},
 };
@@ -414,6 +416,27 @@ async fn a_demotion_that_would_cost_the_majority_is_refused() {
     })
     .await;
     trio.managers.remove(dead);
+    trio.down().await;
+}
+
+/// The manager that a node joined through may be demoted before the node's first session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_joins_through_one_manager_knows_all() {
+    log_to_stderr();
+    let trio = Trio::up().await;
+    let mut all: Vec<_> = trio.hosts.iter().map(|host| host.addr).collect();
+    all.sort();
+    for host in &trio.hosts {
+        let wish = JoinWish {
+            token: cluster_of(&trio.managers[0]).await.join_tokens.worker,
+            availability: Availability::Active,
+            advertise_addr: String::new(),
+        };
+        let mut told = dial::join(host.addr, &wish).await.expect("join").managers;
+        assert_eq!(told[0], trio.hosts[trio.leader().await].addr);
+        told.sort();
+        assert_eq!(told, all, "through {}", host.addr);
+    }
     trio.down().await;
 }
 

@@ -50,4 +50,8 @@ pub struct IssueReply {
     pub certificate: String,
     /// Root certificates to trust, PEM.
     pub trust_root: String,
+    /// Managers to turn to (`ip:port`), the leader first: the one that was asked may be none any more
+    /// when the node opens its first session.
+    #[serde(default)]
+    pub managers: Vec<String>,
 }

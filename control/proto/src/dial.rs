@@ -268,12 +268,21 @@ pub struct JoinWish {
     pub advertise_addr: String,
 }
 
+/// What a node gets that joins.
+#[derive(Debug)]
+pub struct Joined {
+    /// Who it is from now on.
+    pub identity: Identity,
+    /// Managers to turn to, the leader first.
+    pub managers: Vec<SocketAddr>,
+}
+
 /// Joins the cluster of the manager at `addr`: fetches the root certificate, checks it against the
 /// token's digest, and has a new key certified. Nothing is stored.
 ///
 /// # Errors
 /// With Docker's texts for a malformed token, a wrong digest and a wrong secret.
-pub async fn join(addr: SocketAddr, wish: &JoinWish) -> Result<Identity, DialError> {
+pub async fn join(addr: SocketAddr, wish: &JoinWish) -> Result<Joined, DialError> {
     let token: JoinToken = wish.token.trim().parse()?;
     let trust_root = fetch_root(addr, &token).await?;
     let config = anonymous(known_root(&trust_root)?)?;
@@ -288,7 +297,11 @@ pub async fn join(addr: SocketAddr, wish: &JoinWish) -> Result<Identity, DialErr
         certified: None,
     };
     let reply = limited(addr, ca.issue(request)).await?;
-    Ok(identity(reply, key))
+    let managers = reply.managers.iter().filter_map(|addr| addr.parse().ok());
+    Ok(Joined {
+        managers: managers.collect(),
+        identity: identity(reply, key),
+    })
 }
 
 /// Has a new key certified for a node that already has an identity; the managers say in which

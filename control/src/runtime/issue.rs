@@ -62,6 +62,7 @@ fn sign(cluster: &Cluster, csr: &str, node: NodeId, role: Role) -> Result<IssueR
         role,
         certificate: rotation::signer(cluster).sign(csr, title, validity)?,
         trust_root: rotation::trusted(cluster),
+        managers: Vec::new(),
     })
 }
 
@@ -96,10 +97,12 @@ impl Manager {
     }
 
     async fn issue_here(&self, request: &IssueRequest) -> Result<IssueReply, ProposeError> {
-        match request.on_behalf_of {
+        let mut reply = match request.on_behalf_of {
             Some(node) => self.renew(node, request).await,
             None => self.take_in(request).await,
-        }
+        }?;
+        reply.managers = self.managers().into_iter().map(|(_, addr)| addr).collect();
+        Ok(reply)
     }
 
     /// A new node's first certificate.

@@ -163,7 +163,7 @@ impl Host {
         };
         let path = self.path().to_owned();
         async move {
-            let identity = dial::join(at, &wish).await.expect("join");
+            let identity = dial::join(at, &wish).await.expect("join").identity;
             identity.save(&path).expect("saved");
             Credentials::new(identity).expect("usable")
         }

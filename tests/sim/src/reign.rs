@@ -296,7 +296,11 @@ impl Reign {
     fn done(&mut self, job: Job, manager: &Manager, air: &mut Air<'_>) {
         let host = manager.host;
         match job {
-            Job::Enter { host: to, node } => answer(host, to, Reply::Entered(node), air),
+            Job::Enter { host: to, node } => {
+                let group = manager.member.group();
+                let managers = group.all().map(members::host_of).collect();
+                answer(host, to, Reply::Entered(node, managers), air);
+            }
             Job::Renew {
                 host: to,
                 node,

@@ -52,10 +52,10 @@ pub(crate) enum Plea {
 }
 
 /// What the leader answers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Reply {
-    /// The host is this node now.
-    Entered(NodeId),
+    /// The host is this node now, and these are the managers' hosts.
+    Entered(NodeId, Vec<HostId>),
     /// The node has a certificate for this role.
     Renewed(NodeId, Role),
     /// The node is this member now.
@@ -149,9 +149,13 @@ impl Host {
         air: &mut Air<'_>,
     ) {
         match reply {
-            Reply::Entered(node) if node == self.node() && !self.seat.is_in => {
+            Reply::Entered(node, managers) if node == self.node() && !self.seat.is_in => {
                 self.seat.is_in = true;
-                self.machine.journal.managers = vec![(None, addr(from).to_string())];
+                let others = managers.into_iter().filter(|host| *host != from);
+                self.machine.journal.managers = std::iter::once(from)
+                    .chain(others)
+                    .map(|host| (None, addr(host).to_string()))
+                    .collect();
                 self.lives += 1;
                 self.start_agent(group, chance, air);
             }
@@ -176,7 +180,7 @@ impl Host {
                 self.seat.limit = Some(air.now + JOIN_LIMIT);
                 self.seat.step_at = 0;
             }
-            Reply::Entered(_) | Reply::Renewed(..) | Reply::Joined(..) => {}
+            Reply::Entered(..) | Reply::Renewed(..) | Reply::Joined(..) => {}
         }
     }
 

@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use weft_docker::{JoinRequest, LocalState};
 use weft_proto::{
     ControlError, ErrorCode,
-    dial::{self, JoinWish},
-    identity::{Credentials, Identity},
+    dial::{self, JoinWish, Joined},
+    identity::Credentials,
 };
 use weft_types::node::Role;
 
@@ -72,7 +72,7 @@ impl Membership {
             now.joining = Some(settings.clone());
         });
         match ask_for_long(&settings.managers, &wish).await {
-            Ok(identity) => self.become_member(settings, identity).await,
+            Ok(joined) => self.become_member(settings, joined).await,
             Err(Failed::Refused(error) | Failed::Unreached(error)) => {
                 self.amend(|now| *now = Standing::default());
                 Err(error)
@@ -88,19 +88,19 @@ impl Membership {
 
     /// Asks until somebody answers; ended by `leave`.
     async fn go_on_joining(self: Arc<Self>, settings: Settings, wish: JoinWish) {
-        let identity = loop {
+        let answer = loop {
             match ask_once(&settings.managers, &wish).await {
-                Ok(identity) => break Ok(identity),
+                Ok(joined) => break Ok(joined),
                 Err(Failed::Refused(error)) => break Err(error),
                 Err(Failed::Unreached(_) | Failed::Silent) => sleep(PAUSE).await,
             }
         };
         let _one = self.change.lock().await;
-        let joined = match identity {
-            Ok(identity) => {
+        let joined = match answer {
+            Ok(joined) => {
                 // This very task is the watcher, and is replaced by the member's.
                 self.amend(|now| now.watcher = None);
-                self.become_member(settings, identity).await
+                self.become_member(settings, joined).await
             }
             Err(error) => Err(error),
         };
@@ -118,10 +118,9 @@ impl Membership {
     async fn become_member(
         self: &Arc<Self>,
         settings: Settings,
-        identity: Identity,
+        joined: Joined,
     ) -> Result<(), ControlError> {
-        let remotes = settings.managers.clone();
-        match self.join_as(settings, identity, &remotes).await {
+        match self.join_as(settings, joined).await {
             Ok(seat) => {
                 if !seat.await_welcome(WELCOME_LIMIT).await {
                     tracing::warn!("joined, but no manager has welcomed this node yet; going on");
@@ -139,15 +138,21 @@ impl Membership {
     async fn join_as(
         self: &Arc<Self>,
         mut settings: Settings,
-        identity: Identity,
-        remotes: &[SocketAddr],
+        joined: Joined,
     ) -> anyhow::Result<Arc<Seat>> {
+        let identity = joined.identity;
+        // Until the first session these are all that it knows.
+        for addr in joined.managers {
+            if !settings.managers.contains(&addr) {
+                settings.managers.push(addr);
+            }
+        }
         let dir = self.place.state_dir();
         identity.save(dir)?;
         let is_manager = identity.role == Role::Manager;
         let credentials = Credentials::new(identity)?;
         let manager = if is_manager {
-            let manager = role::start(dir, &settings, &credentials, remotes).await?;
+            let manager = role::start(dir, &settings, &credentials, &settings.managers).await?;
             settings.managers.push(settings.advertise);
             Some(manager)
         } else {
@@ -159,11 +164,11 @@ impl Membership {
 }
 
 /// Asks for as long as the user is kept waiting.
-async fn ask_for_long(remotes: &[SocketAddr], wish: &JoinWish) -> Result<Identity, Failed> {
+async fn ask_for_long(remotes: &[SocketAddr], wish: &JoinWish) -> Result<Joined, Failed> {
     let begun = Instant::now();
     loop {
         let failed = match timeout_at(begun + SILENT_LIMIT, ask_once(remotes, wish)).await {
-            Ok(Ok(identity)) => return Ok(identity),
+            Ok(Ok(joined)) => return Ok(joined),
             Ok(Err(failed)) => failed,
             Err(_) => Failed::Silent,
         };
@@ -180,11 +185,11 @@ async fn ask_for_long(remotes: &[SocketAddr], wish: &JoinWish) -> Result<Identit
 }
 
 /// Asks each of `remotes` for a certificate until one gives it or refuses for good.
-async fn ask_once(remotes: &[SocketAddr], wish: &JoinWish) -> Result<Identity, Failed> {
+async fn ask_once(remotes: &[SocketAddr], wish: &JoinWish) -> Result<Joined, Failed> {
     let mut failed = Failed::Silent;
     for addr in remotes {
         match dial::join(*addr, wish).await {
-            Ok(identity) => return Ok(identity),
+            Ok(joined) => return Ok(joined),
             Err(error) if !error.is_transient() => return Err(Failed::Refused(error.into())),
             Err(error) if error.is_silence() => {}
             Err(error) => failed = Failed::Unreached(error.into()),

@@ -26,7 +26,7 @@ pub(crate) struct Settings {
     pub(crate) advertise: SocketAddr,
     /// Which of its addresses carries task traffic.
     pub(crate) data_path: IpAddr,
-    /// Managers that it joined through.
+    /// Managers that it joined through, then those that they named.
     pub(crate) managers: Vec<SocketAddr>,
 }
 
