@@ -4,6 +4,8 @@
 
 mod acked;
 mod assignment;
+#[cfg(test)]
+mod hearing;
 mod netstate;
 mod picture;
 mod registration;

@@ -173,7 +173,10 @@ pub(super) fn has_failed(view: &View, task: &Task) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{fixture, store::IdSource};
+    use crate::{
+        fixture,
+        store::{Change, IdSource, Store, Transaction},
+    };
 
     fn policy(condition: &str) -> Option<RestartPolicy> {
         Some(RestartPolicy {
@@ -226,5 +229,34 @@ mod tests {
         // Two restarts in the last ten seconds; the first of them is too old at 20.
         assert!(!may(19));
         assert!(may(20));
+    }
+
+    #[test]
+    fn a_replacement_waits_a_minute_for_a_task_that_does_not_stop() {
+        let service = fixture::service(1, "web", 1);
+        let mut ids = IdSource::seeded(1);
+        let (made, place) = (Timestamp(1), Place::Slot(1));
+        let mut old = new_task(&service, place, TaskState::Shutdown, made, &mut ids);
+        old.node_id = Some(fixture::node(1).id);
+        old.status.state = TaskState::Running;
+        let new = new_task(&service, place, TaskState::Ready, made, &mut ids);
+        let mut store = Store::new();
+        let changes = vec![
+            Change::put(fixture::node(1)),
+            Change::put(service.clone()),
+            Change::put(old),
+            Change::put(new),
+        ];
+        let first = Transaction { now: made, changes };
+        store.apply(1, &first).expect("both tasks");
+        let view = store.view();
+        let slot: Vec<Arc<Task>> = view.tasks_of(service.id).cloned().collect();
+        for (waited, starts) in [(59, 0), (60, 1)] {
+            let mut draft = Draft::new(&view, made.after(Duration::from_secs(waited)));
+            promote(&mut draft, &service, &slot);
+            let outcome = draft.outcome();
+            assert_eq!(outcome.changes.len(), starts, "after {waited} s");
+            assert_eq!(outcome.wake_at.is_some(), starts == 0, "after {waited} s");
+        }
     }
 }

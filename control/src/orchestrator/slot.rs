@@ -108,3 +108,37 @@ pub(super) fn surplus(occupied: &BTreeMap<Place, Vec<Arc<Task>>>, keep: usize) -
         .map(|(.., place)| place)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_types::TaskState;
+
+    use super::*;
+    use crate::{fixture, orchestrator::task::new_task, store::IdSource};
+
+    /// The slots that go when `keep` stay, of slots 1, 2, … on such nodes, running or not.
+    fn goes(slots: &[(u32, bool)], keep: usize) -> Vec<Place> {
+        let service = fixture::service(1, "web", 1);
+        let mut ids = IdSource::seeded(1);
+        let occupied = (1..).zip(slots).map(|(slot, (node, runs))| {
+            let place = Place::Slot(slot);
+            let now = Timestamp(1);
+            let mut task = new_task(&service, place, TaskState::Running, now, &mut ids);
+            task.node_id = (*node > 0).then(|| fixture::node(*node).id);
+            if *runs {
+                task.status.state = TaskState::Running;
+            }
+            (place, vec![Arc::new(task)])
+        });
+        surplus(&occupied.collect(), keep)
+    }
+
+    #[test]
+    fn the_fullest_node_loses_first_then_what_does_not_run_then_the_highest() {
+        let slots = |slots: &[u64]| slots.iter().copied().map(Place::Slot).collect::<Vec<_>>();
+        assert_eq!(goes(&[(1, true), (1, true), (2, true)], 2), slots(&[2]));
+        assert_eq!(goes(&[(1, false), (2, true), (3, true)], 2), slots(&[1]));
+        assert_eq!(goes(&[(0, true), (1, true), (2, true)], 2), slots(&[1]));
+        assert_eq!(goes(&[(1, true), (2, true), (3, true)], 1), slots(&[2, 3]));
+    }
+}

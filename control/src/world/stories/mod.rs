@@ -1,9 +1,12 @@
 //! Stories of one service or two.
 
+mod counting;
+mod giving;
 mod ingress;
 mod placing;
 mod refusing;
 mod running;
+mod spreading;
 mod updating;
 
 use weft_types::{

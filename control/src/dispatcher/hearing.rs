@@ -1,0 +1,188 @@
+//! What is heard of nodes, what is waited for, and what they are told: the edges.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use weft_types::{
+    NodeId, TaskState,
+    container::{ContainerSpec, FileTarget, SecretReference},
+    node::NodeState,
+    secret::{Base64, SecretSpec},
+    service::{NetworkAttachmentConfig, ServiceSpec},
+    task::RestartPolicy,
+};
+
+use super::{
+    Acks, Sound, assignment::Held, assignments, heartbeat_period, lost, unknown, withdraw,
+};
+use crate::{
+    fixture,
+    store::Draft,
+    world::{World, secs},
+};
+
+fn node(number: u32) -> NodeId {
+    NodeId::numbered(u128::from(number))
+}
+
+fn edit(world: &mut World, edit: impl FnOnce(&mut Draft)) {
+    let mut draft = Draft::new(&world.view(), world.now);
+    edit(&mut draft);
+    world.commit(draft.changes());
+}
+
+#[test]
+fn a_node_is_to_be_heard_of_as_often_as_the_cluster_says() {
+    let mut world = World::new(1, 71);
+    assert_eq!(heartbeat_period(&world.view()), Duration::from_secs(5));
+    edit(&mut world, |draft| {
+        draft.edit_cluster(|cluster| cluster.spec.dispatcher.heartbeat_period = 7_000_000_000);
+    });
+    assert_eq!(heartbeat_period(&world.view()), Duration::from_secs(7));
+}
+
+#[test]
+fn silence_is_a_loss_and_a_new_term_knows_of_no_life() {
+    let mut world = World::new(3, 72);
+    edit(&mut world, |draft| {
+        draft.edit_node(node(3), |node| node.status.state = NodeState::Down);
+    });
+    let view = world.view();
+    let sounds = BTreeMap::from([(node(1), Sound::Silent), (node(2), Sound::Gone)]);
+    let failure = "heartbeat failure";
+    assert_eq!(lost(&view, &sounds, false), [(node(1), failure)]);
+    let sounds = BTreeMap::from([(node(1), Sound::Speaks)]);
+    assert_eq!(lost(&view, &sounds, false), []);
+    assert_eq!(lost(&view, &sounds, true), [(node(2), failure)]);
+    let changes = unknown(&view, world.now);
+    world.commit(changes);
+    let states = world.view();
+    let states: Vec<_> = states.nodes().map(|node| node.status.state).collect();
+    assert_eq!(
+        states,
+        [NodeState::Unknown, NodeState::Unknown, NodeState::Down]
+    );
+}
+
+/// A service on a network of its own.
+fn networked(world: &mut World) -> ServiceSpec {
+    world.create_network(weft_types::network::NetworkSpec {
+        name: "back".into(),
+        ..Default::default()
+    });
+    let mut spec = fixture::service(0, "web", 1).spec;
+    spec.task_template.networks = Some(vec![NetworkAttachmentConfig {
+        target: "back".into(),
+        ..NetworkAttachmentConfig::default()
+    }]);
+    spec
+}
+
+#[test]
+fn the_dead_are_not_waited_for_and_the_living_as_long_as_the_grace_period() {
+    let mut world = World::new(2, 73);
+    let mut spec = networked(&mut world);
+    let container = spec.task_template.container_spec.get_or_insert_default();
+    container.stop_grace_period = Some(30_000_000_000);
+    let id = world.create(spec);
+    world.until(secs(5), "it runs", |world| world.running(id).len() == 1);
+    let task = world.running(id)[0].id;
+    edit(&mut world, |draft| {
+        draft.edit_task(task, |task| task.desired_state = TaskState::Shutdown);
+    });
+    let decided = world.store.index();
+    let acks = Acks {
+        applied: [(node(1), decided)].into(),
+    };
+    let stops = |world: &World, waited| {
+        let outcome = withdraw(&world.view(), world.now.after(secs(waited)), &acks);
+        outcome.changes.len() == 1
+    };
+    assert!(
+        !stops(&world, 29),
+        "the other node lives and has said nothing"
+    );
+    assert!(stops(&world, 30), "its grace period is over");
+    edit(&mut world, |draft| {
+        draft.edit_node(node(2), |node| node.status.state = NodeState::Down);
+    });
+    assert!(stops(&world, 0), "the other node is down");
+}
+
+#[test]
+fn a_node_is_told_the_secrets_of_its_own_tasks_until_they_end() {
+    let mut world = World::new(2, 74);
+    let mut services = Vec::new();
+    for name in ["one", "two"] {
+        let secret = weft_proto::ControlRequest::CreateSecret(Box::new(SecretSpec {
+            name: name.into(),
+            data: Base64(b"k".to_vec()),
+            ..SecretSpec::default()
+        }));
+        let Ok(weft_proto::ControlReply::Created(secret)) = world.ask(&secret) else {
+            panic!("no secret")
+        };
+        let mut spec = fixture::service(0, name, 1).spec;
+        spec.task_template.container_spec = Some(ContainerSpec {
+            image: "busybox".into(),
+            secrets: Some(vec![SecretReference {
+                file: Some(FileTarget {
+                    name: name.into(),
+                    ..FileTarget::default()
+                }),
+                secret_id: secret.parse().unwrap(),
+                secret_name: name.into(),
+            }]),
+            ..ContainerSpec::default()
+        });
+        spec.task_template.restart_policy = Some(RestartPolicy {
+            condition: "none".into(),
+            ..RestartPolicy::default()
+        });
+        services.push(world.create(spec));
+    }
+    let told = |world: &World, number| {
+        let secrets = assignments(&world.view(), node(number)).secrets;
+        let names = secrets.into_iter().map(|secret| secret.spec.name);
+        names.collect::<Vec<_>>()
+    };
+    world.until(secs(5), "both run", |world| {
+        services.iter().all(|id| world.running(*id).len() == 1)
+    });
+    assert_eq!(
+        (told(&world, 1), told(&world, 2)),
+        (vec!["one".into()], vec!["two".into()])
+    );
+    let task = world.running(services[0])[0].id;
+    world.crash(task);
+    world.advance(secs(1));
+    assert_eq!(
+        assignments(&world.view(), node(1)).tasks.len(),
+        1,
+        "it is remembered"
+    );
+    assert_eq!(told(&world, 1), [""; 0]);
+}
+
+#[test]
+fn a_node_is_told_of_a_task_when_it_is_assigned_and_when_it_is_withdrawn() {
+    let mut world = World::new(1, 75);
+    let id = world.create(fixture::service(0, "web", 1).spec);
+    world.until(secs(5), "it runs", |world| world.running(id).len() == 1);
+    let task = world.running(id)[0].id;
+    let before = Held::of(&world.view(), node(1));
+    edit(&mut world, |draft| {
+        draft.edit_task(task, |task| task.withdrawn = true);
+    });
+    let step = Held::of(&world.view(), node(1)).step_from(Some(&before));
+    let told: Vec<_> = step.tasks.iter().map(|task| task.id).collect();
+    assert_eq!(told, [task]);
+    // A task that is the node's own and must wait, as one of a global service may.
+    let mut waiting = world.running(id).remove(0);
+    waiting.id = weft_types::TaskId::numbered(900);
+    waiting.slot = 2;
+    waiting.status.state = TaskState::Pending;
+    edit(&mut world, |draft| draft.put(waiting));
+    let told = assignments(&world.view(), node(1)).tasks;
+    let told: Vec<_> = told.iter().map(|task| task.id).collect();
+    assert_eq!(told, [task]);
+}
