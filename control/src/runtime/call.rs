@@ -1,9 +1,6 @@
 //! Answering requests: here if this manager leads, else by asking the one that does.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::{
@@ -23,7 +20,7 @@ use super::{
     route::{NO_LEADER, forwarded, no_leader},
     stopped,
 };
-use crate::api;
+use crate::{api, store::IdSource};
 
 /// How long a request may take.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
@@ -62,7 +59,8 @@ impl Manager {
         }
         let reply = if only_reads(request) {
             let view = self.fresh_view().await?;
-            let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            // A source that nobody else waits for: a list takes long where there is much.
+            let mut ids = IdSource::new(rand::random());
             let (_, reply) = api::handle(&view, clock::now(), &mut ids, request)?;
             reply
         } else {
@@ -218,5 +216,52 @@ impl ControlApi for Manager {
                 (Ok(()), None) => format!("rpc error: code = Unknown desc = {NO_LEADER}"),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, sync::PoisonError};
+
+    use weft_types::{cluster::ClusterSpec, node::Availability, node::NodeDescription};
+
+    use super::*;
+    use crate::runtime::{InitOptions, ManagerConfig};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_reads_does_not_wait_for_who_decides() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let free = listener.local_addr().expect("an address");
+        drop(listener);
+        let config = ManagerConfig {
+            state_dir: directory.path().to_owned(),
+            listen: free,
+            advertise: free,
+        };
+        let init = InitOptions {
+            spec: ClusterSpec::default(),
+            default_addr_pool: vec![],
+            subnet_size: 0,
+            data_path_port: 0,
+            data_path_addr: None,
+            availability: Availability::Active,
+            description: NodeDescription::default(),
+        };
+        let manager = Manager::bootstrap(config, init).await.expect("a manager");
+        let reader = Arc::clone(&manager);
+        let (said, heard) = std::sync::mpsc::channel();
+        let answer = {
+            // As the one does whose proposal is being decided.
+            let _held = manager.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            tokio::spawn(async move {
+                said.send(reader.call(ControlRequest::ListServices).await)
+                    .ok()
+            });
+            heard.recv_timeout(Duration::from_secs(10))
+        };
+        manager.shutdown().await;
+        let answer = answer.expect("an answer while the ids are held");
+        assert!(matches!(answer, Ok(ControlReply::Services(_))));
     }
 }

@@ -78,6 +78,49 @@ fn a_failing_update_stops_or_goes_back() {
 }
 
 #[test]
+fn an_update_that_fails_goes_back_to_the_credentials_too() {
+    let mut world = World::new(2, 8);
+    let mut spec = web(2);
+    spec.update_config = Some(UpdateConfig {
+        failure_action: "rollback".into(),
+        ..UpdateConfig::default()
+    });
+    let id = world.create(spec);
+    // Credentials given with a new spec, and what is held once it is done or undone.
+    for (given, new_image, end, held) in [
+        ("first", "new", UpdateState::Completed, "first"),
+        (
+            "second",
+            "unhealthy",
+            UpdateState::RollbackCompleted,
+            "first",
+        ),
+    ] {
+        world.until(secs(5), "two run", |world| world.running(id).len() == 2);
+        let mut service = world.service(id);
+        image(&mut service.spec, new_image);
+        world
+            .ask(&ControlRequest::UpdateService {
+                service: id.to_string(),
+                version: service.meta.version.index,
+                spec: Box::new(service.spec),
+                registry_auth: Some(given.into()),
+                auth_from_previous: false,
+                rollback: false,
+            })
+            .unwrap();
+        assert_eq!(world.service(id).registry_auth, given);
+        world.until(secs(90), new_image, |world| {
+            let status = world.service(id).update_status;
+            status.is_some_and(|status| status.state == end)
+        });
+        assert_eq!(world.service(id).registry_auth, held);
+        let running = world.running(id);
+        assert!(running.iter().all(|task| task.registry_auth == held));
+    }
+}
+
+#[test]
 fn a_service_goes_back_by_hand_and_forth_again() {
     let mut world = World::new(2, 7);
     let id = world.create(web(2));
