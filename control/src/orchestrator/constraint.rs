@@ -155,8 +155,9 @@ pub(super) fn enforce(draft: &mut Draft, scope: &Scope) {
             continue;
         }
         let mut left = node.description.resources.clone();
+        // One that waits for its node to have room holds nothing of it yet.
         let lives = |task: &&std::sync::Arc<Task>| {
-            task.desired_state <= TaskState::Complete && !task.status.state.is_terminal()
+            task.desired_state <= TaskState::Complete && occupies(task)
         };
         for task in draft.tasks_on_node(node.id).filter(lives) {
             let service = task.service_id.and_then(|id| draft.service(id));

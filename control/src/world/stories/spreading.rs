@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use weft_types::{
     NodeId, ServiceId, TaskState,
     node::{EnginePlugin, Node},
-    service::ServiceSpec,
+    service::{Empty, ServiceMode, ServiceSpec},
     task::{LogDriver, Placement, Platform, ResourceRequirements, Resources, RestartPolicy, Task},
 };
 
@@ -158,4 +158,24 @@ fn what_differs_by_one_is_level() {
         Ok(weft_proto::ControlReply::Moves(moves)) => assert_eq!(moves, []),
         other => panic!("no moves: {other:?}"),
     }
+}
+
+#[test]
+fn a_task_that_waits_for_its_own_node_to_have_room_goes_on_waiting() {
+    let mut world = World::new(1, 46);
+    let mut spec = reserving("agent", 0, 0, 1 << 30);
+    spec.mode = ServiceMode {
+        global: Some(Empty {}),
+        ..ServiceMode::default()
+    };
+    let id = world.create(spec);
+    let waiting = world.tasks(id);
+    // Everything is looked at anew in between, as by a new leader.
+    world.advance(secs(70));
+    assert_eq!(world.tasks(id), waiting, "{}", world.picture());
+    tell(&mut world, 1, |node| {
+        node.description.resources.memory_bytes = 1 << 30;
+    });
+    world.until(secs(5), "it runs", |world| world.running(id).len() == 1);
+    assert_eq!(world.running(id)[0].id, waiting[0].id);
 }
