@@ -3,7 +3,8 @@
 //!
 //! Manager and door are one process, on a real disk with real syncs, the container engine is pretended; the clients
 //! are another process, so that the memory told is the door's and the manager's alone. `serve` and a folder as
-//! arguments begin the first, which the second does by itself.
+//! arguments begin the first, which the second does by itself. `load` and a number of seconds ask for the mixed load
+//! alone, for that long: how it is seen that memory stays where it is.
 
 #[expect(
     dead_code,
@@ -53,7 +54,7 @@ const CLIENTS: usize = 200;
 /// How long they ask.
 const LOAD: Duration = Duration::from_secs(60);
 
-/// When memory is looked at first.
+/// When memory is looked at first; it is again at half the time and in the end.
 const WARM: Duration = Duration::from_secs(10);
 
 /// Lists asked one after the other.
@@ -67,8 +68,13 @@ fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
     match (words.next().as_deref(), words.next()) {
         (Some("serve"), Some(folder)) => runtime.block_on(door(Path::new(&folder))),
-        (None, None) => runtime.block_on(measure()),
-        _ => bail!("takes no arguments"),
+        (Some("load"), Some(seconds)) => {
+            let load = Duration::from_secs(seconds.parse()?);
+            ensure!(load > 2 * WARM, "too short a load to tell of memory");
+            runtime.block_on(measure(load, 0))
+        }
+        (None, None) => runtime.block_on(measure(LOAD, LISTS)),
+        _ => bail!("takes nothing, or `load` and seconds"),
     }
 }
 
@@ -377,7 +383,7 @@ fn row(what: &str, figure: &str, method: &str) {
     println!("| {what} | {figure} | {method} |");
 }
 
-async fn measure() -> Result<()> {
+async fn measure(load: Duration, lists: usize) -> Result<()> {
     let served = Served::begin().await?;
     let mut client = Client::new(&served.socket).await?;
     for number in 0..SERVICES - 1 {
@@ -397,9 +403,12 @@ async fn measure() -> Result<()> {
         ("`GET /services`", "/v1.41/services"),
         ("`GET /services?status=true`", "/v1.41/services?status=true"),
     ] {
+        if lists == 0 {
+            break;
+        }
         let mut times = Vec::new();
         let mut size = 0;
-        for _ in 0..LISTS {
+        for _ in 0..lists {
             let begun = Instant::now();
             let (status, body) = client.ask(Method::GET, path, &Value::Null).await?;
             times.push(begun.elapsed());
@@ -408,7 +417,7 @@ async fn measure() -> Result<()> {
         }
         let (middle, late) = (percentile(&mut times, 0.5), percentile(&mut times, 0.99));
         let method = format!(
-            "{LISTS} times one after the other at {SERVICES} services of one task each, {} KiB an answer",
+            "{lists} times one after the other at {SERVICES} services of one task each, {} KiB an answer",
             size >> 10
         );
         row(
@@ -420,12 +429,14 @@ async fn measure() -> Result<()> {
 
     let seen = Arc::new(Seen::default());
     let begun = Instant::now();
-    let end = begun + LOAD;
+    let end = begun + load;
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| tokio::spawn(one(Arc::clone(&seen), served.socket.clone(), number, end)))
         .collect();
     tokio::time::sleep_until((begun + WARM).into()).await;
     let warm = served.rss_mib()?;
+    tokio::time::sleep_until((begun + load / 2).into()).await;
+    let half = served.rss_mib()?;
     tokio::time::sleep_until(end.into()).await;
     let late = served.rss_mib()?;
     let mut lost = 0;
@@ -446,15 +457,15 @@ async fn measure() -> Result<()> {
     let shared = seen.shared.load(Ordering::Relaxed);
     lost += shared.abs_diff(count);
 
-    let load = format!(
-        "{CLIENTS} clients, each with a connection of its own, for {} s: reads and writes mixed, beside {SERVICES} services",
-        LOAD.as_secs()
+    let seconds = load.as_secs();
+    let method = format!(
+        "{CLIENTS} clients, each with a connection of its own, for {seconds} s: reads and writes mixed, beside {SERVICES} services"
     );
     let asked = seen.asked.load(Ordering::Relaxed);
     row(
         "Requests",
-        &format!("**{:.0} /s**", asked as f64 / LOAD.as_secs_f64()),
-        &load,
+        &format!("**{:.0} /s**", asked as f64 / load.as_secs_f64()),
+        &method,
     );
     let times = std::mem::take(
         &mut *seen
@@ -501,9 +512,9 @@ async fn measure() -> Result<()> {
     row(
         "Memory of manager and door",
         &format!(
-            "**{warm:.0} MiB** after {} s, **{late:.0} MiB** after {} s",
+            "**{warm:.0} MiB** after {} s, **{half:.0} MiB** after {} s, **{late:.0} MiB** after {seconds} s",
             WARM.as_secs(),
-            LOAD.as_secs()
+            seconds / 2
         ),
         "resident, of the process that serves",
     );
