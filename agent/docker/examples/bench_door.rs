@@ -32,12 +32,17 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use mimalloc::MiMalloc;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use weft_control::runtime::{InitOptions, Manager, ManagerConfig};
 use weft_docker::{
     DoorConfig, InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl, NotManager, serve,
 };
+
+/// As the agent's.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 use weft_proto::{ControlApi, ControlError};
 use weft_types::{
     NodeId,

@@ -17,6 +17,7 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use mimalloc::MiMalloc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,10 @@ use tracing_subscriber::EnvFilter;
 use weft_docker::DoorConfig;
 
 use self::{handle::Handle, membership::Membership, place::Place};
+
+/// A manager's objects live long and are freed by another thread than made them: decision 0018.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Docker Swarm mode, rebuilt networking-first.
 #[derive(Debug, Parser)]
