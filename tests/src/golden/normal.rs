@@ -27,6 +27,8 @@ const PATTERNS: &[(&str, &str)] = &[
         r#""(PID|MemoryBytes)": ?(\d{10,}|[1-9]\d{0,6}\b)"#,
         r#""$1": <number>"#,
     ),
+    // Whole processors are the machine's; what services ask for is less.
+    (r#""NanoCPUs": ?[1-9]\d*0{9}\b"#, r#""NanoCPUs": <number>"#),
     (r"(Memory:\s+)[0-9.]+GiB", "$1<number>"),
     (
         r"(?i)network revision \d+ of \d+",
