@@ -98,6 +98,13 @@ impl Expression {
         let found = names.into_iter().any(|name| self.pattern.is_match(name));
         found == self.is_equal
     }
+
+    /// Whether something with this id and name fulfils it. An id counts only where the rule has it
+    /// whole: ids are drawn by chance, and part of one would match a pattern by chance.
+    pub fn holds_of(&self, id: &str, name: &str) -> bool {
+        let id = self.value.contains(id).then_some(id);
+        self.holds(id.into_iter().chain([name]))
+    }
 }
 
 impl fmt::Display for Expression {
@@ -153,6 +160,23 @@ mod tests {
             ("storage==a!=b", &["a!=b"], true),
         ] {
             assert_eq!(holds(text, names), expected, "{text} {names:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_counts_where_it_is_named_whole() {
+        let id = "6jk3n5tcarvv7je5lzpyoyo1vd";
+        for (text, expected) in [
+            ("node==/n[3-9]/", false),
+            ("node!=/n[3-9]/", true),
+            ("node==6jk*", false),
+            ("node==6jk3n5tcarvv7je5lzpyoyo1vd", true),
+            ("node!=6jk3n5tcarvv7je5lzpyoyo1vd", false),
+            ("node==/^(n2|6jk3n5tcarvv7je5lzpyoyo1vd)$/", true),
+            ("node==n1", true),
+        ] {
+            let rule = Expression::parse(text).expect(text);
+            assert_eq!(rule.holds_of(id, "n1"), expected, "{text}");
         }
     }
 

@@ -172,7 +172,7 @@ fn rules<'a>(
 /// Whether the host itself is as `rule` says.
 fn is_such(rule: &Expression, host: &Host) -> bool {
     match rule.key() {
-        "node" => rule.holds([host.id.as_str(), host.name.as_str()]),
+        "node" => rule.holds_of(&host.id, &host.name),
         key => {
             let label = host
                 .labels

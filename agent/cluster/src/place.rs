@@ -299,7 +299,7 @@ mod tests {
             let policy = Policy { strategy, ..Policy::default() };
             let fits = |host: &Host| {
                 host.is_ready && wish.constraints.iter().all(|rule| match rule.key() {
-                    "node" => rule.holds([host.id.as_str(), host.name.as_str()]),
+                    "node" => rule.holds_of(&host.id, &host.name),
                     key => rule.holds(host.labels.get(key).map(String::as_str)),
                 })
             };
