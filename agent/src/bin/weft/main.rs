@@ -26,7 +26,7 @@ use weft_docker::DoorConfig;
 
 use self::{handle::Handle, membership::Membership, place::Place};
 
-/// A manager's objects live long and are freed by another thread than made them: decision 0018.
+/// Requests are freed by another thread than made them, which glibc's arenas answer by growing: decision 0018.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
