@@ -99,11 +99,19 @@ impl Expression {
         found == self.is_equal
     }
 
-    /// Whether something with this id and name fulfils it. An id counts only where the rule has it
-    /// whole: ids are drawn by chance, and part of one would match a pattern by chance.
-    pub fn holds_of(&self, id: &str, name: &str) -> bool {
-        let id = self.value.contains(id).then_some(id);
-        self.holds(id.into_iter().chain([name]))
+    /// Whether things with these ids, called `names`, fulfil it. An id counts only where the rule has
+    /// it whole, or its first twelve digits and nothing else, as tools print it: ids are drawn by
+    /// chance, and part of one would match a pattern by chance.
+    pub fn holds_of<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a str>,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> bool {
+        let said = ids.into_iter().filter_map(|id| match id.get(..12) {
+            Some(short) if self.value == short => Some(short),
+            _ => (!id.is_empty() && self.value.contains(id)).then_some(id),
+        });
+        self.holds(said.chain(names))
     }
 }
 
@@ -173,10 +181,13 @@ mod tests {
             ("node==6jk3n5tcarvv7je5lzpyoyo1vd", true),
             ("node!=6jk3n5tcarvv7je5lzpyoyo1vd", false),
             ("node==/^(n2|6jk3n5tcarvv7je5lzpyoyo1vd)$/", true),
+            ("node==6jk3n5tcarvv", true),
+            ("node==6jk3n5tcarv", false),
+            ("node!=*a*", true),
             ("node==n1", true),
         ] {
             let rule = Expression::parse(text).expect(text);
-            assert_eq!(rule.holds_of(id, "n1"), expected, "{text}");
+            assert_eq!(rule.holds_of([id], ["n1"]), expected, "{text}");
         }
     }
 

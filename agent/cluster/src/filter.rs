@@ -3,7 +3,11 @@
 use std::{fmt, str::FromStr};
 
 use crate::{
-    expression::Expression, host::Host, place::Unplaced, reference::Reference, wish::Wish,
+    expression::Expression,
+    host::{Host, Image},
+    place::Unplaced,
+    reference::Reference,
+    wish::Wish,
 };
 
 /// Label of an engine: how many containers its host takes at most.
@@ -137,7 +141,13 @@ fn ports<'a>(mut hosts: Vec<&'a Host>, wish: &Wish) -> Result<Vec<&'a Host>, Unp
     Ok(hosts)
 }
 
-fn dependencies<'a>(hosts: Vec<&'a Host>, wish: &Wish) -> Result<Vec<&'a Host>, Unplaced> {
+fn dependencies<'a>(mut hosts: Vec<&'a Host>, wish: &Wish) -> Result<Vec<&'a Host>, Unplaced> {
+    // A network that hosts have of their own is on no other. One that is nowhere is for the engine to
+    // refuse.
+    let has_network = |host: &Host| host.networks.contains(&wish.network);
+    if hosts.iter().any(|host| has_network(host)) {
+        hosts.retain(|host| has_network(host));
+    }
     let has = |host: &Host, container: &str| Reference::parse(container).is_on(host);
     keep(
         hosts,
@@ -172,7 +182,7 @@ fn rules<'a>(
 /// Whether the host itself is as `rule` says.
 fn is_such(rule: &Expression, host: &Host) -> bool {
     match rule.key() {
-        "node" => rule.holds_of(&host.id, &host.name),
+        "node" => rule.holds_of([host.id.as_str()], [host.name.as_str()]),
         key => {
             let label = host
                 .labels
@@ -187,11 +197,14 @@ fn is_such(rule: &Expression, host: &Host) -> bool {
 fn is_beside(rule: &Expression, host: &Host) -> bool {
     let containers = || host.containers.iter();
     match rule.key() {
-        "container" => rule.holds(containers().flat_map(|container| {
-            let names = container.names.iter().map(String::as_str);
-            names.chain([container.id.as_str()])
-        })),
-        "image" => rule.holds(host.images.iter().flat_map(|image| image.names())),
+        "container" => rule.holds_of(
+            containers().map(|container| container.id.as_str()),
+            containers().flat_map(|container| container.names.iter().map(String::as_str)),
+        ),
+        "image" => rule.holds_of(
+            host.images.iter().flat_map(Image::ids),
+            host.images.iter().flat_map(Image::names),
+        ),
         key => rule.holds(containers().filter_map(|container| {
             let mut labels = container.labels.iter();
             let label = labels.find(|(name, _)| name.eq_ignore_ascii_case(key));

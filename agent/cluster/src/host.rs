@@ -24,6 +24,8 @@ pub struct Host {
     pub containers: Vec<Container>,
     /// What needs no pulling.
     pub images: Vec<Image>,
+    /// Names of the networks that are this host's alone.
+    pub networks: Vec<String>,
 }
 
 /// A container on a host.
@@ -159,14 +161,15 @@ impl Image {
         }
     }
 
-    /// Everything that it is called: id, `name:tag`, `name`.
+    /// Its id, with `sha256:` and without.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        [self.id.as_str(), self.id.trim_start_matches("sha256:")].into_iter()
+    }
+
+    /// What people call it: `name:tag`, `name`.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let short = self.id.trim_start_matches("sha256:");
-        let tags = self.tags.iter().flat_map(|tag| {
-            let bare = repository(tag);
-            [tag.as_str(), bare]
-        });
-        [self.id.as_str(), short].into_iter().chain(tags)
+        let tags = self.tags.iter().map(String::as_str);
+        tags.flat_map(|tag| [tag, repository(tag)])
     }
 }
 

@@ -69,6 +69,29 @@ pub fn containers(parts: Vec<Part>, limit: Option<usize>) -> Value {
     Value::Array(all)
 }
 
+/// Leaves in a merged `GET /containers/json` what has a name that matches one of `patterns`, regular
+/// expressions as engines understand them. Names are compared with their host and without.
+///
+/// # Errors
+/// When a pattern is none; nothing is changed then.
+pub fn keep_named(list: &mut Vec<Value>, patterns: &[String]) -> Result<(), regex::Error> {
+    let patterns: Vec<regex::Regex> = patterns
+        .iter()
+        .map(|pattern| regex::Regex::new(pattern))
+        .collect::<Result<_, _>>()?;
+    list.retain(|entry| {
+        texts(&entry["Names"]).iter().any(|name| {
+            let whole = name.trim_start_matches('/');
+            let bare = whole.split_once('/').map_or(whole, |(_, bare)| bare);
+            let slashed = format!("/{bare}");
+            let forms = [name, whole, bare, &slashed];
+            let mut patterns = patterns.iter();
+            patterns.any(|pattern| forms.iter().any(|form| pattern.is_match(form)))
+        })
+    });
+    Ok(())
+}
+
 /// Shows entries of `GET /containers/json` as those of a host that does not answer.
 #[must_use]
 pub fn lost(list: &Value) -> Value {
@@ -278,6 +301,27 @@ mod tests {
             json!([{"IP": "192.0.2.11", "PublicPort": 80}, {"IP": "127.0.0.1"}, {"PrivatePort": 1}])
         );
         assert_eq!(lost(&one)[0]["Status"], "Host Down");
+    }
+
+    #[test]
+    fn names_match_with_their_host_and_without() {
+        let list =
+            json!([{"Names": ["/n1/web"]}, {"Names": ["/n2/web"]}, {"Names": ["/n2/website"]}]);
+        let kept = |pattern: &str| {
+            let mut list = list.as_array().cloned().unwrap_or_default();
+            keep_named(&mut list, &[pattern.to_owned()]).map(|()| list.len())
+        };
+        for (pattern, count) in [
+            ("n2/web", 2),
+            ("^/?n2/web$", 1),
+            ("^web$", 2),
+            ("/web", 3),
+            ("^/web$", 2),
+            ("n3/", 0),
+        ] {
+            assert_eq!(kept(pattern), Ok(count), "{pattern}");
+        }
+        assert!(kept("(").is_err());
     }
 
     #[test]

@@ -149,6 +149,7 @@ mod tests {
     fn affinities_look_at_what_is_there() {
         let mut hosts = [host(1), host(2), host(3)];
         let mut web = container("web");
+        web.id = "abcdef0123456789".repeat(4);
         web.labels.insert("tier".into(), "front".into());
         hosts[1].containers.push(web);
         hosts[2].images.push(Image {
@@ -167,6 +168,10 @@ mod tests {
         };
         assert_eq!(asked("container==web"), Ok("n2".into()));
         assert_eq!(asked("container!=web"), Ok("n1".into()));
+        assert_eq!(asked("container==abcdef012345"), Ok("n2".into()));
+        let by_chance = asked("container==*bcd*");
+        assert!(by_chance.is_err(), "an id matched a pattern: {by_chance:?}");
+        assert!(asked("image==/^a/").is_err());
         assert_eq!(asked("tier==front"), Ok("n2".into()));
         assert_eq!(asked("image==registry:5000/redis"), Ok("n3".into()));
         assert_eq!(asked("image==*redis:7"), Ok("n3".into()));
@@ -214,6 +219,15 @@ mod tests {
             named(&hosts, &needs("n2/taken")),
             Err("Unable to find a node fulfilling all dependencies: --link=n2/taken".into())
         );
+        let on = |network: &str| Wish {
+            network: network.into(),
+            ..Wish::default()
+        };
+        hosts[1].networks.push("back".into());
+        assert_eq!(named(&hosts, &on("back")), Ok("n2".into()));
+        hosts[0].networks.push("back".into());
+        assert_eq!(named(&hosts[..1], &on("back")), Ok("n1".into()));
+        assert_eq!(named(&hosts[..1], &on("nowhere")), Ok("n1".into()));
         hosts[1].labels.insert("containerslots".into(), "1".into());
         assert_eq!(named(&hosts, &Wish::default()), Ok("n2".into()));
         hosts[1].containers.push(container("one"));
@@ -299,7 +313,7 @@ mod tests {
             let policy = Policy { strategy, ..Policy::default() };
             let fits = |host: &Host| {
                 host.is_ready && wish.constraints.iter().all(|rule| match rule.key() {
-                    "node" => rule.holds_of(&host.id, &host.name),
+                    "node" => rule.holds_of([host.id.as_str()], [host.name.as_str()]),
                     key => rule.holds(host.labels.get(key).map(String::as_str)),
                 })
             };

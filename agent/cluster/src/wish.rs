@@ -29,6 +29,9 @@ const RULES: [(&str, &str); 4] = [
     ("reschedule:", RESCHEDULE),
 ];
 
+/// Networks that every engine has.
+const BUILT_IN: [&str; 5] = ["", "default", "bridge", "host", "none"];
+
 /// What a container asks of its place.
 #[derive(Debug, Clone, Default)]
 pub struct Wish {
@@ -40,6 +43,8 @@ pub struct Wish {
     pub whitelists: Vec<Expression>,
     /// Containers that it needs on its host, each with the option that says so.
     pub dependencies: Vec<(String, String)>,
+    /// Its network, where it is no built-in one.
+    pub network: String,
     /// What it takes; CPUs as asked for.
     pub facts: Facts,
     /// Cores, if they were asked for as CPU shares, as classic Swarm had it.
@@ -68,6 +73,9 @@ pub enum WishError {
     /// No JSON object.
     #[error("the body of the request must be a JSON object")]
     Body,
+    /// A build is over before its host can fail.
+    #[error("a build is not rescheduled: --build-arg reschedule: is for containers")]
+    Build,
 }
 
 impl Wish {
@@ -102,19 +110,7 @@ impl Wish {
                 true
             });
         }
-        let parse = |list: &[String]| -> Result<Vec<Expression>, WishError> {
-            let parsed = list.iter().map(|rule| Expression::parse(rule));
-            Ok(parsed.collect::<Result<_, _>>()?)
-        };
-        let mut wish = Self {
-            constraints: parse(&rules[0])?,
-            affinities: parse(&rules[1])?,
-            whitelists: rules[2]
-                .iter()
-                .map(|rule| whitelist(rule))
-                .collect::<Result<_, _>>()?,
-            ..Self::default()
-        };
+        let mut wish = Self::ruled(&rules)?;
         for policy in &rules[3] {
             if policy != ON_NODE_FAILURE && policy != "off" {
                 return Err(WishError::Reschedule(policy.clone()));
@@ -136,6 +132,46 @@ impl Wish {
         Ok(wish)
     }
 
+    /// Takes the wish out of the build arguments of a build: rules leave them. `None` if there are none.
+    ///
+    /// `--build-arg constraint:node==n2` arrives as `"constraint:node": "=n2"`.
+    ///
+    /// # Errors
+    /// When a rule cannot be understood; the arguments are of no use then.
+    pub fn of_build(args: &mut Map<String, Value>) -> Result<Option<Self>, WishError> {
+        let mut rules: [Vec<String>; 4] = Default::default();
+        args.retain(|key, value| {
+            for ((prefix, _), rules) in RULES.iter().zip(&mut rules) {
+                if let Some(rule) = key.strip_prefix(prefix) {
+                    let rest = value.as_str().map(|value| format!("={value}"));
+                    rules.push(format!("{rule}{}", rest.unwrap_or_default()));
+                    return false;
+                }
+            }
+            true
+        });
+        if !rules[3].is_empty() {
+            return Err(WishError::Build);
+        }
+        let is_plain = rules.iter().all(Vec::is_empty);
+        Ok((!is_plain).then_some(Self::ruled(&rules)?))
+    }
+
+    /// A wish of these rules: constraints, affinities, whitelists.
+    fn ruled(rules: &[Vec<String>; 4]) -> Result<Self, WishError> {
+        let parse = |list: &[String]| -> Result<Vec<Expression>, WishError> {
+            let parsed = list.iter().map(|rule| Expression::parse(rule));
+            Ok(parsed.collect::<Result<_, _>>()?)
+        };
+        let whitelists = rules[2].iter().map(|rule| whitelist(rule));
+        Ok(Self {
+            constraints: parse(&rules[0])?,
+            affinities: parse(&rules[1])?,
+            whitelists: whitelists.collect::<Result<_, _>>()?,
+            ..Self::default()
+        })
+    }
+
     fn read_host_config(&mut self, host: &mut Map<String, Value>, exposed: &Value) {
         self.depend_on(host);
         let shares = host.get("CpuShares").map_or(0, number);
@@ -152,6 +188,7 @@ impl Wish {
 
     /// Notes the containers that it needs beside it; their engine knows them without their node.
     fn depend_on(&mut self, host: &mut Map<String, Value>) {
+        self.stay_with_volumes(host);
         for (field, option) in [("VolumesFrom", "volumes-from"), ("Links", "link")] {
             let Some(Value::Array(list)) = host.get_mut(field) else {
                 continue;
@@ -185,6 +222,37 @@ impl Wish {
             {
                 self.constraints.push(rule);
                 host.insert(field.to_owned(), network.into());
+            } else if field == "NetworkMode" && !BUILT_IN.contains(&mode.as_str()) {
+                self.network = mode;
+            }
+        }
+    }
+
+    /// A volume that is named as lists show it, `node/name`, is on that host alone.
+    fn stay_with_volumes(&mut self, host: &mut Map<String, Value>) {
+        let mut stay = |source: &str| -> Option<String> {
+            let (node, volume) = source.split_once('/')?;
+            // Anything else is a path.
+            if node.is_empty() || node.starts_with(['.', '~']) {
+                return None;
+            }
+            let rule = Expression::parse(&format!("node=={node}")).ok()?;
+            self.constraints.push(rule);
+            Some(volume.to_owned())
+        };
+        for bind in array(host, "Binds") {
+            let bound = text(bind);
+            if let Some((source, rest)) = bound.split_once(':')
+                && let Some(volume) = stay(source)
+            {
+                *bind = format!("{volume}:{rest}").into();
+            }
+        }
+        for mount in array(host, "Mounts") {
+            if mount["Type"] == "volume"
+                && let Some(volume) = stay(&text(&mount["Source"]))
+            {
+                mount["Source"] = volume.into();
             }
         }
     }
@@ -213,6 +281,12 @@ pub fn is_rescheduled(labels: &Labels) -> bool {
     list.iter().any(|policy| policy == ON_NODE_FAILURE)
 }
 
+/// The entries of a list.
+fn array<'a>(object: &'a mut Map<String, Value>, field: &str) -> &'a mut [Value] {
+    let list = object.get_mut(field).and_then(Value::as_array_mut);
+    list.map_or(&mut [], Vec::as_mut_slice)
+}
+
 /// A container's name without its node.
 fn bare(container: &str) -> &str {
     container
@@ -230,8 +304,12 @@ fn whitelist(rule: &str) -> Result<Expression, WishError> {
     let (_, names) = rule
         .split_once(operator)
         .ok_or(ParseExpressionError::Operator)?;
+    let (soft, names) = match names.strip_prefix('~') {
+        Some(names) => ("~", names),
+        None => ("", names),
+    };
     let names: Vec<String> = names.split('|').map(regex::escape).collect();
-    let text = format!("node{operator}/^({})$/", names.join("|"));
+    let text = format!("node{operator}{soft}/^({})$/", names.join("|"));
     Ok(Expression::parse(&text)?)
 }
 
@@ -266,9 +344,8 @@ pub fn again(inspected: &Value) -> Value {
         // Addresses are another host's; only names go along.
         (name.clone(), json!({ "Aliases": aliases }))
     });
-    let built_in = ["bridge", "host", "none"];
     let endpoints: Map<String, Value> = endpoints
-        .filter(|(name, _)| !built_in.contains(&name.as_str()))
+        .filter(|(name, _)| !BUILT_IN.contains(&name.as_str()))
         .collect();
     body.insert("HostConfig".to_owned(), host);
     body.insert(
@@ -355,6 +432,55 @@ mod tests {
         let wish = Wish::take(&mut request, "1").expect("a wish");
         assert!(wish.is_pinned() && wish.constraints[0].holds(["n2"]));
         assert_eq!(request["HostConfig"]["NetworkMode"], "back");
+    }
+
+    #[test]
+    fn volumes_of_one_host_pin_and_networks_are_needed() {
+        let mut request = body(&[]);
+        request["HostConfig"] = json!({
+            "Binds": ["n2/data:/a:ro", "/etc:/b", "./c:/c", "data:/d"], "NetworkMode": "back",
+            "Mounts": [{"Type": "volume", "Source": "n2/more"}, {"Type": "bind", "Source": "x/y"}, {"Type": "tmpfs"}],
+        });
+        let wish = Wish::take(&mut request, "1").expect("a wish");
+        let host = &request["HostConfig"];
+        assert_eq!(
+            host["Binds"],
+            json!(["data:/a:ro", "/etc:/b", "./c:/c", "data:/d"])
+        );
+        assert_eq!(host["Mounts"][0]["Source"], "more");
+        assert_eq!(host["Mounts"][1]["Source"], "x/y");
+        let rules: Vec<String> = wish.constraints.iter().map(ToString::to_string).collect();
+        assert_eq!(rules, ["node==n2", "node==n2"]);
+        assert_eq!(wish.network, "back");
+    }
+
+    #[test]
+    fn builds_are_placed_by_their_arguments() {
+        let mut args = json!({"constraint:node": "=n2", "affinity:image!": "~x*", "VERSION": "=1", "HTTP_PROXY": null});
+        let args = args.as_object_mut().expect("arguments");
+        let wish = Wish::of_build(args).expect("rules").expect("a wish");
+        assert_eq!(wish.constraints[0].to_string(), "node==n2");
+        assert_eq!(wish.affinities[0].to_string(), "image!=~x*");
+        assert_eq!(
+            Value::Object(args.clone()),
+            json!({"VERSION": "=1", "HTTP_PROXY": null})
+        );
+        assert!(Wish::of_build(args).expect("no rules").is_none());
+        for (key, value) in [
+            ("constraint:node", Value::Null),
+            ("whitelist:image", "=a".into()),
+            ("reschedule:on-node-failure", Value::Null),
+        ] {
+            let mut args = Map::from_iter([(key.to_owned(), value)]);
+            assert!(Wish::of_build(&mut args).is_err(), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_whitelist_may_be_a_wish() {
+        let wish = Wish::take(&mut body(&["whitelist:node==~n1|n2"]), "1").expect("a wish");
+        let rule = &wish.whitelists[0];
+        assert!(rule.is_soft() && rule.holds(["n2"]) && !rule.holds(["~n1"]));
     }
 
     #[test]

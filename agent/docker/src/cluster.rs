@@ -11,12 +11,14 @@
 //! lists    ps, images, networks, volumes, df, prune: put together
 //! scoped   one network or volume: a host's own, or the cluster's
 //! create   where a new container goes
+//! build    on this host, or where its rules say
 //! images   pull, load, tag, remove: on all hosts
 //! streams  events and progress of all hosts, as one stream
 //! info     `docker info`: every host's state
 //! keep     containers made anew when their host fails
 //! ```
 
+mod build;
 mod create;
 mod hosts;
 mod images;
@@ -82,8 +84,9 @@ struct Cluster {
     owners: Mutex<Owners>,
     /// What containers take of their hosts, by id: it does not change while they live.
     facts: Mutex<HashMap<String, Facts>>,
-    /// Held while a container's host is chosen; containers on their way to one.
-    placing: tokio::sync::Mutex<create::Pending>,
+    /// Held while a container's host is chosen.
+    placing: tokio::sync::Mutex<()>,
+    pending: Mutex<create::Pending>,
     memory: Mutex<Memory>,
     stop: watch::Receiver<()>,
 }
@@ -143,6 +146,7 @@ pub async fn serve(
         owners: Mutex::default(),
         facts: Mutex::default(),
         placing: tokio::sync::Mutex::default(),
+        pending: Mutex::default(),
         memory: Mutex::default(),
         stop,
     });
@@ -209,6 +213,8 @@ impl Cluster {
             Target::ListImages => self.list_images(&asked).boxed(),
             Target::Pull => self.pull(asked, body).boxed(),
             Target::Load => self.load(asked, body).boxed(),
+            Target::Save => self.save(asked).boxed(),
+            Target::Build => return self.build(asked, body, taken).boxed().await,
             Target::Image { name, verb } => {
                 return self.image(asked, &name, &verb).boxed().await;
             }

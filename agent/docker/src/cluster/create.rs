@@ -1,6 +1,6 @@
 //! `docker run` and `docker create`: a host is chosen, and asked to make the container.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Mutex};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
@@ -35,6 +35,34 @@ const STANDARD: [(&str, &str); 5] = [
 
 /// Containers on their way to a host, by their id in the cluster.
 pub(super) type Pending = BTreeMap<String, (weft_types::NodeId, Container)>;
+
+/// One of them, for as long as this is held: who gives up waiting for a host leaves nothing behind.
+#[derive(Debug)]
+struct OnItsWay<'a> {
+    pending: &'a Mutex<Pending>,
+    id: String,
+}
+
+impl<'a> OnItsWay<'a> {
+    fn new(
+        pending: &'a Mutex<Pending>,
+        id: &str,
+        node: weft_types::NodeId,
+        container: Container,
+    ) -> Self {
+        lock(pending).insert(id.to_owned(), (node, container));
+        Self {
+            pending,
+            id: id.to_owned(),
+        }
+    }
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        lock(self.pending).remove(&self.id);
+    }
+}
 
 /// A container to be made somewhere.
 pub(super) struct Draft {
@@ -96,13 +124,13 @@ impl Cluster {
         wish: &Wish,
     ) -> Result<(Member, Response<Body>), ApiError> {
         let id = wish.labels.get(ID).cloned().unwrap_or_default();
-        let member = self.choose(draft, wish, &id).await?;
+        let (member, on_its_way) = self.choose(draft, wish, &id).await?;
         let mut body = draft.body.clone();
         wish.scale_shares(&mut body, member.nano_cpus);
         let made = self
             .pass_to(&member, draft.parts.clone(), body.to_string())
             .await;
-        self.placing.lock().await.remove(&id);
+        drop(on_its_way);
         let (parts, answer) = made?.into_parts();
         let text = super::read(answer).await?;
         let value: Value = serde_json::from_slice(&text).unwrap_or(Value::Null);
@@ -124,34 +152,21 @@ impl Cluster {
     }
 
     /// The best host; the container is on its way there from now on.
-    async fn choose(&self, draft: &Draft, wish: &Wish, id: &str) -> Result<Member, ApiError> {
-        let mut pending = self.placing.lock().await;
+    async fn choose(
+        &self,
+        draft: &Draft,
+        wish: &Wish,
+        id: &str,
+    ) -> Result<(Member, OnItsWay<'_>), ApiError> {
+        let _one_at_a_time = self.placing.lock().await;
         let members = self.members().await?;
-        let mut hosts = self.look(&members).await?;
-        for host in &mut hosts {
-            let on_their_way = pending
-                .iter()
-                .filter(|(_, (node, _))| node.as_str() == host.id);
-            for (id, (_, container)) in on_their_way {
-                let is_there = |other: &Container| other.labels.get(ID) == Some(id);
-                if !host.containers.iter().any(is_there) {
-                    host.containers.push(container.clone());
-                }
-            }
-        }
+        let hosts = self.candidates(&members).await?;
         let up = members.iter().filter(|member| member.is_up);
         let up: Vec<&str> = up.map(|member| member.origin.id.as_str()).collect();
         // A name that only a failed host has may be needed by who stands in for it.
         let there = hosts.iter().filter(|host| up.contains(&host.id.as_str()));
         owner::check(&draft.name, there.flat_map(|host| &host.containers))?;
-        self.fill(&members, &mut hosts, wish).await?;
-        let dice = rand::random();
-        let best = place(&hosts, wish, &self.policy, dice)
-            .map_err(|why| ApiError::internal(why.to_string()))?;
-        let best = best
-            .first()
-            .and_then(|host| members.iter().find(|member| member.origin.id == host.id))
-            .ok_or_else(|| ApiError::internal("no host was chosen"))?;
+        let best = self.best(&members, hosts, wish).await?;
         let names = if draft.name.is_empty() {
             Vec::new()
         } else {
@@ -164,12 +179,55 @@ impl Cluster {
             is_running: true,
             facts: wish.facts.clone(),
         };
-        pending.insert(id.to_owned(), (best.node, container));
+        let on_its_way = OnItsWay::new(&self.pending, id, best.node, container);
         tracing::debug!(
             node = best.origin.name,
             name = draft.name,
             "a container is placed"
         );
+        Ok((best, on_its_way))
+    }
+
+    /// The host for something that is not there for long enough to count: a build.
+    pub(super) async fn choose_for_build(&self, wish: &Wish) -> Result<Member, ApiError> {
+        let members = self.members().await?;
+        let hosts = self.candidates(&members).await?;
+        self.best(&members, hosts, wish).await
+    }
+
+    /// The hosts with what is on them, and what is on its way there.
+    async fn candidates(&self, members: &[Member]) -> Result<Vec<Host>, ApiError> {
+        let mut hosts = self.look(members).await?;
+        let pending = lock(&self.pending);
+        for host in &mut hosts {
+            let on_their_way = pending
+                .iter()
+                .filter(|(_, (node, _))| node.as_str() == host.id);
+            for (id, (_, container)) in on_their_way {
+                let is_there = |other: &Container| other.labels.get(ID) == Some(id);
+                if !host.containers.iter().any(is_there) {
+                    host.containers.push(container.clone());
+                }
+            }
+        }
+        Ok(hosts)
+    }
+
+    /// The host that the policy prefers for `wish`.
+    async fn best(
+        &self,
+        members: &[Member],
+        mut hosts: Vec<Host>,
+        wish: &Wish,
+    ) -> Result<Member, ApiError> {
+        self.fill(members, &mut hosts, wish).await?;
+        let dice = rand::random();
+        let best = place(&hosts, wish, &self.policy, dice)
+            .map_err(|why| ApiError::internal(why.to_string()))?;
+        let best = best
+            .first()
+            .and_then(|host| members.iter().find(|member| member.origin.id == host.id));
+        let best = best.ok_or_else(|| ApiError::internal("no host was chosen"))?;
         Ok(best.clone())
     }
 
@@ -187,7 +245,7 @@ impl Cluster {
             (member.is_up && host.is_ready).then_some((member, host))
         });
         let work: Vec<BoxFuture<'_, _>> = work
-            .map(|(member, host)| self.fill_one(member, host, &keys).boxed())
+            .map(|(member, host)| self.fill_one(member, host, wish, &keys).boxed())
             .collect();
         for filled in futures::future::join_all(work).await {
             // A host that does not answer lacks what it did not say, and is not chosen for it.
@@ -202,9 +260,19 @@ impl Cluster {
         &self,
         member: &Member,
         host: &mut Host,
+        wish: &Wish,
         keys: &[&str],
     ) -> Result<(), ApiError> {
         self.fill_facts(member, host).await;
+        if !wish.network.is_empty() {
+            let answer = member.get("/networks").await?;
+            let list = answer.value.as_array().map_or(&[][..], Vec::as_slice);
+            let own = list.iter().filter(|network| network["Scope"] == "local");
+            let names = own.flat_map(|network| [&network["Name"], &network["Id"]]);
+            host.networks = names
+                .filter_map(|name| name.as_str().map(ToOwned::to_owned))
+                .collect();
+        }
         if keys.contains(&"image") {
             let answer = member.get("/images/json").await?;
             let list = answer.value.as_array().map_or(&[][..], Vec::as_slice);
@@ -278,4 +346,26 @@ pub(super) fn create_query(name: &str) -> String {
 fn random_id() -> String {
     let bytes: [u8; 32] = rand::random();
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn who_gives_up_waiting_leaves_nothing_on_its_way() {
+        let pending = Mutex::new(Pending::new());
+        let mut making = Box::pin(async {
+            let node = weft_types::NodeId::numbered(1);
+            let _on_its_way = OnItsWay::new(&pending, "1", node, Container::default());
+            std::future::pending::<()>().await;
+        });
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(making.as_mut().poll(&mut context).is_pending());
+        assert_eq!(lock(&pending).len(), 1);
+        drop(making);
+        assert!(lock(&pending).is_empty());
+    }
 }

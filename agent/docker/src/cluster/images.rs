@@ -87,7 +87,7 @@ impl Cluster {
         let members = self.members().await?;
         let path = asked.parts.uri.path()[asked.prefix.len()..].to_owned();
         let parts = asked.like(&path, asked.raw_query())?;
-        let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("No such image: {name}"));
+        let missing = || missing(name);
         match (&asked.parts.method, verb) {
             (&Method::DELETE, _) => {
                 let answers = self.ask_all(&members, &parts, &Bytes::new()).await;
@@ -118,14 +118,57 @@ impl Cluster {
         }
     }
 
+    /// `docker save`: from a host that has all that is asked for.
+    pub(super) async fn save(&self, asked: Asked) -> Reply {
+        let pairs = asked.query.pairs();
+        let names: Vec<&str> = pairs
+            .filter_map(|(key, name)| (key == "names").then_some(name))
+            .collect();
+        let mut left = self.members().await?;
+        for name in &names {
+            let holders = self.holders(&left, name).await;
+            if holders.is_empty() {
+                // Not on those that have the others; perhaps nowhere.
+                let all = self.members().await?;
+                return Err(match self.holders(&all, name).await.first() {
+                    None => missing(name),
+                    Some(holder) => ApiError::bad(format!(
+                        "image {name} is on node {} and no node has all of {}; save them one by one",
+                        holder.origin.name,
+                        names.join(", ")
+                    )),
+                });
+            }
+            left = holders;
+        }
+        let holder = left
+            .into_iter()
+            .next()
+            .ok_or_else(|| missing(&names.join(", ")))?;
+        let parts = asked.like("/images/get", asked.raw_query())?;
+        self.pass_to(&holder, parts, Bytes::new()).await
+    }
+
     /// A host that has the image; this one if it has.
     async fn holder(&self, members: &[Member], name: &str) -> Option<Member> {
-        let question = super::hosts::request(Method::GET, &format!("/images/{name}/json")).ok()?;
+        self.holders(members, name).await.into_iter().next()
+    }
+
+    /// The hosts that have the image, this one first.
+    async fn holders(&self, members: &[Member], name: &str) -> Vec<Member> {
+        let path = format!("/images/{name}/json");
+        let Ok(question) = super::hosts::request(Method::GET, &path) else {
+            return Vec::new();
+        };
         let mut answers = self.ask_all(members, &question, &Bytes::new()).await;
         answers.retain(|answer| answer.status == StatusCode::OK);
         answers.sort_by_key(|answer| !answer.member.is_here);
-        answers.into_iter().next().map(|answer| answer.member)
+        answers.into_iter().map(|answer| answer.member).collect()
     }
+}
+
+fn missing(name: &str) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("No such image: {name}"))
 }
 
 /// Tells `lines` how `request` goes on `member`; whether it went well.

@@ -25,19 +25,25 @@ pub(super) fn encode(pairs: &[(String, String)]) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// The values of `key` in a `filters` parameter, in either of its forms, which are taken out.
-fn take_filter(filters: &mut Value, key: &str) -> Vec<String> {
-    let taken = filters
-        .as_object_mut()
-        .and_then(|filters| filters.remove(key));
-    match taken {
-        Some(Value::Object(values)) => values.into_iter().map(|(value, _)| value).collect(),
-        Some(Value::Array(values)) => values
-            .into_iter()
+/// The values of `key` in a `filters` parameter, in either of its forms.
+fn filter_values(filters: &Value, key: &str) -> Vec<String> {
+    match &filters[key] {
+        Value::Object(values) => values.keys().cloned().collect(),
+        Value::Array(values) => values
+            .iter()
             .filter_map(|value| value.as_str().map(ToOwned::to_owned))
             .collect(),
         _ => Vec::new(),
     }
+}
+
+/// The same, and they are taken out.
+fn take_filter(filters: &mut Value, key: &str) -> Vec<String> {
+    let values = filter_values(filters, key);
+    if let Some(filters) = filters.as_object_mut() {
+        filters.remove(key);
+    }
+    values
 }
 
 /// The answers' bodies with whose they are; the first refusal if there is no other answer.
@@ -94,10 +100,16 @@ impl Cluster {
         let filters = asked.query.get("filters");
         // `--before` and `--since` name a container that one host alone knows.
         let mut bounds = (Vec::new(), Vec::new());
+        // Hosts do not know by which name others call them.
+        let mut names = Vec::new();
         let wants_all = asked.query.flag("all") && matches!(filters, "" | "{}");
         let gathered = self.gather(asked, "/containers/json", |pairs, filters| {
             bounds.0 = take_filter(filters, "before");
             bounds.1 = take_filter(filters, "since");
+            let says_host = |name: &String| name.trim_start_matches(['^', '/']).contains('/');
+            if filter_values(filters, "name").iter().any(says_host) {
+                names = take_filter(filters, "name");
+            }
             // Without a limit hosts leave stopped containers out, with one they do not.
             if limit.is_some() && !pairs.iter().any(|(key, _)| key == "all") {
                 pairs.push(("all".to_owned(), "1".to_owned()));
@@ -126,6 +138,10 @@ impl Cluster {
             for reference in bounds.1 {
                 let at = self.created(&reference).await?;
                 list.retain(|entry| created(entry) > at);
+            }
+            if !names.is_empty() {
+                merge::keep_named(list, &names)
+                    .map_err(|error| ApiError::bad(format!("filter name: {error}")))?;
             }
             list.truncate(limit.unwrap_or(usize::MAX));
         }

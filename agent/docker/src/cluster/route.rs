@@ -10,7 +10,8 @@ use crate::query::decode;
 /// What a request is about. Names are decoded but not looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
-    /// This node's own front door: swarm mode, builds, and all that has nothing to do with one host.
+    /// This node's own front door: swarm mode, BuildKit's sessions, and all that has nothing to do with
+    /// one host.
     Here,
     ListContainers,
     CreateContainer,
@@ -28,6 +29,9 @@ pub(super) enum Target {
     /// Pull or import.
     Pull,
     Load,
+    /// Several images as one archive.
+    Save,
+    Build,
     Image {
         name: String,
         verb: String,
@@ -81,7 +85,9 @@ pub(super) fn target(method: &Method, path: &str) -> Target {
         ("images", ["json"]) if get => Target::ListImages,
         ("images", ["create"]) if post => Target::Pull,
         ("images", ["load"]) if post => Target::Load,
-        ("images", ["search" | "get"]) => Target::Here,
+        ("images", ["get"]) if get => Target::Save,
+        ("images", ["search"]) => Target::Here,
+        ("build", []) if post => Target::Build,
         ("images", name) => match named(method, name) {
             Some((name, verb)) => Target::Image { name, verb },
             None => Target::Here,
@@ -183,7 +189,9 @@ mod tests {
             ),
             (Method::GET, "/services", Target::Here),
             (Method::GET, "/_ping", Target::Here),
-            (Method::POST, "/build", Target::Here),
+            (Method::POST, "/build", Target::Build),
+            (Method::POST, "/session", Target::Here),
+            (Method::GET, "/images/get", Target::Save),
         ] {
             assert_eq!(target(&method, path), expected, "{method} {path}");
         }
