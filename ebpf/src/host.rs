@@ -1,10 +1,11 @@
 //! `host_out`: what the node's own stack sends into the tunnel device.
 
-use weft_abi::{Config, Done, Drop, GATEWAY_MAC, Leg, NetAddr, node_addr};
+use weft_abi::{Config, Done, Drop, GATEWAY_MAC, Leg, Mac, NetAddr, node_addr};
 
 use crate::encap::{Hop, outer, store_macs};
 use crate::packet::Packet;
-use crate::parse::{NotParsed, parse};
+use crate::parse::{Headers, NotParsed, parse};
+use crate::refuse::reset;
 use crate::tables::Tables;
 use crate::verdict::Verdict;
 use crate::work::Work;
@@ -44,11 +45,11 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         return probe(p, t, cfg, w);
     };
     let Some(task) = t.task(&NetAddr { net, addr: ip.dst }) else {
-        return Verdict::Drop(Drop::NoSuchTask);
+        return gone(p, cfg, ip);
     };
     if task.ifindex != 0 {
         let Some(mac) = t.endpoint(task.ifindex).map(|e| e.mac) else {
-            return Verdict::Drop(Drop::NoSuchTask);
+            return gone(p, cfg, ip);
         };
         if !store_macs(p, &mac, &GATEWAY_MAC) {
             return Verdict::Drop(Drop::RewriteRefused);
@@ -67,6 +68,33 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         Ok(tunnel) => Verdict::Encap(tunnel, Done::ToNode),
         Err(reason) => Verdict::Drop(reason),
     }
+}
+
+/// Hardware addresses of what this host answers itself: what comes in so, and through no tunnel, was made here.
+const ANSWERED: (&Mac, &Mac) = (&GATEWAY_MAC, &GATEWAY_MAC);
+
+/// Whether a frame that came through no tunnel is an answer of [`gone`].
+#[inline(always)]
+pub fn is_answered(m: &[u8; 12]) -> bool {
+    let mut same = true;
+    let mut i = 0;
+    while i < 6 {
+        same &= m[i] == ANSWERED.0[i] && m[6 + i] == ANSWERED.1[i];
+        i += 1;
+    }
+    same
+}
+
+/// To a task that nobody knows: not yet, and the process asks again; or no more, and it must not wait.
+#[inline(always)]
+fn gone<P: Packet>(p: &mut P, cfg: &Config, ip: &Headers) -> Verdict {
+    if ip.is_syn() || !reset(p, ip) {
+        return Verdict::Drop(Drop::NoSuchTask);
+    }
+    if !store_macs(p, ANSWERED.0, ANSWERED.1) {
+        return Verdict::Drop(Drop::RewriteRefused);
+    }
+    Verdict::In(cfg.overlay, Done::Refused)
 }
 
 /// To another node's own stack, by the way that tasks' packets take.

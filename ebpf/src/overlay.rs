@@ -17,7 +17,7 @@ use crate::task::send_back;
 use crate::translate::Tuple;
 use crate::verdict::Verdict;
 use crate::work::Work;
-use crate::{fragment, icmp};
+use crate::{fragment, host, icmp};
 
 /// What the tunnel says of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +42,14 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
     let Some(cfg) = t.config() else {
         return Verdict::Next(Done::NotOurs);
     };
+    let Some(m) = p.load::<12>(0) else {
+        return Verdict::Drop(Drop::Malformed);
+    };
     let Some(tunnel) = p.tunnel() else {
+        if host::is_answered(&m) {
+            p.claim();
+            return Verdict::Next(Done::ToHost);
+        }
         return Verdict::Drop(Drop::NotANode);
     };
     let from = match carrier(t, &tunnel.remote, tunnel.vni) {
@@ -50,9 +57,6 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         Ok(from) if from == cfg.node => return Verdict::Drop(Drop::NotANode),
         Ok(from) => from,
         Err(reason) => return Verdict::Drop(reason),
-    };
-    let Some(m) = p.load::<12>(0) else {
-        return Verdict::Drop(Drop::Malformed);
     };
     let Some(to) = task_of_mac([m[0], m[1], m[2], m[3], m[4], m[5]]) else {
         return Verdict::Drop(Drop::BadLeg);
@@ -207,7 +211,7 @@ fn to_backend<P: Packet, T: Tables>(
         if c.vni != cfg.mesh {
             return Verdict::Drop(Drop::WrongNetwork);
         }
-        service::published(t, cfg, &ip.dst, ip.dport, ip.proto)
+        service::carried(t, cfg, &ip.dst, ip.dport, ip.proto)
     } else {
         if t.subnet(&ip.src) != Some(c.vni) {
             return Verdict::Drop(Drop::ForgedSource);

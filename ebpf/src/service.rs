@@ -59,6 +59,23 @@ pub fn published<T: Tables>(
     in_range(t, listens, addr, port, proto)
 }
 
+/// The service of a packet that another node took in: where a port answers there was that node's to see.
+#[inline(always)]
+pub fn carried<T: Tables>(
+    t: &T,
+    cfg: &Config,
+    addr: &Addr,
+    port: Be16,
+    proto: u8,
+) -> Option<Front> {
+    let at = if cfg.flags & config::CARRIED != 0 {
+        FrontKey::CARRIED
+    } else {
+        *addr
+    };
+    published(t, cfg, &at, port, proto)
+}
+
 #[inline(always)]
 fn in_range<T: Tables>(t: &T, listens: bool, addr: &Addr, port: Be16, proto: u8) -> Option<Front> {
     let mut key = Prefixed {

@@ -16,6 +16,8 @@ pub enum Verdict {
     Neighbour(u32, Done),
     /// Out of this interface as it is.
     Out(u32, Done),
+    /// Into the host's stack, as if it had come in by this interface: its ingress program sees it.
+    In(u32, Done),
     /// Into the VXLAN device with this outer header.
     Tunnel(Tunnel, Done),
     /// On through the VXLAN device that it is leaving by, with this outer header.

@@ -220,9 +220,10 @@ fn number(verdict: Verdict) -> (u32, [u32; 3]) {
     const REDIRECT: u32 = 7;
     match verdict {
         Verdict::Next(done) => (NEXT, [done as u32, 0, 0]),
-        Verdict::Peer(link, done) | Verdict::Neighbour(link, done) | Verdict::Out(link, done) => {
-            (REDIRECT, [done as u32, link, 0])
-        }
+        Verdict::Peer(link, done)
+        | Verdict::Neighbour(link, done)
+        | Verdict::Out(link, done)
+        | Verdict::In(link, done) => (REDIRECT, [done as u32, link, 0]),
         Verdict::Tunnel(t, done) => (REDIRECT, [done as u32, t.remote.v4_word(), t.vni]),
         Verdict::Encap(t, done) => (NEXT, [done as u32, t.remote.v4_word(), t.vni]),
         Verdict::Drop(reason) => (DROP, [reason as u32, 0, 0]),

@@ -236,6 +236,33 @@ fn a_hosts_own_connections_from_published_ports() -> Result<()> {
 }
 
 #[test]
+fn a_hosts_process_hears_that_its_task_is_gone() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let mut r = Report::default();
+    let mut held = Vec::new();
+    // One here, one on the other node.
+    for task in [2, 3] {
+        for ip in [lab.tasks[task].ip4, lab.tasks[task].ip6] {
+            let mut one = Held::open(&lab.nodes[0].ns, 0, SocketAddr::new(ip, 80))?;
+            r.case(&format!("before, {ip}"), one.ask(), |s| s.saw == s.me);
+            held.push((ip, one));
+        }
+    }
+    lab.nodes[0].ns.ip("link del v3")?;
+    let net = lab.tasks[2].net;
+    for (ip, one) in &mut held {
+        lab.nodes[0].drop_task(net, *ip)?;
+        match one.ask() {
+            Err(error) if format!("{error:#}").contains("reset by peer") => {}
+            other => r
+                .failures
+                .push(format!("no reset from {ip}, which is gone: {other:?}")),
+        }
+    }
+    r.done(&mut lab)
+}
+
+#[test]
 fn every_corner() -> Result<()> {
     let mut lab = Lab::new()?;
     let mut r = Report::default();
@@ -272,13 +299,7 @@ fn every_corner() -> Result<()> {
 
     // Nobody listens behind port 8001: the task's stack says so, and the client hears it.
     for node in &mut lab.nodes {
-        let key = FrontKey {
-            net: 0,
-            addr: Addr::ANY,
-            port: Be16::new(8001),
-            proto: 17,
-            pad: 0,
-        };
+        let key = FrontKey::published(Addr::ANY, Be16::new(8001), 17);
         node.put(
             "front",
             key,

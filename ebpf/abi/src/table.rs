@@ -7,6 +7,8 @@ use crate::{Addr, Be16, Mac, NETS_PER_TASK};
 ///   destination in `local_addrs` too);
 /// - `{net: 0, addr, port, proto}`: a published port on one address; tried first, and only when
 ///   [`config::LISTEN`] is set;
+/// - `{net: 0, addr: CARRIED, port, proto}`: the same port for a packet that another node took in, which
+///   alone knows its addresses; tried first, and only when [`config::CARRIED`] is set;
 /// - `{net, addr, port: 0, proto: 0}`: a VIP on the network with this VNI, all ports.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -21,6 +23,33 @@ pub struct FrontKey {
     pub proto: u8,
     /// Zero.
     pub pad: u8,
+}
+
+impl FrontKey {
+    /// Address under which a packet that another node took in looks for its port. Nobody's: of multicast.
+    pub const CARRIED: Addr = Addr::from_words([u32::MAX; 4]);
+
+    /// A port published on one address, or on all ([`Addr::ANY`]).
+    pub const fn published(addr: Addr, port: Be16, proto: u8) -> Self {
+        Self {
+            net: 0,
+            addr,
+            port,
+            proto,
+            pad: 0,
+        }
+    }
+
+    /// A VIP on the network with this VNI.
+    pub const fn vip(net: u32, addr: Addr) -> Self {
+        Self {
+            net,
+            addr,
+            port: Be16::new(0),
+            proto: 0,
+            pad: 0,
+        }
+    }
 }
 
 /// The service behind a front.
@@ -335,6 +364,9 @@ pub mod config {
     pub const RANGES: u32 = 32;
     /// Some service has a [`crate::Cap`]: look into `caps`.
     pub const CAPS: u32 = 64;
+    /// Each front that names one own address has one at [`crate::FrontKey::CARRIED`] beside it. With [`LISTEN`]
+    /// alone, as an older agent left it, packets that another node took in are looked up by their address.
+    pub const CARRIED: u32 = 128;
 }
 
 /// What happened to a service on this node. Value of `services`, per CPU; the agent creates the entry.

@@ -1,6 +1,7 @@
 //! From a verdict to what the kernel does, counted.
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::BPF_F_INGRESS;
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use aya_ebpf::programs::TcContext;
 use weft_abi::{Addr, Drop, Event, Program, config, counter_index, event};
@@ -46,6 +47,12 @@ pub fn finish(skb: &Skb, maps: &Maps, program: Program, verdict: Verdict) -> i32
                 0,
             ),
             Verdict::Out(link, done) => (done, bpf_redirect(link, 0) as i32, link, 0),
+            Verdict::In(link, done) => (
+                done,
+                bpf_redirect(link, BPF_F_INGRESS as u64) as i32,
+                link,
+                0,
+            ),
             Verdict::Tunnel(tunnel, done) => {
                 let Some(cfg) = maps.config() else {
                     return refuse(skb, maps, program, Drop::NoConfig);

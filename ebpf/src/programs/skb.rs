@@ -271,10 +271,12 @@ impl Packet for Skb {
                 // Volatile, or these loads are merged with those of the key, through a computed address.
                 let remote = core::ptr::read_volatile(&raw const (*self.raw).cb[2]);
                 let vni = core::ptr::read_volatile(&raw const (*self.raw).cb[1]);
-                return Some(Tunnel {
-                    vni,
-                    remote: Addr::from_v4_word(remote),
-                });
+                if remote != 0 {
+                    return Some(Tunnel {
+                        vni,
+                        remote: Addr::from_v4_word(remote),
+                    });
+                }
             }
         }
         None

@@ -142,6 +142,7 @@ fn judge(world: &World, work: &mut Work, input: &[u8]) -> Kind {
         Verdict::Peer(_, done) => format!("peer {done:?}"),
         Verdict::Neighbour(_, done) => format!("neighbour {done:?}"),
         Verdict::Out(_, done) => format!("out {done:?}"),
+        Verdict::In(_, done) => format!("in {done:?}"),
         Verdict::Tunnel(_, done) => format!("tunnel {done:?}"),
         Verdict::Encap(_, done) => format!("encap {done:?}"),
         Verdict::Drop(reason) => format!("drop {reason:?}"),

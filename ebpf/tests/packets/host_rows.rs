@@ -107,6 +107,19 @@ fn only_the_task_itself_makes_a_flow_permanent() -> Result<()> {
 }
 
 #[test]
+fn a_flood_makes_nothing_permanent() {
+    let mut work = Work::NONE;
+    let is_flood = |row: &rows::Row| row.name.starts_with("a flood");
+    for row in list::all().into_iter().filter(is_flood) {
+        for step in &row.steps {
+            let _ = run(step, &row.world, &mut work);
+        }
+        let permanent = row.world.flow.borrow().len();
+        assert_eq!(permanent, 2, "{}: of the one that is meant", row.name);
+    }
+}
+
+#[test]
 fn a_collision_changes_the_client_port_alone() -> Result<()> {
     let mut work = Work::NONE;
     for row in list::all()

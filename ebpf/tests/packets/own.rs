@@ -196,11 +196,7 @@ fn sockets_are_led_to_the_less_loaded_but_tasks_packets_decide() {
     tasks.nets[0] = crate::rows::town::WEB;
     let vip: Addr = f.vip().into();
     assert_eq!(lead(&world, &cfg, &tasks, &request(vip, 80, 6)), Ok(None));
-    let key = FrontKey {
-        net: crate::rows::town::WEB,
-        addr: vip,
-        ..Default::default()
-    };
+    let key = FrontKey::vip(crate::rows::town::WEB, vip);
     assert!(world.fronts.contains_key(&key));
     assert!(matches!(
         lead(&world, &cfg, &tasks, &request(vip, 80, 17)),

@@ -51,6 +51,7 @@ fn number(verdict: Verdict) -> u8 {
         | Verdict::Peer(_, done)
         | Verdict::Neighbour(_, done)
         | Verdict::Out(_, done)
+        | Verdict::In(_, done)
         | Verdict::Tunnel(_, done)
         | Verdict::Encap(_, done) => done as u8,
     }

@@ -78,6 +78,34 @@ fn a_full_table_of_new_flows() -> Result<()> {
 }
 
 #[test]
+fn a_flood_is_forgotten_and_nobody_else() -> Result<()> {
+    let ns = ground("flood")?;
+    ns.inside(|| {
+        // Room for a quarter of the flood: the true table, which forgets its oldest.
+        let mut ebpf = ready(load_from(&object()?, 64)?)?;
+        for row in rows::list::all()
+            .into_iter()
+            .filter(|row| row.name.starts_with("a flood"))
+        {
+            fill(&mut ebpf, &row.world)?;
+            for step in &row.steps {
+                let got = rehearse(&mut ebpf, step, REHEARSAL)?;
+                let expected = number(step.verdict);
+                if (got.code, got.told) != expected {
+                    bail!("{}: {}: {} {:?}", row.name, step.name, got.code, got.told);
+                }
+            }
+            let map = ebpf.map_mut("flow").context("no map flow")?;
+            let permanent = HashMap::<_, FlowKey, Flow>::try_from(map)?.keys().count();
+            if permanent != 2 {
+                bail!("{}: {permanent} permanent entries", row.name);
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn a_tunnel_key_that_the_kernel_refuses() -> Result<()> {
     let ns = ground("key")?;
     ns.inside(|| {

@@ -125,13 +125,8 @@ pub(crate) fn town() -> World {
                 task,
             );
         }
-        let vip = FrontKey {
-            net: WEB,
-            addr: f.vip().into(),
-            ..Default::default()
-        };
         w.fronts.insert(
-            vip,
+            FrontKey::vip(WEB, f.vip().into()),
             Front {
                 service: 5,
                 ..Default::default()
@@ -197,25 +192,22 @@ pub(crate) fn town() -> World {
         w.rings.insert(service, ring);
     }
     for (port, service) in [(8000, 1), (8001, 2), (8002, 3), (8003, 4)] {
-        for proto in [6, 17] {
-            let key = FrontKey {
-                net: 0,
-                addr: Addr::ANY,
-                port: Be16::new(port),
-                proto,
-                pad: 0,
-            };
-            w.fronts.insert(
-                key,
-                Front {
-                    service,
-                    port: Be16::new(80),
-                    ..Default::default()
-                },
-            );
-        }
+        let front = Front {
+            service,
+            port: Be16::new(80),
+            ..Default::default()
+        };
+        publish(&mut w, Addr::ANY, port, front);
     }
     w
+}
+
+/// Publishes a port on an address, or on all, for TCP and UDP.
+pub(crate) fn publish(world: &mut World, addr: Addr, port: u16, front: Front) {
+    for proto in [6, 17] {
+        let key = FrontKey::published(addr, Be16::new(port), proto);
+        world.fronts.insert(key, front);
+    }
 }
 
 /// A frame between two addresses.

@@ -53,13 +53,7 @@ impl Lab {
                 ..Default::default()
             };
             for proto in [6, 17] {
-                let key = FrontKey {
-                    net: 0,
-                    addr: Addr::ANY,
-                    port: Be16::new(8000),
-                    proto,
-                    pad: 0,
-                };
+                let key = FrontKey::published(Addr::ANY, Be16::new(8000), proto);
                 node.put("front", key, published)?;
             }
             for (net, vip, service) in [
@@ -68,19 +62,11 @@ impl Lab {
                 (OTHER, "10.0.1.200", 2),
                 (OTHER, "fd00:0:0:1::200", 2),
             ] {
-                let key = FrontKey {
-                    net,
-                    addr: ip(vip),
+                let front = Front {
+                    service,
                     ..Default::default()
                 };
-                node.put(
-                    "front",
-                    key,
-                    Front {
-                        service,
-                        ..Default::default()
-                    },
-                )?;
+                node.put("front", FrontKey::vip(net, ip(vip)), front)?;
             }
         }
         wait_for_links()?;

@@ -259,6 +259,13 @@ impl Node {
         Ok(())
     }
 
+    /// Forgets which task has an address, as when that is gone.
+    pub(crate) fn drop_task(&mut self, net: u32, addr: IpAddr) -> Result<()> {
+        let addr = addr.into();
+        Hash::<_, NetAddr, Task>::try_from(self.map("tasks")?)?.remove(&NetAddr { net, addr })?;
+        Ok(())
+    }
+
     /// The samples of dropped packets so far.
     pub(crate) fn events(&mut self) -> Result<Vec<Event>> {
         let mut ring = RingBuf::try_from(self.map("events")?)?;

@@ -14,19 +14,6 @@ fn with(flags: u32) -> World {
     world
 }
 
-fn publish(world: &mut World, addr: Addr, port: u16, front: Front) {
-    for proto in [6, 17] {
-        let key = FrontKey {
-            net: 0,
-            addr,
-            port: Be16::new(port),
-            proto,
-            pad: 0,
-        };
-        world.fronts.insert(key, front);
-    }
-}
-
 fn on_task_1(flags: u32) -> Front {
     Front {
         service: 1,
@@ -132,6 +119,38 @@ pub(super) fn listen(f: Family) -> Vec<Row> {
                 &mesh(f.node(3), 8100),
                 Verdict::Drop(Drop::NoFront),
             ),
+        ],
+    )]
+}
+
+/// Which of another node's addresses are meant, that node alone knows.
+pub(super) fn listen_elsewhere(f: Family) -> Vec<Row> {
+    let (c, n, t1) = (f.client(), f.node(1), f.task(1));
+    let mut world = with(config::LISTEN | config::RANGES | config::CARRIED);
+    publish(&mut world, FrontKey::CARRIED, 8100, on_task_1(0));
+    let key = RangeKey {
+        addr: FrontKey::CARRIED,
+        proto: 6,
+        pad: 0,
+        port: Be16::new(9000),
+    };
+    world.ranges.push((RangeKey::WHOLE - 3, key, on_task_1(0)));
+    let mesh = |to, port| carried(Leg::Mesh, 0, 1, c, to, L4::Tcp(4000, port, SYN));
+    let here = peer(1, Done::ToTaskTranslated);
+    let syn = |port| frame(c, n, L4::Tcp(4000, port, SYN));
+    let got = delivered(1, c, t1, L4::Tcp(4000, 80, SYN));
+    let asked = |name, port, verdict| overlay(name, MESH, 3, &mesh(f.node(3), port), verdict);
+    vec![row(
+        "a port at another node's interface",
+        f,
+        world,
+        vec![
+            asked("asked there", 8100, here).out(got),
+            asked("a range asked there", 9005, here),
+            asked("a port at every address", 8000, here),
+            asked("beside the range", 9008, Verdict::Drop(Drop::NoFront)),
+            uplink("asked here", &syn(8100), next(Done::NotOurs)),
+            uplink("a range asked here", &syn(9005), next(Done::NotOurs)),
         ],
     )]
 }

@@ -6,6 +6,10 @@ use weft_ebpf::verdict::Verdict;
 
 use super::*;
 
+fn bytes(name: &str, bytes: &[u8], verdict: Verdict) -> Step {
+    Step::raw(name, Program::UplinkIn, UPLINK, bytes.to_vec(), verdict)
+}
+
 pub(super) fn north_south(f: Family) -> Vec<Row> {
     let (c, n, t1) = (f.client(), f.node(1), f.task(1));
     let syn = frame(c, n, L4::Tcp(4000, 8000, SYN));
@@ -117,7 +121,7 @@ pub(super) fn north_south(f: Family) -> Vec<Row> {
                 uplink(
                     "a reset is not answered",
                     &frame(c, n, L4::Tcp(4000, 8002, RST)),
-                    Verdict::Drop(Drop::NoBackend),
+                    drop(Drop::NoBackend),
                 ),
                 task(
                     "from a task",
@@ -186,12 +190,7 @@ pub(super) fn north_south(f: Family) -> Vec<Row> {
             town(),
             vec![
                 ingress3("SYN through node 3"),
-                task(
-                    "SYN+ACK",
-                    1,
-                    &reply(SYN_ACK),
-                    Verdict::Drop(Drop::DeadIngress),
-                ),
+                task("SYN+ACK", 1, &reply(SYN_ACK), drop(Drop::DeadIngress)),
             ],
         ),
         row(
@@ -222,33 +221,15 @@ pub(super) fn north_south(f: Family) -> Vec<Row> {
             f,
             town(),
             vec![
-                Step::raw(
-                    "first",
-                    Program::UplinkIn,
-                    UPLINK,
-                    fragments[0].clone(),
-                    peer(1, Done::ToTaskTranslated),
-                ),
-                Step::raw(
-                    "second",
-                    Program::UplinkIn,
-                    UPLINK,
-                    fragments[1].clone(),
-                    peer(1, Done::ToTaskTranslated),
-                ),
+                bytes("first", &fragments[0], peer(1, Done::ToTaskTranslated)),
+                bytes("second", &fragments[1], peer(1, Done::ToTaskTranslated)),
             ],
         ),
         row(
             "a fragment without its first is the stack's",
             f,
             town(),
-            vec![Step::raw(
-                "second alone",
-                Program::UplinkIn,
-                UPLINK,
-                fragments[1].clone(),
-                next(Done::NotOurs),
-            )],
+            vec![bytes("second alone", &fragments[1], next(Done::NotOurs))],
         ),
     ]
 }
@@ -285,13 +266,7 @@ pub(super) fn uplink_refusals(f: Family) -> Vec<Row> {
                     &frame(c, n, L4::Icmp(if f.v6 { 128 } else { 8 }, 0)),
                     next(Done::NotOurs),
                 ),
-                Step::raw(
-                    "cut short",
-                    Program::UplinkIn,
-                    UPLINK,
-                    cut,
-                    next(Done::NotOurs),
-                ),
+                bytes("cut short", &cut, next(Done::NotOurs)),
                 flooded,
             ],
         ),
@@ -303,22 +278,22 @@ pub(super) fn uplink_refusals(f: Family) -> Vec<Row> {
                 uplink(
                     "from inside an overlay",
                     &frame(f.task(2), n, L4::Tcp(4000, 8000, SYN)),
-                    Verdict::Drop(Drop::OverlaySource),
+                    drop(Drop::OverlaySource),
                 ),
                 uplink(
                     "to inside an overlay",
                     &frame(c, f.task(1), L4::Tcp(4000, 80, SYN)),
-                    Verdict::Drop(Drop::OverlayDestination),
+                    drop(Drop::OverlayDestination),
                 ),
                 uplink(
                     "for another node's tunnel, by a container of this host",
                     &frame(f.host(77), f.node(2), L4::Udp(5555, 4789)),
-                    Verdict::Drop(Drop::TunnelForged),
+                    drop(Drop::TunnelForged),
                 ),
                 uplink(
                     "tunnelled by no node",
                     &frame(c, n, L4::Udp(5555, 4789)),
-                    Verdict::Drop(Drop::NotANode),
+                    drop(Drop::NotANode),
                 ),
             ],
         ),
@@ -353,7 +328,7 @@ pub(super) fn uplink_refusals(f: Family) -> Vec<Row> {
                     "task",
                     1,
                     &from_task(1, f.task(1), f.task(2), L4::Tcp(4000, 80, SYN)),
-                    Verdict::Drop(Drop::NoConfig),
+                    drop(Drop::NoConfig),
                 ),
             ],
         ),

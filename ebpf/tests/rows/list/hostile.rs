@@ -6,13 +6,34 @@ use weft_ebpf::verdict::Verdict;
 
 use super::*;
 
-fn drop(reason: Drop) -> Verdict {
-    Verdict::Drop(reason)
-}
+/// Senders of a flood that do not exist.
+const FORGED: u16 = 60;
 
-/// A step over raw bytes.
-fn raw(name: &str, program: Program, link: u32, bytes: Vec<u8>, verdict: Verdict) -> Step {
-    Step::raw(name, program, link, bytes, verdict)
+/// Connections that nobody means, more than there is room for: opened from addresses that do not exist, acknowledged
+/// blindly, and answered to what nobody asked. Whoever was there before stays.
+pub(super) fn flood(f: Family) -> Vec<Row> {
+    let (c, n, t1) = (f.client(), f.node(1), f.task(1));
+    let ask = |src, port, flags| frame(src, n, L4::Tcp(port, 8000, flags));
+    let says = |flags| from_task(1, t1, c, L4::Tcp(80, 4000, flags));
+    let here = peer(1, Done::ToTaskTranslated);
+    let to_client = Verdict::Neighbour(UPLINK, Done::AnswerToClient);
+    let mut steps = vec![
+        uplink("one that is meant", &ask(c, 4000, SYN), here),
+        task("its SYN+ACK", 1, &says(SYN_ACK), to_client),
+        uplink("its ACK", &ask(c, 4000, ACK), here),
+        task("its task's data", 1, &says(ACK), to_client),
+    ];
+    for at in 0..FORGED {
+        let src = f.host(u32::from(at) + 101);
+        steps.extend([
+            uplink("forged SYN", &ask(src, 5000 + at, SYN), here),
+            uplink("blind ACK", &ask(src, 5000 + at, ACK), here),
+            uplink("unasked SYN+ACK", &ask(src, 6000 + at, SYN_ACK), here),
+        ]);
+    }
+    steps.push(uplink("the one goes on", &ask(c, 4000, ACK), here));
+    steps.push(task("and its task", 1, &says(ACK), to_client));
+    vec![row("a flood", f, town(), steps)]
 }
 
 pub(super) fn malformed(f: Family) -> Vec<Row> {
@@ -35,7 +56,7 @@ pub(super) fn malformed(f: Family) -> Vec<Row> {
     };
     let strange = from_task(3, t3, f.vip(), kind);
     let pass = || task("an honest one", 3, &good, peer(6, Done::ToTask));
-    let at = |name: &str, bytes, reason| raw(name, Program::TaskIn, link, bytes, drop(reason));
+    let at = |name, bytes, reason| Step::raw(name, Program::TaskIn, link, bytes, drop(reason));
     let mut steps = vec![
         at("no transport header", no_transport, Drop::Malformed),
         pass(),

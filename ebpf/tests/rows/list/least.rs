@@ -15,16 +15,7 @@ fn least(loads: [(u32, u32); 2]) -> World {
         port: Be16::new(80),
         ..Default::default()
     };
-    for proto in [6, 17] {
-        let key = FrontKey {
-            net: 0,
-            addr: Addr::ANY,
-            port: Be16::new(8400),
-            proto,
-            pad: 0,
-        };
-        world.fronts.insert(key, front);
-    }
+    publish(&mut world, Addr::ANY, 8400, front);
     world
         .rings
         .insert(7, (0..250).map(|slot| 1 + slot % 2).collect());
@@ -40,15 +31,18 @@ fn least(loads: [(u32, u32); 2]) -> World {
     world
 }
 
-/// Ports of this client whose first candidate is this backend, and whose second is the other.
-fn ports(f: Family, first: u32) -> Vec<u16> {
-    let (c, n): (Addr, Addr) = (f.client().into(), f.node(1).into());
-    let slot = |port, attempt| {
-        let hash = ring_hash(7, &c, Be16::new(port), &n, Be16::new(8400), 6, attempt);
-        1 + ring_slot(hash, 250) % 2
-    };
+/// Which of two backends that take turns in the ring, 0 or 1, a connection finds at an attempt.
+fn turn(from: IpAddr, to: IpAddr, ports: (u16, u16), proto: u8, attempt: u32) -> u32 {
+    let (sport, dport) = (Be16::new(ports.0), Be16::new(ports.1));
+    let hash = ring_hash(7, &from.into(), sport, &to.into(), dport, proto, attempt);
+    ring_slot(hash, 250) % 2
+}
+
+/// Client ports whose first candidate is this one of the two, and whose second is the other.
+fn ports(from: IpAddr, to: IpAddr, asked: u16, first: u32) -> Vec<u16> {
+    let candidate = |port, attempt| turn(from, to, (port, asked), 6, attempt);
     (4000..5000)
-        .filter(|port| slot(*port, 0) == first && slot(*port, 16) != first)
+        .filter(|port| candidate(*port, 0) == first && candidate(*port, 16) != first)
         .take(8)
         .collect()
 }
@@ -61,11 +55,16 @@ fn told(load: u32, to: u32, src: IpAddr, dst: IpAddr, l4: L4) -> Frame {
 
 pub(super) fn choice(f: Family) -> Vec<Row> {
     let (c, n, n2, t1) = (f.client(), f.node(1), f.node(2), f.task(1));
-    let (here, there) = (ports(f, 1), ports(f, 2));
+    let (here, there) = (ports(c, n, 8400, 0), ports(c, n, 8400, 1));
     let syn = |port| frame(c, n, L4::Tcp(port, 8400, SYN));
     let ack = |port| frame(c, n, L4::Tcp(port, 8400, ACK));
     let to_2 = Verdict::Tunnel(to_node(MESH, 2), Done::ToBackendNode);
     let to_1 = peer(1, Done::ToTaskTranslated);
+    let hear = |name, load, port| {
+        let answer = told(load, 0, n, c, L4::Tcp(8400, port, ACK));
+        let to_client = Verdict::Neighbour(UPLINK, Done::AnswerToClient);
+        overlay(name, MESH, 2, &answer, to_client)
+    };
     let mut rows = vec![row(
         "fewest connections",
         f,
@@ -79,21 +78,9 @@ pub(super) fn choice(f: Family) -> Vec<Row> {
             ),
             uplink("as many: the first", &syn(here[1]), to_1),
             uplink("as many: the first, elsewhere", &syn(there[0]), to_2),
-            overlay(
-                "an answer tells that its backend has twenty",
-                MESH,
-                2,
-                &told(20, 0, n, c, L4::Tcp(8400, here[0], SYN_ACK)),
-                Verdict::Neighbour(UPLINK, Done::AnswerToClient),
-            ),
+            hear("an answer tells that its backend has twenty", 20, here[0]),
             uplink("the other then", &syn(there[1]), to_1),
-            overlay(
-                "an answer tells that it has none any more",
-                MESH,
-                2,
-                &told(0, 0, n, c, L4::Tcp(8400, there[0], ACK)),
-                Verdict::Neighbour(UPLINK, Done::AnswerToClient),
-            ),
+            hear("an answer tells that it has none any more", 0, there[0]),
             uplink("it is asked again", &syn(here[2]), to_2),
             uplink(
                 "a datagram follows the ring",
@@ -123,13 +110,7 @@ pub(super) fn choice(f: Family) -> Vec<Row> {
             )
             .out(guess.clone()),
             uplink("a guess is not remembered", &ack(there[0]), to_2).out(guess),
-            overlay(
-                "an answer tells who has it",
-                MESH,
-                2,
-                &told(9, 0, n, c, L4::Tcp(8400, there[0], ACK)),
-                Verdict::Neighbour(UPLINK, Done::AnswerToClient),
-            ),
+            hear("an answer tells who has it", 9, there[0]),
             uplink("that is", &ack(there[0]), to_2).out(carried(
                 Leg::Mesh,
                 0,
@@ -140,12 +121,13 @@ pub(super) fn choice(f: Family) -> Vec<Row> {
             )),
         ],
     ));
-    let answer = |load, flags| {
-        let mut frame = carried(Leg::Answer, 1, 0, n2, c, L4::Tcp(8400, 4000, flags));
-        frame.src_mac[1] = load;
-        frame
+    let tell = |name, load, flags| {
+        let said = from_task(1, t1, c, L4::Tcp(80, 4000, flags));
+        let mut answer = carried(Leg::Answer, 1, 0, n2, c, L4::Tcp(8400, 4000, flags));
+        answer.src_mac[1] = Load::code(load);
+        let back = Verdict::Tunnel(to_node(MESH, 2), Done::AnswerToNode);
+        task(name, 1, &said, back).out(answer)
     };
-    let back = Verdict::Tunnel(to_node(MESH, 2), Done::AnswerToNode);
     rows.push(row(
         "fewest connections, counted where they end",
         f,
@@ -158,27 +140,9 @@ pub(super) fn choice(f: Family) -> Vec<Row> {
                 &carried(Leg::Mesh, 0, 1, c, n2, L4::Tcp(4000, 8400, SYN)),
                 to_1,
             ),
-            task(
-                "its answer tells how many there are",
-                1,
-                &from_task(1, t1, c, L4::Tcp(80, 4000, SYN_ACK)),
-                back,
-            )
-            .out(answer(Load::code(40), SYN_ACK)),
-            task(
-                "accepted, it is one of them",
-                1,
-                &from_task(1, t1, c, L4::Tcp(80, 4000, ACK)),
-                back,
-            )
-            .out(answer(Load::code(41), ACK)),
-            task(
-                "and counted once",
-                1,
-                &from_task(1, t1, c, L4::Tcp(80, 4000, ACK)),
-                back,
-            )
-            .out(answer(Load::code(41), ACK)),
+            tell("its answer tells how many there are", 40, SYN_ACK),
+            tell("accepted, it is one of them", 41, ACK),
+            tell("and counted once", 41, ACK),
             overlay(
                 "of others nothing is told",
                 MESH,
@@ -193,16 +157,7 @@ pub(super) fn choice(f: Family) -> Vec<Row> {
 
 /// Where a datagram goes that follows the ring.
 fn udp(c: IpAddr, n: IpAddr) -> Verdict {
-    let hash = ring_hash(
-        7,
-        &c.into(),
-        Be16::new(4000),
-        &n.into(),
-        Be16::new(8400),
-        17,
-        0,
-    );
-    if ring_slot(hash, 250).is_multiple_of(2) {
+    if turn(c, n, (4000, 8400), 17, 0) == 0 {
         peer(1, Done::ToTaskTranslated)
     } else {
         Verdict::Tunnel(to_node(MESH, 2), Done::ToBackendNode)
@@ -219,15 +174,7 @@ pub(super) fn by_vip(f: Family) -> Vec<Row> {
         .rings
         .insert(5, (0..250).map(|slot| 3 + slot % 2).collect());
     // Of three in a row that have both to choose from, all go to the idle one.
-    let (from, to): (Addr, Addr) = (f.task(6).into(), vip.into());
-    let slot = |port, attempt| {
-        let hash = ring_hash(7, &from, Be16::new(port), &to, Be16::new(80), 6, attempt);
-        3 + ring_slot(hash, 250) % 2
-    };
-    let ports: Vec<u16> = (4000..5000)
-        .filter(|port| slot(*port, 0) == 3 && slot(*port, 16) == 4)
-        .take(2)
-        .collect();
+    let ports = ports(f.task(6), vip, 80, 0);
     let ask = |port| from_task(6, f.task(6), vip, L4::Tcp(port, 80, SYN));
     let mut answer = carried(
         Leg::Answer,

@@ -11,10 +11,6 @@ const TRIES: u32 = 8;
 /// Inner size towards node 2 in these rows.
 const FITS: u32 = 1300;
 
-fn drop(reason: Drop) -> Verdict {
-    Verdict::Drop(reason)
-}
-
 /// Within this node, on a user network: what every row ends with.
 fn honest(f: Family) -> Step {
     task(

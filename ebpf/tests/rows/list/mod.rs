@@ -3,6 +3,7 @@
 mod choice;
 mod collisions;
 mod cut;
+mod from_host;
 mod from_tasks;
 mod from_uplink;
 mod hostile;
@@ -104,6 +105,10 @@ fn next(done: Done) -> Verdict {
     Verdict::Next(done)
 }
 
+fn drop(reason: Drop) -> Verdict {
+    Verdict::Drop(reason)
+}
+
 /// Every row, for both families.
 pub(crate) fn all() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -116,7 +121,7 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(collisions::used_again(f));
         rows.extend(collisions::crowded(f));
         rows.extend(through_tunnel::answers_arriving(f));
-        rows.extend(through_tunnel::from_host(f));
+        rows.extend(from_host::rows(f));
         rows.extend(small::errors(f));
         rows.extend(small::neighbours(f));
         rows.extend(told::too_long(f));
@@ -124,6 +129,7 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(told::tiny(f));
         rows.extend(choice::ranges(f));
         rows.extend(choice::listen(f));
+        rows.extend(choice::listen_elsewhere(f));
         rows.extend(choice::allowed(f));
         rows.extend(choice::affinity(f));
         rows.extend(choice::caps(f));
@@ -132,6 +138,7 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(refused::small_print(f));
         rows.extend(hostile::malformed(f));
         rows.extend(hostile::in_clear(f));
+        rows.extend(hostile::flood(f));
         rows.extend(limits::no_free_port(f));
         rows.extend(limits::no_uplink(f));
         rows.extend(limits::untold(f));

@@ -11,7 +11,9 @@ pub(super) fn arriving(f: Family) -> Vec<Row> {
     let (c, n2, t1, t3, t4) = (f.client(), f.node(2), f.task(1), f.task(3), f.task(4));
     let syn = L4::Tcp(4000, 80, SYN);
     let mesh = |said, flags| carried(Leg::Mesh, said, 1, c, n2, L4::Tcp(4000, 8000, flags));
-    let plain = carried(Leg::Plain, 4, 3, t4, t3, syn);
+    let to_task = |to, src, dst| carried(Leg::Plain, 4, to, src, dst, syn);
+    let plain = to_task(3, t4, t3);
+    let refused = |name, net, frame: &_, reason| overlay(name, net, 2, frame, drop(reason));
     let mut stranger = overlay(
         "from no node",
         WEB,
@@ -104,57 +106,40 @@ pub(super) fn arriving(f: Family) -> Vec<Row> {
                     WEB,
                     1,
                     &plain,
-                    Verdict::Drop(Drop::NotANode),
+                    drop(Drop::NotANode),
                 ),
-                overlay("no leg", WEB, 2, &bad, Verdict::Drop(Drop::BadLeg)),
-                overlay(
-                    "no such task",
-                    WEB,
-                    2,
-                    &carried(Leg::Plain, 4, 99, t4, t3, syn),
-                    Verdict::Drop(Drop::NoSuchTask),
-                ),
-                overlay(
-                    "on another network",
-                    MESH,
-                    2,
-                    &plain,
-                    Verdict::Drop(Drop::WrongNetwork),
-                ),
-                overlay(
+                refused("no leg", WEB, &bad, Drop::BadLeg),
+                refused("no such task", WEB, &to_task(99, t4, t3), Drop::NoSuchTask),
+                refused("on another network", MESH, &plain, Drop::WrongNetwork),
+                refused(
                     "not the task's address",
                     WEB,
-                    2,
-                    &carried(Leg::Plain, 4, 3, t4, f.task(6), syn),
-                    Verdict::Drop(Drop::NoSuchTask),
+                    &to_task(3, t4, f.task(6)),
+                    Drop::NoSuchTask,
                 ),
-                overlay(
+                refused(
                     "source outside the network",
                     WEB,
-                    2,
-                    &carried(Leg::Plain, 4, 3, c, t3, syn),
-                    Verdict::Drop(Drop::ForgedSource),
+                    &to_task(3, c, t3),
+                    Drop::ForgedSource,
                 ),
-                overlay(
+                refused(
                     "not published",
                     MESH,
-                    2,
                     &carried(Leg::Mesh, 0, 1, c, n2, L4::Tcp(4000, 22, SYN)),
-                    Verdict::Drop(Drop::NoFront),
+                    Drop::NoFront,
                 ),
-                overlay(
+                refused(
                     "a client on a user network",
                     WEB,
-                    2,
                     &carried(Leg::Mesh, 0, 3, c, n2, L4::Tcp(4000, 8000, SYN)),
-                    Verdict::Drop(Drop::WrongNetwork),
+                    Drop::WrongNetwork,
                 ),
-                overlay(
+                refused(
                     "VIP from outside",
                     WEB,
-                    2,
                     &carried(Leg::Vip, 0, 3, c, f.vip(), syn),
-                    Verdict::Drop(Drop::ForgedSource),
+                    Drop::ForgedSource,
                 ),
             ],
         ),
@@ -259,124 +244,6 @@ pub(super) fn answers_arriving(f: Family) -> Vec<Row> {
                     "the next packet goes to it",
                     &frame(c, n1, L4::Tcp(4000, 8001, ACK)),
                     peer(1, Done::ToTaskTranslated),
-                ),
-            ],
-        ),
-    ]
-}
-
-pub(super) fn from_host(f: Family) -> Vec<Row> {
-    let syn = L4::Tcp(4000, 80, SYN);
-    let (n1, n2, t2, t3, t4) = (f.node(1), f.node(2), f.task(2), f.task(3), f.task(4));
-    let out = |name: &str, frame: &Frame, verdict| {
-        let mut step = Step::new(name, Program::HostOut, OVERLAY, frame, verdict);
-        step.received = false;
-        step
-    };
-    let mut forwarded = out(
-        "routed from elsewhere",
-        &frame(f.client(), t2, syn),
-        Verdict::Drop(Drop::Forwarded),
-    );
-    forwarded.received = true;
-    vec![
-        row(
-            "this host's processes",
-            f,
-            town(),
-            vec![
-                out(
-                    "to a far task",
-                    &frame(n1, t2, syn),
-                    Verdict::Encap(to_node(MESH, 2), Done::ToNode),
-                )
-                .out(carried(Leg::Host, 0, 2, n1, t2, syn)),
-                out(
-                    "to a near task",
-                    &frame(n1, t3, syn),
-                    Verdict::Out(link_of(3), Done::ToTask),
-                ),
-                out(
-                    "to nobody",
-                    &frame(n1, f.on(WEB, 99), syn),
-                    Verdict::Drop(Drop::NoSuchTask),
-                ),
-                out(
-                    "redirected here by another program",
-                    &carried(Leg::Plain, 3, 4, t3, t4, syn),
-                    next(Done::NotOurs),
-                ),
-                out(
-                    "a probe of another node, by the way that tasks' packets take",
-                    &frame(n1, n2, L4::Udp(4000, 9)),
-                    if f.v6 {
-                        Verdict::Drop(Drop::NoSuchTask)
-                    } else {
-                        Verdict::Encap(to_node(MESH, 2), Done::ToNode)
-                    },
-                ),
-                out(
-                    "a probe of nobody",
-                    &frame(n1, f.client(), L4::Udp(4000, 9)),
-                    Verdict::Drop(Drop::NoSuchTask),
-                ),
-                forwarded,
-            ],
-        ),
-        row(
-            "another host's processes",
-            f,
-            town(),
-            vec![
-                overlay(
-                    "to a task",
-                    WEB,
-                    2,
-                    &carried(Leg::Host, 0, 3, n2, t3, syn),
-                    peer(3, Done::ToTask),
-                )
-                .out(delivered(3, n2, t3, syn)),
-                task(
-                    "its answer is tunnelled",
-                    3,
-                    &from_task(3, t3, n2, L4::Tcp(80, 4000, SYN_ACK)),
-                    Verdict::Tunnel(to_node(WEB, 2), Done::ToNode),
-                )
-                .out(carried(Leg::Host, 3, 0, t3, n2, L4::Tcp(80, 4000, SYN_ACK))),
-                overlay(
-                    "from an address that is not that host's",
-                    WEB,
-                    2,
-                    &carried(Leg::Host, 0, 3, f.client(), t3, syn),
-                    Verdict::Drop(Drop::ForgedSource),
-                ),
-                overlay(
-                    "a task's answer to this host",
-                    WEB,
-                    2,
-                    &carried(Leg::Host, 4, 0, t4, n1, L4::Tcp(80, 4000, SYN_ACK)),
-                    next(Done::ToHost),
-                ),
-                overlay(
-                    "its probe of this host",
-                    MESH,
-                    2,
-                    &carried(Leg::Host, 0, 0, n2, n1, L4::Udp(4000, 9)),
-                    next(Done::ToHost),
-                ),
-                overlay(
-                    "a probe in another's name",
-                    MESH,
-                    2,
-                    &carried(Leg::Host, 0, 0, f.node(3), n1, L4::Udp(4000, 9)),
-                    Verdict::Drop(Drop::ForgedSource),
-                ),
-                overlay(
-                    "a forged one",
-                    WEB,
-                    2,
-                    &carried(Leg::Host, 4, 0, f.client(), n1, L4::Tcp(80, 4000, SYN_ACK)),
-                    Verdict::Drop(Drop::ForgedSource),
                 ),
             ],
         ),
