@@ -137,7 +137,7 @@ fn pointer(address: IpAddr, asker: &Asker, zones: &Zones) -> Answer {
     }
 }
 
-fn owned<'z>(name: &[u8], asker: &Asker, zones: &'z Zones) -> Option<&'z Entry> {
+fn owned<'z>(name: &[u8], asker: &Asker, zones: &'z Zones) -> Option<Entry<'z>> {
     if let Some(entry) = shared(asker, zones).find_map(|zone| zone.entry(name)) {
         return Some(entry);
     }
@@ -156,15 +156,9 @@ fn splits(name: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         .map(|at| (&name[..at], &name[at + 1..]))
 }
 
-fn facts(entry: &Entry, wanted: Wanted, seed: u64) -> Answer {
-    let v4 = entry
-        .v4
-        .iter()
-        .map(|address| Fact::Address((*address).into()));
-    let v6 = entry
-        .v6
-        .iter()
-        .map(|address| Fact::Address((*address).into()));
+fn facts(entry: Entry<'_>, wanted: Wanted, seed: u64) -> Answer {
+    let v4 = entry.v4().map(|address| Fact::Address(address.into()));
+    let v6 = entry.v6().map(|address| Fact::Address(address.into()));
     let mut facts: Vec<Fact> = match wanted {
         Wanted::V4 => v4.collect(),
         Wanted::V6 => v6.collect(),

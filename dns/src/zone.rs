@@ -6,13 +6,17 @@
 //!
 //! Names are kept in lower case, as bytes, labels joined by dots, without the last dot.
 
+mod names;
+
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::Arc,
 };
 
 use ipnetwork::IpNetwork;
+pub use names::Entry;
+use names::{Collected, Names};
 use weft_types::NetworkId;
 
 /// The zones that a node knows.
@@ -22,43 +26,13 @@ pub struct Zones {
     pub networks: BTreeMap<NetworkId, Arc<Zone>>,
 }
 
-/// What one name means on one network: addresses of both families, sorted, none twice.
-///
-/// An entry without addresses still owns its name: it answers "no data", and nobody outside is
-/// asked. That is what a service without a serving task looks like under `tasks.<service>`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Entry {
-    /// IPv4 addresses.
-    pub v4: Vec<Ipv4Addr>,
-    /// IPv6 addresses.
-    pub v6: Vec<Ipv6Addr>,
-}
-
-impl Entry {
-    fn add(&mut self, addresses: &[IpAddr]) {
-        for address in addresses {
-            match address {
-                IpAddr::V4(address) => self.v4.push(*address),
-                IpAddr::V6(address) => self.v6.push(*address),
-            }
-        }
-    }
-
-    fn settle(&mut self) {
-        self.v4.sort_unstable();
-        self.v4.dedup();
-        self.v6.sort_unstable();
-        self.v6.dedup();
-    }
-}
-
 /// The names of one network.
 #[derive(Debug, Clone, Default)]
 pub struct Zone {
     name: Box<str>,
     key: Box<[u8]>,
     subnets: Vec<IpNetwork>,
-    names: HashMap<Box<[u8]>, Entry>,
+    names: Names,
     pointers: HashMap<IpAddr, Box<str>>,
 }
 
@@ -77,7 +51,7 @@ impl Zone {
 
     /// What `name` (lower case, no last dot) means here, if this network owns it.
     #[must_use]
-    pub fn entry(&self, name: &[u8]) -> Option<&Entry> {
+    pub fn entry(&self, name: &[u8]) -> Option<Entry<'_>> {
         self.names.get(name)
     }
 
@@ -102,7 +76,7 @@ impl Zone {
     /// Whether the zone owns no name, as that of the ingress network.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.names.len() == 0
     }
 }
 
@@ -144,6 +118,7 @@ pub struct ContainerNames<'a> {
 #[derive(Debug, Default)]
 pub struct ZoneBuilder {
     zone: Zone,
+    names: Collected,
 }
 
 impl ZoneBuilder {
@@ -157,6 +132,7 @@ impl ZoneBuilder {
                 subnets: subnets.to_vec(),
                 ..Zone::default()
             },
+            names: Collected::new(),
         }
     }
 
@@ -167,17 +143,17 @@ impl ZoneBuilder {
                 Mode::Vip(addresses) => addresses,
                 Mode::RoundRobin => service.tasks,
             };
-            self.entry(key(name)).add(whole);
-            self.entry(key(&format!("tasks.{name}"))).add(service.tasks);
+            self.add(key(name), whole);
+            self.add(key(&format!("tasks.{name}")), service.tasks);
         }
         self
     }
 
     /// Adds a container's names and the way back from its addresses.
     pub fn container(&mut self, container: &ContainerNames<'_>) -> &mut Self {
-        self.entry(key(container.name)).add(container.addresses);
+        self.add(key(container.name), container.addresses);
         for name in container.others {
-            self.entry(key(name)).add(container.addresses);
+            self.add(key(name), container.addresses);
         }
         self.pointer(container.name, container.addresses)
     }
@@ -193,14 +169,14 @@ impl ZoneBuilder {
     /// The finished zone.
     #[must_use]
     pub fn build(self) -> Zone {
-        let mut zone = self.zone;
-        zone.names.remove(&b""[..]);
-        zone.names.values_mut().for_each(Entry::settle);
-        zone
+        Zone {
+            names: Names::pack(self.names),
+            ..self.zone
+        }
     }
 
-    fn entry(&mut self, key: Box<[u8]>) -> &mut Entry {
-        self.zone.names.entry(key).or_default()
+    fn add(&mut self, key: Box<[u8]>, addresses: &[IpAddr]) {
+        self.names.entry(key).or_default().extend(addresses);
     }
 }
 
