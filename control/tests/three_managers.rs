@@ -238,7 +238,7 @@ async fn holdings(manager: &Manager) -> Option<Vec<String>> {
     match manager.call(ControlRequest::ListServices).await {
         Ok(ControlReply::Services(services)) => {
             for service in services {
-                let endpoint = service.endpoint;
+                let endpoint = &service.endpoint;
                 let has_all = !endpoint.ports.is_empty() && !endpoint.virtual_ips.is_empty();
                 held.push(has_all.then(|| format!("{} {endpoint:?}", service.id))?);
             }

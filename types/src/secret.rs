@@ -32,7 +32,9 @@ impl Serialize for Base64 {
 
 impl<'de> Deserialize<'de> for Base64 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
+        let mut text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
+        // Go, and so Docker, takes text in lines.
+        text.retain(|letter| !matches!(letter, '\r' | '\n'));
         STANDARD.decode(text).map(Self).map_err(de::Error::custom)
     }
 }

@@ -3,8 +3,12 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use weft_types::validate;
 
-use crate::reply::{ApiError, BodyError};
+use crate::{
+    go_types::{self, Struct},
+    reply::{ApiError, BodyError},
+};
 
 /// Largest body, in bytes, read whole: specs, secrets, lists of the engine. What is passed
 /// through has no limit.
@@ -44,12 +48,46 @@ pub(crate) fn parse_go(text: &[u8]) -> Result<serde_json::Value, ApiError> {
     parse(text).map(crate::go_json::normal)
 }
 
-/// The value that a request's JSON spells, read as Go would.
+/// The JSON of a request, which must be a `due`, as Go would have understood it.
+///
+/// # Errors
+/// 400, when it is none.
+pub(crate) fn parse_due(
+    text: &[u8],
+    due: &'static Struct,
+) -> Result<serde_json::Value, ApiError> {
+    let value = parse_go(text)?;
+    go_types::check(&value, due)?;
+    Ok(value)
+}
+
+/// The value that a request's JSON spells, which Go knows as a `due`, read as Go would.
 ///
 /// # Errors
 /// 400, when it spells none.
-pub(crate) fn parse_spec<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_value(parse_go(text)?).map_err(|error| ApiError::bad(error.to_string()))
+pub(crate) fn parse_spec<T: DeserializeOwned>(
+    text: &[u8],
+    due: &'static Struct,
+) -> Result<T, ApiError> {
+    let value = parse_due(text, due)?;
+    go_types::heard(&value, due)?;
+    serde_json::from_value(value).map_err(|error| ApiError::bad(error.to_string()))
+}
+
+/// Refuses fields of `sent` that say something and that `read`, what was understood of it, has not.
+///
+/// # Errors
+/// 400, naming the first of them.
+pub(crate) fn understood(
+    sent: &serde_json::Value,
+    read: &serde_json::Value,
+) -> Result<(), ApiError> {
+    match validate::unread(sent, read) {
+        Some((field, value)) => Err(ApiError::bad(format!(
+            "{field} {value} is not supported by weft"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Go's words for the commonest faults, serde's for the others.

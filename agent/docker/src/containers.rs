@@ -6,7 +6,7 @@
 mod commit;
 mod run;
 
-pub(crate) use run::LABEL as WISHES;
+pub(crate) use run::{LABEL as WISHES, refuse_what_endpoints_have_not};
 
 use std::{collections::BTreeMap, sync::Arc};
 

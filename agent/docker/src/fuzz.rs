@@ -36,6 +36,7 @@ mod cluster;
 #[expect(dead_code, reason = "the tests over sockets use all of it")]
 #[path = "../tests/door/engine.rs"]
 mod engine;
+mod hosts;
 #[path = "../tests/door/inputs.rs"]
 mod inputs;
 mod managed;

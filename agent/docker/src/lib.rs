@@ -25,6 +25,7 @@ mod filter;
 #[cfg(test)]
 mod fuzz;
 mod go_json;
+mod go_types;
 mod history;
 mod info;
 mod logs;

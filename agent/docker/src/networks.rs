@@ -10,9 +10,11 @@ use weft_proto::ControlRequest;
 use weft_types::network::{Network, NodeNetwork};
 
 use crate::{
-    body::{parse, parse_go},
+    body::{parse, parse_due, parse_go},
+    containers::refuse_what_endpoints_have_not,
     door::{Asked, Door, expect_reply},
     filter::Filters,
+    go_types,
     node::{AttachRequest, DetachRequest, LocalState, NotManager},
     reply::{ApiError, Reply, empty, json as json_reply, ok},
 };
@@ -111,9 +113,10 @@ impl Door {
         let Some(view) = self.find_swarm_network(&id, &asked, "").await? else {
             return self.engine.pass_bytes(asked.parts, asked.body).await;
         };
-        let body = parse_go(&asked.body)?;
+        let body = parse_due(&asked.body, &go_types::CONNECT)?;
         let (container_id, container_name) = self.container(&body).await?;
         let config = &body["EndpointConfig"];
+        refuse_what_endpoints_have_not(config, view.name())?;
         let aliases = config["Aliases"].as_array().into_iter().flatten();
         let wishes = ["IPv4Address", "IPv6Address"].into_iter();
         let wishes = wishes.filter_map(|field| config["IPAMConfig"][field].as_str());
@@ -143,7 +146,7 @@ impl Door {
         let Some(view) = self.find_swarm_network(&id, &asked, "").await? else {
             return self.engine.pass_bytes(asked.parts, asked.body).await;
         };
-        let body = parse_go(&asked.body)?;
+        let body = parse_due(&asked.body, &go_types::DISCONNECT)?;
         let force = body["Force"].as_bool().unwrap_or(false);
         let container_id = match self.container(&body).await {
             Ok((id, _)) => id,
@@ -175,6 +178,8 @@ impl Door {
             }
             return self.engine.pass_bytes(asked.parts, asked.body).await;
         }
+        go_types::check(&body, &go_types::NETWORK)?;
+        go_types::heard(&body, &go_types::NETWORK)?;
         if let Err(why) = self.node.control().await {
             return Err(create::refuse_here(why));
         }

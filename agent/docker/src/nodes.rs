@@ -6,9 +6,10 @@ use weft_proto::ControlRequest;
 use weft_types::node::{Node, NodeSpec};
 
 use crate::{
-    body::parse_go,
+    body::parse_due,
     door::{Asked, Door, expect_one, expect_reply},
     filter::{Filters, invalid},
+    go_types,
     reply::{ApiError, Reply, empty, ok},
     view::NodeView,
     words,
@@ -50,7 +51,7 @@ impl Door {
     }
 
     pub(crate) async fn update_node(&self, id: String, asked: &Asked) -> Reply {
-        let value = parse_go(&asked.body)?;
+        let value = parse_due(&asked.body, &go_types::NODE)?;
         let version = asked.query.version("node")?;
         self.manager().await?;
         let spec = node_spec(value)?;

@@ -37,6 +37,20 @@ impl Query {
         !matches!(value.as_str(), "" | "0" | "no" | "false" | "none")
     }
 
+    /// Whether `key` says yes; where Docker knows no more words than Go does.
+    ///
+    /// # Errors
+    /// 400 for other words.
+    pub(crate) fn truth(&self, key: &str) -> Result<bool, ApiError> {
+        match self.get(key) {
+            "" | "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
+            "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+            other => Err(ApiError::bad(format!(
+                "invalid value for {key}: {other}: strconv.ParseBool: parsing {other:?}: invalid syntax"
+            ))),
+        }
+    }
+
     /// The object version of an update of a `kind`.
     pub(crate) fn version(&self, kind: &str) -> Result<u64, ApiError> {
         let text = self.get("version");

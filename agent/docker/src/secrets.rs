@@ -12,6 +12,7 @@ use crate::{
     body::parse_spec,
     door::{Asked, Door, expect_one, expect_reply},
     filter::Filters,
+    go_types,
     reply::{ApiError, Reply, empty, json, ok},
     route::ObjectRoute,
     view::SecretView,
@@ -38,7 +39,7 @@ impl Door {
                 Ok(ok(&SecretView::from(secret)))
             }
             ObjectRoute::Create => {
-                let spec: SecretSpec = parse_spec(&asked.body)?;
+                let spec: SecretSpec = parse_spec(&asked.body, &go_types::SECRET)?;
                 self.manager().await?;
                 validate::secret_spec(&spec)?;
                 let request = ControlRequest::CreateSecret(Box::new(spec));
@@ -46,7 +47,7 @@ impl Door {
                 Ok(json(StatusCode::CREATED, &CreatedView { id }))
             }
             ObjectRoute::Update(secret) => {
-                let spec: SecretSpec = parse_spec(&asked.body)?;
+                let spec: SecretSpec = parse_spec(&asked.body, &go_types::SECRET)?;
                 let version = version(asked, "secret")?;
                 self.ask(ControlRequest::UpdateSecret {
                     secret,
@@ -77,7 +78,7 @@ impl Door {
                 Ok(ok(&SecretView::from(config)))
             }
             ObjectRoute::Create => {
-                let spec: ConfigSpec = parse_spec(&asked.body)?;
+                let spec: ConfigSpec = parse_spec(&asked.body, &go_types::CONFIG)?;
                 self.manager().await?;
                 validate::config_spec(&spec)?;
                 let request = ControlRequest::CreateConfig(Box::new(spec));
@@ -85,7 +86,7 @@ impl Door {
                 Ok(json(StatusCode::CREATED, &CreatedView { id }))
             }
             ObjectRoute::Update(config) => {
-                let spec: ConfigSpec = parse_spec(&asked.body)?;
+                let spec: ConfigSpec = parse_spec(&asked.body, &go_types::CONFIG)?;
                 let version = version(asked, "config")?;
                 self.ask(ControlRequest::UpdateConfig {
                     config,

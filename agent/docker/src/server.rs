@@ -63,10 +63,10 @@ pub enum DoorError {
         cause: io::Error,
     },
     /// Somebody listens there.
-    #[error("cannot listen on {}: another process answers there", .0.display())]
+    #[error("cannot listen on {}: another process answers there; stop it, or name another socket", .0.display())]
     Taken(PathBuf),
     /// There is no such group.
-    #[error("cannot give {} to group {group:?}: there is no such group", socket.display())]
+    #[error("cannot give {} to group {group:?}: there is no such group; make it with groupadd, or name another", socket.display())]
     NoGroup {
         /// Of which socket.
         socket: PathBuf,
@@ -207,9 +207,11 @@ where
         let (door, taken) = (Arc::clone(&door), taken.clone());
         async move { Ok::<_, std::convert::Infallible>(door.answer(request, &taken).await) }
     });
+    let (reader, writer) = tokio::io::split(stream);
+    let stream = tokio::io::join(line::Lenient::new(reader), writer);
     let mut connection = http1::Builder::new()
         .preserve_header_case(true)
-        .serve_connection(TokioIo::new(line::Lenient::new(stream)), service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let takeover = tokio::select! {
         biased;

@@ -1,6 +1,6 @@
 //! `/services`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use http::StatusCode;
 use serde::Serialize;
@@ -8,9 +8,10 @@ use weft_proto::ControlRequest;
 use weft_types::{ServiceId, TaskState, service::Service, task::Task};
 
 use crate::{
-    body::parse_go,
+    body::parse_due,
     door::{Asked, Door, expect_one, expect_reply},
     filter::Filters,
+    go_types,
     reply::{ApiError, Reply, empty, json, ok},
     secrets::CreatedView,
     spec,
@@ -47,16 +48,17 @@ impl Door {
         let known = ["id", "label", "mode", "name", "runtime"];
         let filters = Filters::of(asked, &known)?;
         let services = expect_reply!(self.ask(ControlRequest::ListServices).await?, Services)?;
-        let fits = |service: &&Service| {
+        let fits = |service: &&Arc<Service>| {
             filters.prefix("id", service.id.as_str())
                 && filters.prefix("name", &service.spec.name)
                 && filters.labels("label", &service.spec.labels)
                 && filters.exact("mode", mode_name(service))
                 && filters.exact("runtime", "container")
         };
-        let services: Vec<&Service> = services.iter().filter(fits).collect();
-        let with_status = asked.query.flag("status") && asked.version >= ApiVersion::new(1, 41);
-        let mut by_service: BTreeMap<ServiceId, Vec<Task>> = BTreeMap::new();
+        let services: Vec<&Arc<Service>> = services.iter().filter(fits).collect();
+        let with_status =
+            asked.version >= ApiVersion::new(1, 41) && asked.query.truth("status")?;
+        let mut by_service: BTreeMap<ServiceId, Vec<Arc<Task>>> = BTreeMap::new();
         if with_status && !services.is_empty() {
             let request = ControlRequest::ListTasks {
                 services: services.iter().map(|service| service.id).collect(),
@@ -75,30 +77,24 @@ impl Door {
             .map(|service| {
                 let tasks = by_service.get(&service.id).map(Vec::as_slice);
                 let status = with_status.then(|| count(service, tasks.unwrap_or_default()));
-                ServiceView::of(service, status, false)
+                ServiceView::of(service, status)
             })
             .collect();
         Ok(ok(&views))
     }
 
     pub(crate) async fn inspect_service(&self, id: String, asked: &Asked) -> Reply {
-        let text = asked.query.get("insertDefaults");
-        let insert_defaults = match text {
-            "" | "0" | "f" | "F" | "false" | "False" | "FALSE" => false,
-            "1" | "t" | "T" | "true" | "True" | "TRUE" => true,
-            _ => {
-                return Err(ApiError::bad(format!(
-                    "invalid value for insertDefaults: {text}: strconv.ParseBool: parsing {text:?}: invalid syntax"
-                )));
-            }
-        };
+        let insert_defaults = asked.query.truth("insertDefaults")?;
         let request = ControlRequest::GetService(id);
-        let service = expect_one!(self.ask(request).await?, Services)?;
-        Ok(ok(&ServiceView::of(&service, None, insert_defaults)))
+        let mut service = expect_one!(self.ask(request).await?, Services)?;
+        if insert_defaults {
+            spec::insert_defaults(&mut Arc::make_mut(&mut service).spec);
+        }
+        Ok(ok(&ServiceView::of(&service, None)))
     }
 
     pub(crate) async fn create_service(&self, asked: &Asked) -> Reply {
-        let mut value = parse_go(&asked.body)?;
+        let mut value = parse_due(&asked.body, &go_types::SERVICE)?;
         self.manager().await?;
         self.name_node_networks(&mut value).await;
         let request = ControlRequest::CreateService {
@@ -114,7 +110,7 @@ impl Door {
     }
 
     pub(crate) async fn update_service(&self, id: String, asked: &Asked) -> Reply {
-        let mut value = parse_go(&asked.body)?;
+        let mut value = parse_due(&asked.body, &go_types::SERVICE)?;
         let version = asked.query.version("service")?;
         self.manager().await?;
         self.name_node_networks(&mut value).await;
@@ -173,12 +169,13 @@ fn mode_name(service: &Service) -> &'static str {
 
 /// Docker's rule: running counts what is seen running whatever is wished; jobs count their
 /// current iteration only.
-fn count(service: &Service, tasks: &[Task]) -> ServiceStatus {
+fn count(service: &Service, tasks: &[Arc<Task>]) -> ServiceStatus {
     let mode = &service.spec.mode;
     let job = mode.replicated_job.is_some() || mode.global_job.is_some();
     let iteration = service.job_status.unwrap_or_default().job_iteration;
     let tasks: Vec<&Task> = tasks
         .iter()
+        .map(Arc::as_ref)
         .filter(|task| !job || task.job_iteration.unwrap_or_default() == iteration)
         .collect();
     let number =

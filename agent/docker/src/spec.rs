@@ -9,7 +9,7 @@ use weft_types::{
     validate::{self, Refusal, RefusalKind},
 };
 
-use crate::{names, reply::ApiError};
+use crate::{body::understood, names, reply::ApiError};
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
@@ -33,11 +33,7 @@ pub(crate) fn service(mut value: Value) -> Result<ServiceSpec, ApiError> {
     let mut spec: ServiceSpec =
         serde_json::from_value(value.clone()).map_err(|error| ApiError::bad(describe(&error)))?;
     let read = serde_json::to_value(&spec).unwrap_or_default();
-    if let Some((field, value)) = validate::unread(&value, &read) {
-        return Err(ApiError::bad(format!(
-            "{field} {value} is not supported by weft"
-        )));
-    }
+    understood(&value, &read)?;
     check_runtime(&mut spec)?;
     complete_mode(&mut spec.mode)?;
     if spec.name.is_empty() {
@@ -79,6 +75,16 @@ fn check_words(value: &mut Value) -> Result<(), ApiError> {
         if !["", "stop-first", "start-first"].contains(&order.as_str()) {
             return Err(ApiError::bad(format!("unrecognized update order {order}")));
         }
+    }
+    // Empty ones say something too: which mode it is.
+    let known = ["Replicated", "Global", "ReplicatedJob", "GlobalJob"];
+    let modes = value["Mode"].as_object();
+    if let Some(mode) = modes
+        .into_iter()
+        .flat_map(serde_json::Map::keys)
+        .find(|mode| !known.contains(&mode.as_str()))
+    {
+        return Err(ApiError::bad(format!("invalid Mode: {mode:?}")));
     }
     let Some(endpoint) = value.get_mut("EndpointSpec").and_then(Value::as_object_mut) else {
         return Ok(());
@@ -169,7 +175,11 @@ fn check_runtime(spec: &mut ServiceSpec) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn complete_mode(mode: &mut ServiceMode) -> Result<(), ApiError> {
+/// Docker's counts where a client named none; a mode where it chose none.
+///
+/// # Errors
+/// When it chose two.
+pub(crate) fn complete_mode(mode: &mut ServiceMode) -> Result<(), ApiError> {
     let given = [
         mode.replicated.is_some(),
         mode.global.is_some(),
@@ -191,19 +201,6 @@ fn complete_mode(mode: &mut ServiceMode) -> Result<(), ApiError> {
         replicas.get_or_insert(1);
     }
     Ok(())
-}
-
-/// The spec as services echo it.
-pub(crate) fn shown(mut spec: ServiceSpec) -> ServiceSpec {
-    if spec.task_template.container_spec.is_some() {
-        spec.task_template.runtime = Some("container".to_owned());
-    }
-    if let Some(endpoint) = &mut spec.endpoint_spec {
-        endpoint.mode.get_or_insert_default();
-    }
-    // Whatever the store holds, the client must find these or it crashes.
-    let _ = complete_mode(&mut spec.mode);
-    spec
 }
 
 /// Docker's defaults, for `insertDefaults`.
@@ -241,6 +238,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::view::SpecView;
 
     fn refusal(value: Value) -> (u16, String) {
         let error = service(value).unwrap_err();
@@ -283,6 +281,11 @@ mod tests {
                 with(json!({"Mode": {"Replicated": {}, "Global": {}}})),
                 400,
                 "must specify only one service mode".to_owned(),
+            ),
+            (
+                with(json!({"Mode": {"Plural": {}}})),
+                400,
+                "invalid Mode: \"Plural\"".to_owned(),
             ),
             (
                 with(json!({"UpdateConfig": {"Order": "sideways"}})),
@@ -353,7 +356,7 @@ mod tests {
             "EndpointSpec": {"Mode": "vip", "Ports": [{"Protocol": "udp", "TargetPort": 80,
                 "PublishedPort": 8000, "PublishMode": "host"}]}
         }));
-        let back = serde_json::to_value(shown(service(sent.clone()).unwrap())).unwrap();
+        let back = serde_json::to_value(SpecView::from(&service(sent.clone()).unwrap())).unwrap();
         assert_eq!(back, sent);
         let unheard = refusal(with(json!({"Unheard": {"of": [1, 2.5, null]}})));
         assert_eq!(unheard.0, 501, "{}", unheard.1);
@@ -361,7 +364,7 @@ mod tests {
 
     #[test]
     fn defaults_are_docker_s() {
-        let mut spec = shown(service(with(json!({}))).unwrap());
+        let mut spec = service(with(json!({}))).unwrap();
         insert_defaults(&mut spec);
         let value = serde_json::to_value(&spec).unwrap();
         assert_eq!(

@@ -13,12 +13,16 @@ use weft_types::{
 use crate::{
     body::parse_spec,
     door::{Asked, Door, expect_reply},
+    go_types,
     node::{InitRequest, JoinRequest, LocalState, LocalStatus, NotManager},
     reply::{ApiError, Reply, empty, ok},
     view::ClusterView,
 };
 
 const ALREADY: &str = "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.";
+
+/// Prefix length of subnets when a request names none.
+const DEFAULT_SUBNET_SIZE: u32 = 24;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -34,7 +38,7 @@ impl Door {
     }
 
     pub(crate) async fn init(&self, asked: &Asked) -> Reply {
-        let mut request: InitRequest = parse_spec(&asked.body)?;
+        let mut request: InitRequest = parse_spec(&asked.body, &go_types::INIT)?;
         let status = self.node.status().await;
         let again = request.force_new_cluster && status.control_available;
         if status.state != LocalState::Inactive && !again {
@@ -55,7 +59,7 @@ impl Door {
     }
 
     pub(crate) async fn join(&self, asked: &Asked) -> Reply {
-        let mut request: JoinRequest = parse_spec(&asked.body)?;
+        let mut request: JoinRequest = parse_spec(&asked.body, &go_types::JOIN)?;
         if self.node.status().await.state != LocalState::Inactive {
             return Err(unavailable(ALREADY));
         }
@@ -124,16 +128,10 @@ impl Door {
     }
 
     pub(crate) async fn update_swarm(&self, asked: &Asked) -> Reply {
-        let mut spec: ClusterSpec = parse_spec(&asked.body)?;
+        let mut spec: ClusterSpec = parse_spec(&asked.body, &go_types::CLUSTER)?;
         self.manager().await?;
         let version = asked.query.version("swarm")?;
-        let rotate = |key: &str| match asked.query.get(key) {
-            "" | "0" | "f" | "false" | "False" => Ok(false),
-            "1" | "t" | "true" | "True" => Ok(true),
-            other => Err(ApiError::bad(format!(
-                "invalid value for {key}: {other}: strconv.ParseBool: parsing {other:?}: invalid syntax"
-            ))),
-        };
+        let rotate = |key| asked.query.truth(key);
         let (worker, manager, key) = (
             rotate("rotateWorkerToken")?,
             rotate("rotateManagerToken")?,
@@ -158,7 +156,7 @@ impl Door {
     }
 
     pub(crate) async fn unlock(&self, asked: &Asked) -> Reply {
-        let request: UnlockKey = parse_spec(&asked.body)?;
+        let request: UnlockKey = parse_spec(&asked.body, &go_types::UNLOCK)?;
         match self.node.control().await {
             Ok(_) => return Err(ApiError::new(StatusCode::CONFLICT, "swarm is not locked")),
             Err(NotManager::Locked) => {}
@@ -191,13 +189,16 @@ fn check_name(spec: &mut ClusterSpec) -> Result<(), ApiError> {
 
 /// Pools must be subnets that do not overlap, and the subnets cut from them must fit in.
 fn check_pools(request: &mut InitRequest) -> Result<(), ApiError> {
-    let size = request.subnet_size;
+    let size = match request.subnet_size {
+        0 => DEFAULT_SUBNET_SIZE,
+        size => size,
+    };
     let mut pools: Vec<IpNetwork> = Vec::new();
     for text in &request.default_addr_pool {
         let pool: IpNetwork = text
             .parse()
             .map_err(|_| ApiError::bad(format!("invalid CIDR address: {text}")))?;
-        if size != 0 && u32::from(pool.prefix()) > size {
+        if u32::from(pool.prefix()) > size {
             return Err(ApiError::bad(format!(
                 "invalid CIDR: {text}. Subnet size is too small for pool: {size}"
             )));

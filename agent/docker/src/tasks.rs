@@ -1,6 +1,6 @@
 //! `/tasks`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use weft_proto::ControlRequest;
 use weft_types::{NetworkId, NodeId, ServiceId, TaskState, network::Network, task::Task};
@@ -71,7 +71,7 @@ impl Door {
             up_to_date,
         };
         let tasks = expect_reply!(self.ask(request).await?, Tasks)?;
-        let fits = |task: &&Task| {
+        let fits = |task: &&Arc<Task>| {
             filters.prefix("id", task.id.as_str())
                 && filters.prefix("name", &task_name(task))
                 && filters.labels("label", &task.service_labels)

@@ -1,5 +1,7 @@
 //! What objects look like in Docker's JSON: fields in Docker's order, internal ones left out.
 
+mod spec;
+
 use std::collections::BTreeMap;
 
 use ipnetwork::IpNetwork;
@@ -10,9 +12,12 @@ use weft_types::{
     network::{Driver, IpamOptions, Network, NetworkSpec},
     node::{ManagerStatus, Node, NodeDescription, NodeSpec, NodeStatus, TlsInfo},
     secret::{Base64, Secret, SecretSpec},
-    service::{Endpoint, Service, ServiceSpec, UpdateStatus},
-    task::{GenericResource, Task, TaskSpec, TaskStatus},
+    service::{Endpoint, Service, UpdateStatus},
+    task::{GenericResource, Task, TaskStatus},
 };
+
+pub(crate) use spec::SpecView;
+use spec::TemplateView;
 
 use crate::services::ServiceStatus;
 
@@ -91,9 +96,9 @@ pub(crate) struct ServiceView<'a> {
     id: ServiceId,
     #[serde(flatten)]
     meta: Meta,
-    spec: ServiceSpec,
+    spec: SpecView<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    previous_spec: Option<ServiceSpec>,
+    previous_spec: Option<SpecView<'a>>,
     endpoint: EndpointView<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     update_status: Option<&'a UpdateStatus>,
@@ -139,19 +144,10 @@ struct JobStatus {
 }
 
 impl<'a> ServiceView<'a> {
-    /// `service` with its task counts, if asked for, and with defaults filled in, if asked for.
-    pub(crate) fn of(
-        service: &'a Service,
-        status: Option<ServiceStatus>,
-        insert_defaults: bool,
-    ) -> Self {
+    /// `service` with its task counts, if asked for.
+    pub(crate) fn of(service: &'a Service, status: Option<ServiceStatus>) -> Self {
         let job =
             service.spec.mode.replicated_job.is_some() || service.spec.mode.global_job.is_some();
-        let shown = |spec: &ServiceSpec| crate::spec::shown(spec.clone());
-        let mut spec = shown(&service.spec);
-        if insert_defaults {
-            crate::spec::insert_defaults(&mut spec);
-        }
         let job_status = service.job_status.map(|status| JobStatus {
             job_iteration: status.job_iteration.into(),
             last_execution: status.last_execution,
@@ -163,8 +159,8 @@ impl<'a> ServiceView<'a> {
         Self {
             id: service.id,
             meta: service.meta.into(),
-            spec,
-            previous_spec: service.previous_spec.as_ref().map(shown),
+            spec: (&service.spec).into(),
+            previous_spec: service.previous_spec.as_ref().map(Into::into),
             endpoint: EndpointView::of(service),
             update_status: service.update_status.as_ref(),
             service_status: status,
@@ -182,7 +178,7 @@ pub(crate) struct TaskView<'a> {
     #[serde(flatten)]
     meta: Meta,
     labels: &'a Labels,
-    spec: TaskSpec,
+    spec: TemplateView<'a>,
     #[serde(rename = "ServiceID", skip_serializing_if = "Option::is_none")]
     service_id: Option<ServiceId>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -212,15 +208,11 @@ impl<'a> TaskView<'a> {
     /// `task`, its attachments shown with the whole network.
     pub(crate) fn of(task: &'a Task, networks: &'a BTreeMap<NetworkId, Network>) -> Self {
         let attachments = task.networks_attachments.iter();
-        let mut spec = TaskSpec::clone(&task.spec);
-        if spec.runtime.as_deref() == Some("container") {
-            spec.runtime = None;
-        }
         Self {
             id: task.id,
             meta: task.meta.into(),
             labels: &task.labels,
-            spec,
+            spec: TemplateView::of_task(&task.spec),
             service_id: task.service_id,
             slot: task.slot,
             node_id: task.node_id,

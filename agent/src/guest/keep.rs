@@ -396,7 +396,9 @@ impl Guests {
             reply = self.config.managers.ask(request).await;
         }
         match reply? {
-            ControlReply::Tasks(mut tasks) if !tasks.is_empty() => Ok(tasks.swap_remove(0)),
+            ControlReply::Tasks(mut tasks) if !tasks.is_empty() => {
+                Ok(Arc::unwrap_or_clone(tasks.swap_remove(0)))
+            }
             other => Err(ControlError::unknown(format!(
                 "the managers gave no address on network {} but {other:?}",
                 wish.network

@@ -93,7 +93,7 @@ impl Managers for World {
                 task.networks_attachments
                     .push(serde_json::from_value(attachment).expect("an attachment"));
                 given.insert(task.id, pair);
-                Ok(ControlReply::Tasks(vec![task]))
+                Ok(ControlReply::Tasks(vec![Arc::new(task)]))
             }
             ControlRequest::DetachNetwork(task) => {
                 let gone = given.remove(&task);

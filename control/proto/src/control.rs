@@ -1,5 +1,7 @@
 //! What the front door asks of the managers.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use weft_types::{
@@ -198,10 +200,10 @@ pub enum ControlReply {
     Cluster(Box<Cluster>),
     /// Nodes.
     Nodes(Vec<Node>),
-    /// Services.
-    Services(Vec<Service>),
-    /// Tasks.
-    Tasks(Vec<Task>),
+    /// Services, as the store shares them: lists are long and asked for often.
+    Services(Vec<Arc<Service>>),
+    /// Tasks, shared likewise.
+    Tasks(Vec<Arc<Task>>),
     /// Networks.
     Networks(Vec<Network>),
     /// Secrets.

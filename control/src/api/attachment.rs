@@ -1,6 +1,6 @@
 //! Users' own containers on attachable networks.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use weft_proto::{ControlError, ControlReply, ErrorCode};
 use weft_types::{
@@ -114,7 +114,7 @@ pub fn attached(view: &View, task: TaskId) -> Result<Option<ControlReply>, Contr
         .task(task)
         .ok_or_else(|| ControlError::not_found(format!("task {task} not found")))?;
     let is_given = !task.networks_attachments.is_empty();
-    Ok(is_given.then(|| ControlReply::Tasks(vec![Task::clone(task)])))
+    Ok(is_given.then(|| ControlReply::Tasks(vec![Arc::clone(task)])))
 }
 
 /// Takes an attachment's addresses back.

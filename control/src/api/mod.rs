@@ -17,6 +17,8 @@ mod tests;
 pub use attachment::attached;
 pub use node::show_revision;
 
+use std::sync::Arc;
+
 use weft_proto::{ControlError, ControlReply, ControlRequest, ErrorCode};
 use weft_types::{
     Timestamp,
@@ -95,26 +97,23 @@ pub fn handle(view: &View, now: Timestamp, ids: &mut IdSource, request: &Control
             desired,
             up_to_date,
         } => {
-            let wished = |task: &&std::sync::Arc<Task>| {
+            let wished = |task: &&Arc<Task>| {
                 (services.is_empty() || task.service_id.is_some_and(|id| services.contains(&id)))
                     && (nodes.is_empty() || task.node_id.is_some_and(|id| nodes.contains(&id)))
                     && (desired.is_empty() || desired.contains(&task.desired_state))
                     && (!up_to_date || is_up_to_date(view, task))
             };
             // A service's tasks are found by index: the CLI asks for them five times a second.
-            let tasks: Vec<Task> = if services.is_empty() {
-                view.tasks()
-                    .filter(wished)
-                    .map(|task| Task::clone(task))
-                    .collect()
+            let tasks = if services.is_empty() {
+                view.tasks().filter(wished).cloned().collect()
             } else {
                 let tasks = services.iter().flat_map(|id| view.tasks_of(*id));
-                tasks.filter(wished).map(|task| Task::clone(task)).collect()
+                tasks.filter(wished).cloned().collect()
             };
             Ok((Vec::new(), ControlReply::Tasks(tasks)))
         }
         Ask::GetTask(task) => {
-            let task = Task::clone(find::task(view, task)?);
+            let task = Arc::clone(find::task(view, task)?);
             Ok((Vec::new(), ControlReply::Tasks(vec![task])))
         }
         Ask::ListNetworks => networks(view.networks()),
@@ -178,21 +177,21 @@ fn is_up_to_date(view: &View, task: &Task) -> bool {
 }
 
 fn nodes<'a>(
-    nodes: impl IntoIterator<Item = &'a std::sync::Arc<weft_types::node::Node>>,
+    nodes: impl IntoIterator<Item = &'a Arc<weft_types::node::Node>>,
 ) -> Answer {
     let nodes = nodes.into_iter().map(|node| node.as_ref().clone());
     Ok((Vec::new(), ControlReply::Nodes(nodes.collect())))
 }
 
 fn services<'a>(
-    services: impl IntoIterator<Item = &'a std::sync::Arc<weft_types::service::Service>>,
+    services: impl IntoIterator<Item = &'a Arc<weft_types::service::Service>>,
 ) -> Answer {
-    let services = services.into_iter().map(|service| service.as_ref().clone());
-    Ok((Vec::new(), ControlReply::Services(services.collect())))
+    let services = services.into_iter().cloned().collect();
+    Ok((Vec::new(), ControlReply::Services(services)))
 }
 
 fn networks<'a>(
-    networks: impl IntoIterator<Item = &'a std::sync::Arc<weft_types::network::Network>>,
+    networks: impl IntoIterator<Item = &'a Arc<weft_types::network::Network>>,
 ) -> Answer {
     let networks = networks.into_iter().map(|network| network.as_ref().clone());
     Ok((Vec::new(), ControlReply::Networks(networks.collect())))

@@ -223,8 +223,6 @@ impl ControlApi for Manager {
 mod tests {
     use std::{net::TcpListener, sync::PoisonError};
 
-    use weft_types::{cluster::ClusterSpec, node::Availability, node::NodeDescription};
-
     use super::*;
     use crate::runtime::{InitOptions, ManagerConfig};
 
@@ -239,15 +237,7 @@ mod tests {
             listen: free,
             advertise: free,
         };
-        let init = InitOptions {
-            spec: ClusterSpec::default(),
-            default_addr_pool: vec![],
-            subnet_size: 0,
-            data_path_port: 0,
-            data_path_addr: None,
-            availability: Availability::Active,
-            description: NodeDescription::default(),
-        };
+        let init = InitOptions::default();
         let manager = Manager::bootstrap(config, init).await.expect("a manager");
         let reader = Arc::clone(&manager);
         let (said, heard) = std::sync::mpsc::channel();

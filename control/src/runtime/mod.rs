@@ -66,8 +66,8 @@ pub struct ManagerConfig {
     pub advertise: SocketAddr,
 }
 
-/// What `docker swarm init` asks.
-#[derive(Debug, Clone, PartialEq)]
+/// What `docker swarm init` asks; what it asks when it asks for nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct InitOptions {
     /// The cluster's spec.
     pub spec: ClusterSpec,

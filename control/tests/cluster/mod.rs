@@ -212,7 +212,7 @@ pub(crate) async fn tasks(manager: &Manager) -> Vec<Task> {
         up_to_date: false,
     };
     match manager.call(request).await {
-        Ok(ControlReply::Tasks(tasks)) => tasks,
+        Ok(ControlReply::Tasks(tasks)) => tasks.into_iter().map(Arc::unwrap_or_clone).collect(),
         other => panic!("not tasks: {other:?}"),
     }
 }

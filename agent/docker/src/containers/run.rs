@@ -223,6 +223,7 @@ fn network_names(body: &Value) -> Vec<String> {
 
 fn wish(id: &str, name: &str, body: &Value, key: &str) -> Result<Wish, ApiError> {
     let endpoint = &body["NetworkingConfig"]["EndpointsConfig"][key];
+    refuse_what_endpoints_have_not(endpoint, name)?;
     let aliases = endpoint["Aliases"].as_array().into_iter().flatten();
     let addresses = ["IPv4Address", "IPv6Address"]
         .into_iter()
@@ -265,6 +266,29 @@ fn refuse_what_is_not_built(body: &Value, wish: &Wish, mixed: bool) -> Result<()
             "a container on the swarm network {} cannot have {what}",
             wish.name
         ),
+    ))
+}
+
+/// Refuses what a container's end of the swarm network `name` cannot have here, rather than to leave it out.
+pub(crate) fn refuse_what_endpoints_have_not(
+    endpoint: &Value,
+    name: &str,
+) -> Result<(), ApiError> {
+    let given = |value: &Value| !is_empty(value);
+    let what = if given(&endpoint["MacAddress"]) {
+        "a MAC address of its own"
+    } else if given(&endpoint["IPAMConfig"]["LinkLocalIPs"]) {
+        "link-local addresses of its own"
+    } else if given(&endpoint["DriverOpts"]) {
+        "options for the driver"
+    } else if endpoint["GwPriority"].as_i64().unwrap_or(0) != 0 {
+        "a gateway priority: the first network has the way out"
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::new(
+        StatusCode::NOT_IMPLEMENTED,
+        format!("a container on the swarm network {name} cannot have {what}"),
     ))
 }
 

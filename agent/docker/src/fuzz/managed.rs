@@ -1,9 +1,15 @@
 //! A manager without sockets, disk and clock: the real store, the real answers, the real loops.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
-use tokio::sync::{broadcast, mpsc};
+use tokio::{
+    net::UnixStream,
+    sync::{broadcast, mpsc},
+};
 use weft_control::{
     api, invariant,
     settle::Settler,
@@ -11,10 +17,10 @@ use weft_control::{
 };
 use weft_proto::{
     ControlApi, ControlError, ControlReply, ControlRequest, Event, LogItem, LogSelector,
-    ManagerStanding, Object,
+    ManagerStanding, Object, Tunnel,
 };
 use weft_types::{
-    Id, Timestamp,
+    Id, NodeId, Timestamp,
     secret::{Config, Secret, SecretSpec},
 };
 
@@ -29,6 +35,8 @@ pub(super) const CROWD: usize = 400;
 pub(super) struct Managed {
     inner: Mutex<Inner>,
     events: broadcast::Sender<Arc<Event>>,
+    /// Front door of the second node, where its tunnels end.
+    beyond: Option<PathBuf>,
 }
 
 struct Inner {
@@ -53,9 +61,16 @@ impl Managed {
         let managed = Self {
             inner: Mutex::new(inner),
             events: broadcast::channel(64).0,
+            beyond: None,
         };
         managed.commit(beginning());
         managed
+    }
+
+    /// With `door` as the second node's; the third is not reached.
+    pub(super) fn beyond(mut self, door: &Path) -> Self {
+        self.beyond = Some(door.to_owned());
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -189,6 +204,15 @@ impl ControlApi for Managed {
 
     async fn logs(&self, _: LogSelector) -> Result<mpsc::Receiver<LogItem>, ControlError> {
         Ok(mpsc::channel(1).1)
+    }
+
+    async fn tunnel(&self, node: NodeId) -> Result<Tunnel, ControlError> {
+        let door = self.beyond.as_ref().filter(|_| node == node_id(2));
+        let door = door.ok_or_else(|| ControlError::unavailable("it is not connected"))?;
+        match UnixStream::connect(door).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => Err(ControlError::unavailable(error.to_string())),
+        }
     }
 
     async fn standing(&self) -> ManagerStanding {

@@ -330,10 +330,13 @@ impl FakeCluster {
                 node.spec = spec;
                 Ok(ControlReply::Done)
             }
-            ControlRequest::ListServices => Ok(ControlReply::Services(state.services.clone())),
+            ControlRequest::ListServices => {
+                let services = state.services.iter().cloned().map(Arc::new);
+                Ok(ControlReply::Services(services.collect()))
+            }
             ControlRequest::GetService(reference) => {
                 let service = find("service", &reference, &state.services, service_names)?;
-                Ok(ControlReply::Services(vec![service.clone()]))
+                Ok(ControlReply::Services(vec![Arc::new(service.clone())]))
             }
             ControlRequest::CreateService { spec, .. } => {
                 let id = state.create_service(*spec)?;
@@ -376,13 +379,13 @@ impl FakeCluster {
                         && (nodes.is_empty() || task.node_id.is_some_and(|id| nodes.contains(&id)))
                         && (desired.is_empty() || desired.contains(&task.desired_state))
                 };
-                let tasks = state.tasks.iter().filter(fits).cloned();
+                let tasks = state.tasks.iter().filter(fits).cloned().map(Arc::new);
                 Ok(ControlReply::Tasks(tasks.collect()))
             }
             ControlRequest::GetTask(reference) => {
                 let names = |task: &Task| (task.id.to_string(), String::new());
                 let task = find("task", &reference, &state.tasks, names)?;
-                Ok(ControlReply::Tasks(vec![task.clone()]))
+                Ok(ControlReply::Tasks(vec![Arc::new(task.clone())]))
             }
             ControlRequest::ListNetworks => Ok(ControlReply::Networks(state.networks.clone())),
             ControlRequest::CreateNetwork(spec) => {

@@ -16,7 +16,12 @@ pub(crate) struct Input {
 
 /// Well-formed requests, one per endpoint at least; and those that were once answered badly.
 pub(crate) fn seeds() -> Vec<Input> {
-    let seeds: Vec<Value> = serde_json::from_str(include_str!("seeds.json")).unwrap();
+    read(include_str!("seeds.json"))
+}
+
+/// The requests that `text` lists.
+pub(crate) fn read(text: &str) -> Vec<Input> {
+    let seeds: Vec<Value> = serde_json::from_str(text).unwrap();
     let seeds = seeds.into_iter().map(|seed| Input {
         method: seed["method"].as_str().unwrap().to_owned(),
         target: seed["target"].as_str().unwrap().to_owned(),

@@ -269,6 +269,25 @@ async fn urls_are_read_as_people_type_them() {
             .unwrap();
         assert!(answer.contains(words), "{target}: {answer}");
     }
+    // And again and again on one connection, between bodies of all kinds.
+    let mut client = bed.connect().await;
+    let asked = "GET /v1.41/nodes?filters={\"name\":[\"node1\"]} HTTP/1.1\r\nHost: d\r\n";
+    let upload = "POST /v1.41/upload HTTP/1.1\r\nHost: d\r\n";
+    for request in [
+        format!("{asked}\r\n"),
+        format!("{upload}Content-Length: 9\r\n\r\n\"<>\r\n\r\n\"\""),
+        format!("{upload}Transfer-Encoding: chunked\r\n\r\n3\r\n\"\n<\r\n0\r\n\r\n"),
+        format!("{asked}Connection: close\r\n\r\n"),
+    ] {
+        client.write_all(request.as_bytes()).await.unwrap();
+    }
+    let mut answers = String::new();
+    soon("answers", client.read_to_string(&mut answers))
+        .await
+        .unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 4, "{answers}");
+    assert_eq!(answers.matches("\"Hostname\":\"node1\"").count(), 2);
+    assert!(answers.contains("\r\n\r\n9") && answers.contains("\r\n\r\n3"), "{answers}");
 }
 
 #[tokio::test]

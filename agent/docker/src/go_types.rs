@@ -1,0 +1,846 @@
+//! What Go says of JSON of the wrong type.
+//!
+//! Docker's clients show it word for word. The tables below are the types of Docker's API, as far as requests that are
+//! answered here have them; what they do not name is judged elsewhere.
+
+use serde_json::Value;
+use weft_types::validate::{Refusal, RefusalKind, asks};
+
+use crate::reply::ApiError;
+
+/// A type of Go.
+#[derive(Debug, Clone, Copy)]
+enum Go {
+    /// Text, under the name of its type.
+    Text(&'static str),
+    Bool,
+    /// A whole number, the least and the most of its type.
+    Whole(&'static str, i128, i128),
+    Float,
+    /// Base64.
+    Bytes,
+    /// Text by text.
+    Map,
+    List(&'static str, &'static Go),
+    Object(&'static Struct),
+}
+
+/// A struct of Go: package, name, fields.
+#[derive(Debug)]
+pub(crate) struct Struct(
+    &'static str,
+    &'static str,
+    &'static [(&'static str, Go)],
+);
+
+/// Refuses `value`, its names spelled as Docker spells them, where Go could not put it into a `due`.
+///
+/// # Errors
+/// 400, in Go's words.
+pub(crate) fn check(value: &Value, due: &'static Struct) -> Result<(), ApiError> {
+    fault(value, &Go::Object(due), None, "").map_or(Ok(()), |message| Err(ApiError::bad(message)))
+}
+
+/// Refuses fields of `value` that say something and that no `due` has: they would be left out in silence.
+///
+/// # Errors
+/// 501, naming the first of them.
+pub(crate) fn heard(value: &Value, due: &'static Struct) -> Result<(), ApiError> {
+    let Some((field, value)) = unheard(value, &Go::Object(due), "") else {
+        return Ok(());
+    };
+    Err(ApiError::from(Refusal {
+        kind: RefusalKind::Unimplemented,
+        message: format!("{field} {value} is not supported by weft"),
+    }))
+}
+
+fn unheard<'a>(value: &'a Value, due: &Go, path: &str) -> Option<(String, &'a Value)> {
+    match (due, value) {
+        (Go::List(_, of), Value::Array(list)) => {
+            list.iter().find_map(|value| unheard(value, of, path))
+        }
+        (Go::Object(Struct(_, _, fields)), Value::Object(map)) => {
+            map.iter().find_map(|(key, value)| {
+                let path = below(path, key);
+                match fields.iter().find(|(known, _)| known == key) {
+                    Some((_, due)) => unheard(value, due, &path),
+                    None => asks(value).then_some((path, value)),
+                }
+            })
+        }
+        _ => None,
+    }
+}
+
+/// The path of the field `key` of what is at `path`.
+fn below(path: &str, key: &str) -> String {
+    match path {
+        "" => key.to_owned(),
+        path => format!("{path}.{key}"),
+    }
+}
+
+/// What is wrong with `value` as a `due`, which is the field at `path`, of the struct `owner`.
+fn fault(value: &Value, due: &Go, owner: Option<&str>, path: &str) -> Option<String> {
+    let refused = |found: String| {
+        let place = match owner {
+            Some(owner) => format!("struct field {owner}.{path}"),
+            None => "value".to_owned(),
+        };
+        let due = due.name();
+        let message = format!("json: cannot unmarshal {found} into Go {place} of type {due}");
+        Some(message)
+    };
+    match (due, value) {
+        (_, Value::Null)
+        | (Go::Text(_), Value::String(_))
+        | (Go::Bool, Value::Bool(_))
+        | (Go::Float, Value::Number(_))
+        | (Go::Bytes, Value::String(_)) => None,
+        (Go::Whole(_, least, most), Value::Number(number)) => {
+            let whole = number.as_i64().map(i128::from);
+            let whole = whole.or_else(|| number.as_u64().map(i128::from));
+            match whole {
+                Some(whole) if (*least..=*most).contains(&whole) => None,
+                _ => refused(format!("number {number}")),
+            }
+        }
+        (Go::Map, Value::Object(map)) => map
+            .values()
+            .find_map(|value| fault(value, &TEXT, owner, path)),
+        (Go::List(_, of), Value::Array(list)) => {
+            list.iter().find_map(|value| fault(value, of, owner, path))
+        }
+        (Go::Object(Struct(_, name, fields)), Value::Object(map)) => {
+            map.iter().find_map(|(key, value)| {
+                let (_, due) = fields.iter().find(|(known, _)| known == key)?;
+                fault(value, due, Some(name), &below(path, key))
+            })
+        }
+        (_, value) => refused(
+            match value {
+                Value::Null => "null",
+                Value::Bool(_) => "bool",
+                Value::Number(_) => "number",
+                Value::String(_) => "string",
+                Value::Array(_) => "array",
+                Value::Object(_) => "object",
+            }
+            .to_owned(),
+        ),
+    }
+}
+
+impl Go {
+    fn name(&self) -> String {
+        match self {
+            Self::Text(name) | Self::Whole(name, ..) | Self::List(name, _) => (*name).to_owned(),
+            Self::Bool => "bool".to_owned(),
+            Self::Float => "float32".to_owned(),
+            Self::Bytes => "[]uint8".to_owned(),
+            Self::Map => "map[string]string".to_owned(),
+            Self::Object(Struct(package, name, _)) => format!("{package}.{name}"),
+        }
+    }
+}
+
+use Go::{Bool, Bytes, Float, List, Map, Object, Text, Whole};
+
+const TEXT: Go = Text("string");
+const TEXTS: Go = List("[]string", &TEXT);
+const I64: Go = Whole("int64", i64::MIN as i128, i64::MAX as i128);
+const INT: Go = Whole("int", i64::MIN as i128, i64::MAX as i128);
+const U64: Go = Whole("uint64", 0, u64::MAX as i128);
+const U32: Go = Whole("uint32", 0, u32::MAX as i128);
+const DURATION: Go = Whole("time.Duration", i64::MIN as i128, i64::MAX as i128);
+const FILE_MODE: Go = Whole("fs.FileMode", 0, u32::MAX as i128);
+
+pub(crate) static SERVICE: Struct = Struct(
+    "swarm",
+    "ServiceSpec",
+    &[
+        ("Name", TEXT),
+        ("Labels", Map),
+        ("TaskTemplate", Object(&TASK)),
+        ("Mode", Object(&MODE)),
+        ("UpdateConfig", Object(&UPDATE)),
+        ("RollbackConfig", Object(&UPDATE)),
+        ("Networks", ATTACHMENTS),
+        ("EndpointSpec", Object(&ENDPOINT)),
+    ],
+);
+
+static MODE: Struct = Struct(
+    "swarm",
+    "ServiceMode",
+    &[
+        (
+            "Replicated",
+            Object(&Struct("swarm", "ReplicatedService", &[("Replicas", U64)])),
+        ),
+        ("Global", Object(&Struct("swarm", "GlobalService", &[]))),
+        (
+            "ReplicatedJob",
+            Object(&Struct(
+                "swarm",
+                "ReplicatedJob",
+                &[("MaxConcurrent", U64), ("TotalCompletions", U64)],
+            )),
+        ),
+        ("GlobalJob", Object(&Struct("swarm", "GlobalJob", &[]))),
+    ],
+);
+
+static UPDATE: Struct = Struct(
+    "swarm",
+    "UpdateConfig",
+    &[
+        ("Parallelism", U64),
+        ("Delay", DURATION),
+        ("FailureAction", TEXT),
+        ("Monitor", DURATION),
+        ("MaxFailureRatio", Float),
+        ("Order", TEXT),
+    ],
+);
+
+const ATTACHMENTS: Go = List(
+    "[]swarm.NetworkAttachmentConfig",
+    &Object(&Struct(
+        "swarm",
+        "NetworkAttachmentConfig",
+        &[("Target", TEXT), ("Aliases", TEXTS), ("DriverOpts", Map)],
+    )),
+);
+
+static ENDPOINT: Struct = Struct(
+    "swarm",
+    "EndpointSpec",
+    &[
+        ("Mode", Text("swarm.ResolutionMode")),
+        (
+            "Ports",
+            List(
+                "[]swarm.PortConfig",
+                &Object(&Struct(
+                    "swarm",
+                    "PortConfig",
+                    &[
+                        ("Name", TEXT),
+                        ("Protocol", Text("swarm.PortConfigProtocol")),
+                        ("TargetPort", U32),
+                        ("PublishedPort", U32),
+                        ("PublishMode", Text("swarm.PortConfigPublishMode")),
+                    ],
+                )),
+            ),
+        ),
+    ],
+);
+
+static TASK: Struct = Struct(
+    "swarm",
+    "TaskSpec",
+    &[
+        ("ContainerSpec", Object(&CONTAINER)),
+        (
+            "NetworkAttachmentSpec",
+            Object(&Struct("swarm", "NetworkAttachmentSpec", &[("ContainerID", TEXT)])),
+        ),
+        ("Resources", Object(&RESOURCES)),
+        (
+            "RestartPolicy",
+            Object(&Struct(
+                "swarm",
+                "RestartPolicy",
+                &[
+                    ("Condition", Text("swarm.RestartPolicyCondition")),
+                    ("Delay", DURATION),
+                    ("MaxAttempts", U64),
+                    ("Window", DURATION),
+                ],
+            )),
+        ),
+        ("Placement", Object(&PLACEMENT)),
+        ("Networks", ATTACHMENTS),
+        ("LogDriver", DRIVER),
+        ("ForceUpdate", U64),
+        ("Runtime", Text("swarm.RuntimeType")),
+    ],
+);
+
+const DRIVER: Go = Object(&Struct("swarm", "Driver", &[("Name", TEXT), ("Options", Map)]));
+
+static RESOURCES: Struct = Struct(
+    "swarm",
+    "ResourceRequirements",
+    &[
+        (
+            "Limits",
+            Object(&Struct(
+                "swarm",
+                "Limit",
+                &[("NanoCPUs", I64), ("MemoryBytes", I64), ("Pids", I64)],
+            )),
+        ),
+        (
+            "Reservations",
+            Object(&Struct(
+                "swarm",
+                "Resources",
+                &[
+                    ("NanoCPUs", I64),
+                    ("MemoryBytes", I64),
+                    ("GenericResources", List("[]swarm.GenericResource", &GENERIC)),
+                ],
+            )),
+        ),
+    ],
+);
+
+const GENERIC: Go = Object(&Struct(
+    "swarm",
+    "GenericResource",
+    &[
+        (
+            "NamedResourceSpec",
+            Object(&Struct(
+                "swarm",
+                "NamedGenericResource",
+                &[("Kind", TEXT), ("Value", TEXT)],
+            )),
+        ),
+        (
+            "DiscreteResourceSpec",
+            Object(&Struct(
+                "swarm",
+                "DiscreteGenericResource",
+                &[("Kind", TEXT), ("Value", I64)],
+            )),
+        ),
+    ],
+));
+
+static PLACEMENT: Struct = Struct(
+    "swarm",
+    "Placement",
+    &[
+        ("Constraints", TEXTS),
+        (
+            "Preferences",
+            List(
+                "[]swarm.PlacementPreference",
+                &Object(&Struct(
+                    "swarm",
+                    "PlacementPreference",
+                    &[(
+                        "Spread",
+                        Object(&Struct("swarm", "SpreadOver", &[("SpreadDescriptor", TEXT)])),
+                    )],
+                )),
+            ),
+        ),
+        ("MaxReplicas", U64),
+        (
+            "Platforms",
+            List(
+                "[]swarm.Platform",
+                &Object(&Struct(
+                    "swarm",
+                    "Platform",
+                    &[("Architecture", TEXT), ("OS", TEXT)],
+                )),
+            ),
+        ),
+    ],
+);
+
+static CONTAINER: Struct = Struct(
+    "swarm",
+    "ContainerSpec",
+    &[
+        ("Image", TEXT),
+        ("Labels", Map),
+        ("Command", TEXTS),
+        ("Args", TEXTS),
+        ("Hostname", TEXT),
+        ("Env", TEXTS),
+        ("Dir", TEXT),
+        ("User", TEXT),
+        ("Groups", TEXTS),
+        ("Privileges", Object(&PRIVILEGES)),
+        ("Init", Bool),
+        ("StopSignal", TEXT),
+        ("TTY", Bool),
+        ("OpenStdin", Bool),
+        ("ReadOnly", Bool),
+        ("Mounts", List("[]mount.Mount", &Object(&MOUNT))),
+        ("StopGracePeriod", DURATION),
+        (
+            "Healthcheck",
+            Object(&Struct(
+                "container",
+                "HealthConfig",
+                &[
+                    ("Test", TEXTS),
+                    ("Interval", DURATION),
+                    ("Timeout", DURATION),
+                    ("StartPeriod", DURATION),
+                    ("StartInterval", DURATION),
+                    ("Retries", INT),
+                ],
+            )),
+        ),
+        ("Hosts", TEXTS),
+        (
+            "DNSConfig",
+            Object(&Struct(
+                "swarm",
+                "DNSConfig",
+                &[("Nameservers", TEXTS), ("Search", TEXTS), ("Options", TEXTS)],
+            )),
+        ),
+        (
+            "Secrets",
+            List(
+                "[]*swarm.SecretReference",
+                &Object(&Struct(
+                    "swarm",
+                    "SecretReference",
+                    &[
+                        ("File", Object(&Struct("swarm", "SecretReferenceFileTarget", FILE))),
+                        ("SecretID", TEXT),
+                        ("SecretName", TEXT),
+                    ],
+                )),
+            ),
+        ),
+        (
+            "Configs",
+            List(
+                "[]*swarm.ConfigReference",
+                &Object(&Struct(
+                    "swarm",
+                    "ConfigReference",
+                    &[
+                        ("File", Object(&Struct("swarm", "ConfigReferenceFileTarget", FILE))),
+                        ("ConfigID", TEXT),
+                        ("ConfigName", TEXT),
+                    ],
+                )),
+            ),
+        ),
+        ("Isolation", Text("container.Isolation")),
+        ("Sysctls", Map),
+        ("CapabilityAdd", TEXTS),
+        ("CapabilityDrop", TEXTS),
+        (
+            "Ulimits",
+            List(
+                "[]*container.Ulimit",
+                &Object(&Struct(
+                    "container",
+                    "Ulimit",
+                    &[("Name", TEXT), ("Hard", I64), ("Soft", I64)],
+                )),
+            ),
+        ),
+        ("OomScoreAdj", I64),
+    ],
+);
+
+const FILE: &[(&str, Go)] = &[
+    ("Name", TEXT),
+    ("UID", TEXT),
+    ("GID", TEXT),
+    ("Mode", FILE_MODE),
+];
+
+static PRIVILEGES: Struct = Struct(
+    "swarm",
+    "Privileges",
+    &[
+        (
+            "CredentialSpec",
+            Object(&Struct(
+                "swarm",
+                "CredentialSpec",
+                &[("Config", TEXT), ("File", TEXT), ("Registry", TEXT)],
+            )),
+        ),
+        (
+            "SELinuxContext",
+            Object(&Struct(
+                "swarm",
+                "SELinuxContext",
+                &[
+                    ("Disable", Bool),
+                    ("User", TEXT),
+                    ("Role", TEXT),
+                    ("Type", TEXT),
+                    ("Level", TEXT),
+                ],
+            )),
+        ),
+        (
+            "Seccomp",
+            Object(&Struct(
+                "swarm",
+                "SeccompOpts",
+                &[("Mode", Text("swarm.SeccompMode")), ("Profile", Bytes)],
+            )),
+        ),
+        (
+            "AppArmor",
+            Object(&Struct(
+                "swarm",
+                "AppArmorOpts",
+                &[("Mode", Text("swarm.AppArmorMode"))],
+            )),
+        ),
+        ("NoNewPrivileges", Bool),
+    ],
+);
+
+static MOUNT: Struct = Struct(
+    "mount",
+    "Mount",
+    &[
+        ("Type", Text("mount.Type")),
+        ("Source", TEXT),
+        ("Target", TEXT),
+        ("ReadOnly", Bool),
+        ("Consistency", Text("mount.Consistency")),
+        (
+            "BindOptions",
+            Object(&Struct(
+                "mount",
+                "BindOptions",
+                &[
+                    ("Propagation", Text("mount.Propagation")),
+                    ("NonRecursive", Bool),
+                    ("CreateMountpoint", Bool),
+                    ("ReadOnlyNonRecursive", Bool),
+                    ("ReadOnlyForceRecursive", Bool),
+                ],
+            )),
+        ),
+        (
+            "VolumeOptions",
+            Object(&Struct(
+                "mount",
+                "VolumeOptions",
+                &[
+                    ("NoCopy", Bool),
+                    ("Labels", Map),
+                    ("Subpath", TEXT),
+                    (
+                        "DriverConfig",
+                        Object(&Struct(
+                            "mount",
+                            "Driver",
+                            &[("Name", TEXT), ("Options", Map)],
+                        )),
+                    ),
+                ],
+            )),
+        ),
+        (
+            "TmpfsOptions",
+            Object(&Struct(
+                "mount",
+                "TmpfsOptions",
+                &[
+                    ("SizeBytes", I64),
+                    ("Mode", FILE_MODE),
+                    ("Options", List("[][]string", &TEXTS)),
+                ],
+            )),
+        ),
+    ],
+);
+
+pub(crate) static NODE: Struct = Struct(
+    "swarm",
+    "NodeSpec",
+    &[
+        ("Name", TEXT),
+        ("Labels", Map),
+        ("Role", Text("swarm.NodeRole")),
+        ("Availability", AVAILABILITY),
+    ],
+);
+
+const AVAILABILITY: Go = Text("swarm.NodeAvailability");
+
+pub(crate) static SECRET: Struct = Struct(
+    "swarm",
+    "SecretSpec",
+    &[
+        ("Name", TEXT),
+        ("Labels", Map),
+        ("Data", Bytes),
+        ("Driver", DRIVER),
+        ("Templating", DRIVER),
+    ],
+);
+
+pub(crate) static CONFIG: Struct = Struct(
+    "swarm",
+    "ConfigSpec",
+    &[
+        ("Name", TEXT),
+        ("Labels", Map),
+        ("Data", Bytes),
+        ("Templating", DRIVER),
+    ],
+);
+
+pub(crate) static CLUSTER: Struct = Struct(
+    "swarm",
+    "Spec",
+    &[
+        ("Name", TEXT),
+        ("Labels", Map),
+        (
+            "Orchestration",
+            Object(&Struct(
+                "swarm",
+                "OrchestrationConfig",
+                &[("TaskHistoryRetentionLimit", I64)],
+            )),
+        ),
+        (
+            "Raft",
+            Object(&Struct(
+                "swarm",
+                "RaftConfig",
+                &[
+                    ("SnapshotInterval", U64),
+                    ("KeepOldSnapshots", U64),
+                    ("LogEntriesForSlowFollowers", U64),
+                    ("ElectionTick", INT),
+                    ("HeartbeatTick", INT),
+                ],
+            )),
+        ),
+        (
+            "Dispatcher",
+            Object(&Struct(
+                "swarm",
+                "DispatcherConfig",
+                &[("HeartbeatPeriod", DURATION)],
+            )),
+        ),
+        (
+            "CAConfig",
+            Object(&Struct(
+                "swarm",
+                "CAConfig",
+                &[
+                    ("NodeCertExpiry", DURATION),
+                    ("ExternalCAs", List("[]*swarm.ExternalCA", &EXTERNAL_CA)),
+                    ("SigningCACert", TEXT),
+                    ("SigningCAKey", TEXT),
+                    ("ForceRotate", U64),
+                ],
+            )),
+        ),
+        (
+            "TaskDefaults",
+            Object(&Struct("swarm", "TaskDefaults", &[("LogDriver", DRIVER)])),
+        ),
+        (
+            "EncryptionConfig",
+            Object(&Struct(
+                "swarm",
+                "EncryptionConfig",
+                &[("AutoLockManagers", Bool)],
+            )),
+        ),
+    ],
+);
+
+const EXTERNAL_CA: Go = Object(&Struct(
+    "swarm",
+    "ExternalCA",
+    &[
+        ("Protocol", Text("swarm.ExternalCAProtocol")),
+        ("URL", TEXT),
+        ("Options", Map),
+        ("CACert", TEXT),
+    ],
+));
+
+pub(crate) static INIT: Struct = Struct(
+    "swarm",
+    "InitRequest",
+    &[
+        ("ListenAddr", TEXT),
+        ("AdvertiseAddr", TEXT),
+        ("DataPathAddr", TEXT),
+        ("DataPathPort", U32),
+        ("ForceNewCluster", Bool),
+        ("Spec", Object(&CLUSTER)),
+        ("AutoLockManagers", Bool),
+        ("Availability", AVAILABILITY),
+        ("DefaultAddrPool", TEXTS),
+        ("SubnetSize", U32),
+    ],
+);
+
+pub(crate) static JOIN: Struct = Struct(
+    "swarm",
+    "JoinRequest",
+    &[
+        ("ListenAddr", TEXT),
+        ("AdvertiseAddr", TEXT),
+        ("DataPathAddr", TEXT),
+        ("RemoteAddrs", TEXTS),
+        ("JoinToken", TEXT),
+        ("Availability", AVAILABILITY),
+    ],
+);
+
+pub(crate) static UNLOCK: Struct = Struct("swarm", "UnlockRequest", &[("UnlockKey", TEXT)]);
+
+pub(crate) static NETWORK: Struct = Struct(
+    "network",
+    "CreateRequest",
+    &[
+        ("Name", TEXT),
+        ("CheckDuplicate", Bool),
+        ("Driver", TEXT),
+        ("Scope", TEXT),
+        ("EnableIPv4", Bool),
+        ("EnableIPv6", Bool),
+        (
+            "IPAM",
+            Object(&Struct(
+                "network",
+                "IPAM",
+                &[
+                    ("Driver", TEXT),
+                    ("Options", Map),
+                    (
+                        "Config",
+                        List(
+                            "[]network.IPAMConfig",
+                            &Object(&Struct(
+                                "network",
+                                "IPAMConfig",
+                                &[
+                                    ("Subnet", TEXT),
+                                    ("IPRange", TEXT),
+                                    ("Gateway", TEXT),
+                                    ("AuxiliaryAddresses", Map),
+                                ],
+                            )),
+                        ),
+                    ),
+                ],
+            )),
+        ),
+        ("Internal", Bool),
+        ("Attachable", Bool),
+        ("Ingress", Bool),
+        ("ConfigOnly", Bool),
+        (
+            "ConfigFrom",
+            Object(&Struct("network", "ConfigReference", &[("Network", TEXT)])),
+        ),
+        ("Options", Map),
+        ("Labels", Map),
+    ],
+);
+
+pub(crate) static CONNECT: Struct = Struct(
+    "network",
+    "ConnectOptions",
+    &[("Container", TEXT), ("EndpointConfig", Object(&ENDPOINT_SETTINGS))],
+);
+
+static ENDPOINT_SETTINGS: Struct = Struct(
+    "network",
+    "EndpointSettings",
+    &[
+        (
+            "IPAMConfig",
+            Object(&Struct(
+                "network",
+                "EndpointIPAMConfig",
+                &[("IPv4Address", TEXT), ("IPv6Address", TEXT), ("LinkLocalIPs", TEXTS)],
+            )),
+        ),
+        ("Links", TEXTS),
+        ("Aliases", TEXTS),
+        ("MacAddress", TEXT),
+        ("DriverOpts", Map),
+        ("GwPriority", INT),
+    ],
+);
+
+pub(crate) static DISCONNECT: Struct = Struct(
+    "network",
+    "DisconnectOptions",
+    &[("Container", TEXT), ("Force", Bool)],
+);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn wrong_types_are_refused_in_go_s_words() {
+        let rows = [
+            (
+                json!({"Name": 5}),
+                "number into Go struct field ServiceSpec.Name of type string",
+            ),
+            (
+                json!({"Mode": {"Replicated": {"Replicas": "2"}}}),
+                "string into Go struct field ReplicatedService.Mode.Replicated.Replicas of type uint64",
+            ),
+            (
+                json!({"Mode": {"Replicated": {"Replicas": -1}}}),
+                "number -1 into Go struct field ReplicatedService.Mode.Replicated.Replicas of type uint64",
+            ),
+            (
+                json!({"EndpointSpec": {"Ports": [{"TargetPort": 80}, {"TargetPort": 1.5}]}}),
+                "number 1.5 into Go struct field PortConfig.EndpointSpec.Ports.TargetPort of type uint32",
+            ),
+            (
+                json!({"EndpointSpec": {"Mode": true}}),
+                "bool into Go struct field EndpointSpec.EndpointSpec.Mode of type swarm.ResolutionMode",
+            ),
+            (
+                json!({"TaskTemplate": {"ContainerSpec": {"Env": ["A=1", 5]}}}),
+                "number into Go struct field ContainerSpec.TaskTemplate.ContainerSpec.Env of type string",
+            ),
+            (
+                json!({"TaskTemplate": []}),
+                "array into Go struct field ServiceSpec.TaskTemplate of type swarm.TaskSpec",
+            ),
+            (
+                json!({"Labels": {"a": {}}}),
+                "object into Go struct field ServiceSpec.Labels of type string",
+            ),
+            (json!("x"), "string into Go value of type swarm.ServiceSpec"),
+        ];
+        for (value, words) in rows {
+            let refusal = check(&value, &SERVICE).unwrap_err();
+            assert_eq!(refusal.status.as_u16(), 400);
+            assert_eq!(refusal.message, format!("json: cannot unmarshal {words}"));
+        }
+        let unheard = json!({"Raft": {"SnapshotInterval": 5, "Odd": 0, "New": [1]}});
+        let refusal = heard(&unheard, &CLUSTER).unwrap_err();
+        assert_eq!(refusal.status.as_u16(), 501);
+        assert!(refusal.message.ends_with("Raft.New [1] is not supported by weft"));
+        let sound = json!({"Name": null, "Labels": {"a": "b"}, "Unheard": 5,
+            "UpdateConfig": {"MaxFailureRatio": 1, "Delay": -5}});
+        assert_eq!(check(&sound, &SERVICE), Ok(()));
+    }
+}
