@@ -10,7 +10,7 @@ use weft_types::{
     BackendId, NetworkId, NodeId, ServiceId,
     netstate::{EndpointPhase, NetEndpoint, NetService, NetState},
     service::{PortConfig, Protocol},
-    steering::Steering,
+    steering::{Listen, Steering},
 };
 
 /// What this node's network should be: the cluster's part. The node's own part (links, addresses,
@@ -43,8 +43,8 @@ pub struct Desired {
     pub service_names: BTreeMap<u32, String>,
     /// Shares of backends, by ring; one that is not named has one share.
     pub weights: BTreeMap<u32, BTreeMap<BackendId, u32>>,
-    /// Frontends that answer on some addresses of nodes alone.
-    pub listens: BTreeMap<Frontend, Vec<IpNetwork>>,
+    /// Frontends that answer in some places of nodes alone.
+    pub listens: BTreeMap<Frontend, Vec<Listen>>,
     /// Ring number -> sources that alone may ask, where not all may.
     pub allowed: BTreeMap<u32, Vec<IpNetwork>>,
     /// Ring number -> bytes a second, per node and direction.
@@ -94,6 +94,19 @@ pub enum Frontend {
     Vip(u32, IpAddr),
     /// Published ports from the first to the last, which lead to as many ports of the task.
     Ports(Protocol, u16, u16),
+}
+
+impl Frontend {
+    /// Whether it is a published port that takes packets of this IP protocol for this port.
+    pub(crate) fn takes(&self, proto: u8, port: u16) -> bool {
+        match *self {
+            Self::Port(protocol, at) => protocol.number() == proto && at == port,
+            Self::Ports(protocol, first, last) => {
+                protocol.number() == proto && (first..=last).contains(&port)
+            }
+            Self::Vip(..) => false,
+        }
+    }
 }
 
 /// What is behind a frontend.
@@ -266,8 +279,8 @@ impl Desired {
                         ..Target::plain(ring, port.target_port)
                     };
                     self.fronts.insert(front, target);
-                    if let Some(nets) = steering.listens(port.published_port) {
-                        self.listens.insert(front, nets.to_vec());
+                    if let Some(places) = steering.listens(port.published_port) {
+                        self.listens.insert(front, places.to_vec());
                     }
                 }
             }

@@ -12,6 +12,7 @@ use crate::{
     config::Uplinks,
     desired::Desired,
     kernel::netlink::{Link, LinkAddress, Neighbour, Route},
+    tables::LOOPBACK,
 };
 
 /// Name of the overlay device.
@@ -77,6 +78,24 @@ impl Surroundings {
             .filter(counts)
             .map(|link| (link.index, link.name.clone()))
             .collect()
+    }
+
+    /// Addresses by the name of their link, loopback's with its own, link-local ones left out.
+    pub(crate) fn named(&self) -> BTreeMap<String, BTreeSet<IpAddr>> {
+        let mut named: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+        for link in self.links.values().filter(|link| link.loopback) {
+            named.insert(link.name.clone(), LOOPBACK.into());
+        }
+        for (addr, link) in self
+            .addresses
+            .iter()
+            .filter(|(addr, _)| !is_link_local(**addr))
+        {
+            if let Some(link) = self.links.get(link) {
+                named.entry(link.name.clone()).or_default().insert(*addr);
+            }
+        }
+        named
     }
 
     /// Links that were made by us.

@@ -11,6 +11,7 @@ use weft_abi::{
     Netns, Node, NodeAddr, Prefixed, RangeKey, SubnetKey, Task, backend, config, front, netns,
     node, node_addr, range_pieces,
 };
+use weft_types::steering::Listen;
 
 use crate::{
     cipher,
@@ -168,6 +169,8 @@ pub(crate) struct Host {
     pub(crate) cookie: u64,
     /// Addresses of this host, loopback not included.
     pub(crate) addresses: BTreeSet<IpAddr>,
+    /// Addresses by the name of their link, loopback included, link-local ones left out.
+    pub(crate) named: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Interfaces of local tasks.
     pub(crate) interfaces: Vec<Endpoint>,
     /// Namespaces of local tasks and the networks they are on.
@@ -193,7 +196,10 @@ impl Tables {
         let mut flags = host.flags;
         for (flag, needed) in [
             (config::CIPHERED, !desired.ciphered.is_empty()),
-            (config::LISTEN, !desired.listens.is_empty()),
+            (
+                config::LISTEN | config::CARRIED,
+                !desired.listens.is_empty(),
+            ),
             (config::RANGES, !tables.front_ranges.is_empty()),
             (config::CAPS, !tables.caps.is_empty()),
         ] {
@@ -399,7 +405,7 @@ impl Tables {
             let listens = desired.listens.get(frontend);
             let at = listens.map_or_else(
                 || BTreeSet::from([Addr::ANY]),
-                |nets| listening_addresses(desired, host, nets),
+                |places| listening_addresses(desired, host, places),
             );
             match *frontend {
                 Frontend::Vip(vni, vip) => {
@@ -479,20 +485,36 @@ impl Tables {
     }
 }
 
-/// Addresses of all nodes in these prefixes, loopback included: a backend's node must know the address
-/// that the client asked at another one.
-fn listening_addresses(desired: &Desired, host: &Host, nets: &[IpNetwork]) -> BTreeSet<Addr> {
+/// The addresses of these places, and the one for packets that another node took in: that node alone
+/// knows its interfaces.
+///
+/// Of prefixes also those of other nodes, loopback included: a task that asks at another node's address
+/// is answered from here. One that asks at another node's interface goes there.
+fn listening_addresses(desired: &Desired, host: &Host, places: &[Listen]) -> BTreeSet<Addr> {
     let nodes = desired.nodes.values();
     let told = nodes.flat_map(|node| node.addresses.iter().chain([&node.addr]));
-    let loopback = [
-        IpAddr::from([127, 0, 0, 1]),
-        std::net::Ipv6Addr::LOCALHOST.into(),
-    ];
-    let all = told.chain(&host.addresses).chain(&loopback);
-    all.filter(|addr| nets.iter().any(|net| net.contains(**addr)))
-        .map(|addr| Addr::from(*addr))
-        .collect()
+    let all: Vec<&IpAddr> = told.chain(&host.addresses).chain(&LOOPBACK).collect();
+    let mut listening = BTreeSet::from([FrontKey::CARRIED]);
+    for place in places {
+        match place {
+            Listen::Net(net) => {
+                let inside = all.iter().filter(|addr| net.contains(***addr));
+                listening.extend(inside.map(|addr| Addr::from(**addr)));
+            }
+            Listen::Interface(name) => {
+                let addresses = host.named.get(name).into_iter().flatten();
+                listening.extend(addresses.map(|addr| Addr::from(*addr)));
+            }
+        }
+    }
+    listening
 }
+
+/// Of every host.
+pub(crate) const LOOPBACK: [IpAddr; 2] = [
+    IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+    IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+];
 
 /// Whether an address can name one host: link-local ones are on every link.
 fn is_ours_alone(addr: IpAddr) -> bool {

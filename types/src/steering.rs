@@ -6,7 +6,7 @@
 //! | `weft.prefer` | `local,zone` | tasks of the node that was asked first, or of its zone, the others when it has none |
 //! | `weft.choice` | `leastconn` | of two tasks that the hash names, the one with fewer connections |
 //! | `weft.weights` | `n1=3,n2=1` | shares of nodes by host name, 1 to 100; 1 for those not named |
-//! | `weft.listen`, `weft.listen.PORT` | `192.0.2.0/24,127.0.0.1` | addresses of nodes that published ports answer on, all or one |
+//! | `weft.listen`, `weft.listen.PORT` | `192.0.2.0/24,eth0` | addresses and interfaces of nodes that published ports answer on, all or one |
 //! | `weft.allow` | `198.51.100.0/24` | clients that may ask; all others are dropped |
 //! | `weft.cap` | `100mbit` | traffic per node and direction, policed |
 //!
@@ -25,6 +25,16 @@ pub const PREFIX: &str = "weft.";
 /// The longest affinity.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Where on a node a published port answers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Listen {
+    /// At the node's addresses in this prefix.
+    Net(IpNetwork),
+    /// At the addresses that the node's interface of this name has at the time, link-local ones left
+    /// out; nowhere while it has none.
+    Interface(String),
+}
+
 /// How the tasks of a service are chosen among, and who may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Steering {
@@ -39,9 +49,9 @@ pub struct Steering {
     pub least: bool,
     /// Shares of nodes by host name; 1 for those not named.
     pub weights: BTreeMap<String, u32>,
-    /// Addresses that a published port answers on, by port; under `None` those of all ports that
-    /// are not named. None at all: every address of every node.
-    pub listen: BTreeMap<Option<u16>, Vec<IpNetwork>>,
+    /// Where a published port answers, by port; under `None` those of all ports that are not named.
+    /// None at all: every address of every node.
+    pub listen: BTreeMap<Option<u16>, Vec<Listen>>,
     /// Clients that may ask; empty: all.
     pub allow: Vec<IpNetwork>,
     /// Bytes a second, per node and direction.
@@ -92,13 +102,13 @@ impl Steering {
                 },
                 _ => match name.strip_prefix("listen") {
                     Some(rest) => {
-                        let may = "weft.listen or weft.listen.PORT names addresses or prefixes of nodes, such as 192.0.2.0/24,127.0.0.1; of an interface name its address";
+                        let may = "weft.listen or weft.listen.PORT names addresses, prefixes or interfaces of nodes, such as 192.0.2.0/24,127.0.0.1,eth0; of an interface whose name begins with no letter name the address";
                         let port = match rest.strip_prefix('.') {
                             None if rest.is_empty() => None,
                             port => Some(port.and_then(decimal).ok_or_else(|| wrong(may))?),
                         };
-                        let nets = nets(value).ok_or_else(|| wrong(may))?;
-                        steering.listen.insert(port, nets);
+                        let places = places(value).ok_or_else(|| wrong(may))?;
+                        steering.listen.insert(port, places);
                     }
                     None => {
                         return Err(wrong(
@@ -124,11 +134,11 @@ impl Steering {
         self.affinity.is_some() || prefers || !self.weights.is_empty()
     }
 
-    /// The addresses that a published port answers on; `None`: every address.
+    /// Where a published port answers; `None`: at every address.
     #[must_use]
-    pub fn listens(&self, port: u16) -> Option<&[IpNetwork]> {
-        let nets = self.listen.get(&Some(port)).or(self.listen.get(&None));
-        nets.map(Vec::as_slice)
+    pub fn listens(&self, port: u16) -> Option<&[Listen]> {
+        let places = self.listen.get(&Some(port)).or(self.listen.get(&None));
+        places.map(Vec::as_slice)
     }
 
     /// The weight of a node.
@@ -185,14 +195,34 @@ fn weights(text: &str) -> Option<BTreeMap<String, u32>> {
 }
 
 fn nets(text: &str) -> Option<Vec<IpNetwork>> {
-    let one = |net: &str| {
-        let net = net.trim();
-        let single = net.parse::<IpAddr>().map(IpNetwork::from);
-        let net = single.or_else(|_| net.parse::<IpNetwork>()).ok()?;
-        // Host bits say nothing.
-        IpNetwork::new(net.network(), net.prefix()).ok()
+    text.split(',').map(net).collect()
+}
+
+fn net(text: &str) -> Option<IpNetwork> {
+    let text = text.trim();
+    let single = text.parse::<IpAddr>().map(IpNetwork::from);
+    let net = single.or_else(|_| text.parse::<IpNetwork>()).ok()?;
+    // Host bits say nothing.
+    IpNetwork::new(net.network(), net.prefix()).ok()
+}
+
+fn places(text: &str) -> Option<Vec<Listen>> {
+    let one = |place: &str| {
+        let interface = || interface(place.trim()).map(Listen::Interface);
+        net(place).map(Listen::Net).or_else(interface)
     };
     text.split(',').map(one).collect()
+}
+
+/// A name that Linux takes for an interface (at most 15 bytes) and that no misspelt address has: it
+/// begins with a letter.
+fn interface(name: &str) -> Option<String> {
+    let mut letters = name.chars();
+    let begins = letters
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic());
+    let goes_on = letters.all(|next| next.is_ascii_alphanumeric() || "._-".contains(next));
+    (begins && goes_on && name.len() <= 15).then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -213,7 +243,7 @@ mod tests {
             ("weft.affinity", "5m"),
             ("weft.prefer", "local"),
             ("weft.weights", "n1=3, n2=1"),
-            ("weft.listen", "192.0.2.1/24,127.0.0.1"),
+            ("weft.listen", "192.0.2.1/24,127.0.0.1, eth0.100"),
             ("weft.listen.8000", "2001:db8::11"),
             ("weft.allow", "198.51.100.0/24"),
             ("weft.cap", "100mbit"),
@@ -223,13 +253,14 @@ mod tests {
         assert_eq!(steering.affinity, Some(Duration::from_secs(300)));
         assert!(steering.prefer_local && steering.chooses());
         assert_eq!((steering.weight("n1"), steering.weight("n9")), (3, 1));
-        let all: [IpNetwork; 2] = [
-            "192.0.2.0/24".parse().unwrap(),
-            "127.0.0.1/32".parse().unwrap(),
+        let net = |text: &str| Listen::Net(text.parse().unwrap());
+        let all = [
+            net("192.0.2.0/24"),
+            net("127.0.0.1/32"),
+            Listen::Interface("eth0.100".to_owned()),
         ];
         assert_eq!(steering.listens(80), Some(&all[..]));
-        let one: [IpNetwork; 1] = ["2001:db8::11/128".parse().unwrap()];
-        assert_eq!(steering.listens(8000), Some(&one[..]));
+        assert_eq!(steering.listens(8000), Some(&[net("2001:db8::11/128")][..]));
         assert_eq!(steering.allow, ["198.51.100.0/24".parse().unwrap()]);
         assert_eq!(steering.cap, Some(12_500_000));
         assert_eq!(of(&[]), Ok(Steering::default()));
@@ -249,7 +280,26 @@ mod tests {
             ("weft.choice", "random", "name ring or leastconn"),
             ("weft.weights", "n1=0", "name shares from 1 to 100"),
             ("weft.weights", "n1=1,n1=2", "name shares from 1 to 100"),
-            ("weft.listen", "eth0", "of an interface name its address"),
+            ("weft.listen", "192.0.2.300", "names addresses, prefixes or"),
+            (
+                "weft.listen",
+                "192.0.2.0/33",
+                "names addresses, prefixes or",
+            ),
+            (
+                "weft.listen",
+                "2001:db8:::1",
+                "names addresses, prefixes or",
+            ),
+            ("weft.listen", "eth0,", "names addresses, prefixes or"),
+            ("weft.listen", "eth 0", "names addresses, prefixes or"),
+            ("weft.listen", "0eth", "begins with no letter name"),
+            (
+                "weft.listen",
+                "a-name-too-long0",
+                "names addresses, prefixes or",
+            ),
+            ("weft.allow", "eth0", "name addresses or prefixes"),
             ("weft.listen.http", "192.0.2.1", "weft.listen.PORT"),
             ("weft.listen.70000", "192.0.2.1", "weft.listen.PORT"),
             ("weft.allow", "", "name addresses or prefixes"),

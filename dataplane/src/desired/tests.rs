@@ -280,7 +280,7 @@ fn labels_reach_frontends_and_rings() {
         ("weft.affinity", "5m"),
         ("weft.allow", "198.51.100.0/24"),
         ("weft.cap", "8mbit"),
-        ("weft.listen.8000", "127.0.0.1"),
+        ("weft.listen.8000", "127.0.0.1,eth1"),
     ]);
     let desired = of(&state, 1);
     let target = desired.fronts[&WEB];
@@ -291,7 +291,11 @@ fn labels_reach_frontends_and_rings() {
     );
     assert_eq!(desired.allowed[&target.ring].len(), 1);
     assert_eq!(desired.caps[&target.ring], 1_000_000);
-    assert_eq!(desired.listens[&WEB], ["127.0.0.1/32".parse().unwrap()]);
+    let places = [
+        Listen::Net("127.0.0.1/32".parse().unwrap()),
+        Listen::Interface("eth1".to_owned()),
+    ];
+    assert_eq!(desired.listens[&WEB], places);
     let inside = desired.fronts[&vip()];
     assert_eq!(
         (inside.affinity, inside.allowed),

@@ -171,7 +171,7 @@ impl<K: Kernel> Keeper<K> {
         tuple: &Tuple,
         node: u32,
     ) -> Result<Vec<Step>, DataplaneError> {
-        let front = self.published(tuple)?;
+        let front = self.carried(tuple)?;
         let mut why = vec![
             format!("the client comes in by {}", self.node_text(desired, node)),
             self.front_text(desired, tuple, front.as_ref()),
@@ -354,6 +354,15 @@ impl<K: Kernel> Keeper<K> {
     }
 
     fn published(&self, tuple: &Tuple) -> Result<Option<Front>, DataplaneError> {
+        self.front_at(tuple, tuple.dst.ip().into())
+    }
+
+    /// As [`Self::published`], for a packet that another node took in.
+    fn carried(&self, tuple: &Tuple) -> Result<Option<Front>, DataplaneError> {
+        self.front_at(tuple, FrontKey::CARRIED)
+    }
+
+    fn front_at(&self, tuple: &Tuple, own: Addr) -> Result<Option<Front>, DataplaneError> {
         let key = |addr| FrontKey {
             net: 0,
             addr,
@@ -367,12 +376,12 @@ impl<K: Kernel> Keeper<K> {
             pad: 0,
             port: Be16::new(tuple.dst.port()),
         };
-        for addr in [tuple.dst.ip().into(), Addr::ANY] {
+        for addr in [own, Addr::ANY] {
             if let Some(front) = self.kernel.front(&key(addr))? {
                 return Ok(Some(front));
             }
         }
-        for addr in [tuple.dst.ip().into(), Addr::ANY] {
+        for addr in [own, Addr::ANY] {
             if let Some(front) = self.kernel.front_range(range(addr))? {
                 return Ok(Some(front));
             }

@@ -36,6 +36,7 @@ impl<K: Kernel> Keeper<K> {
             },
             cookie: self.kernel.cookie(),
             addresses: self.surroundings.addresses.keys().copied().collect(),
+            named: self.surroundings.named(),
             interfaces: self.interfaces(),
             namespaces,
             mtus: self.path_mtus(),

@@ -6,7 +6,8 @@ use std::{
     path::PathBuf,
 };
 
-use weft_types::{BackendId, NetworkId, TaskId, service::Protocol};
+use weft_abi::FrontKey;
+use weft_types::{BackendId, NetworkId, TaskId, service::Protocol, steering::Listen};
 
 use ipnetwork::IpNetwork;
 
@@ -379,4 +380,40 @@ fn programs_of_an_older_layout_are_replaced_after_the_first_apply() {
     after.apply(desired(2, &[7])).unwrap();
     assert!(after.kernel.writes >= attached.len() as u64);
     assert_eq!(after.kernel.hooks, attached);
+}
+
+#[test]
+fn a_port_follows_the_addresses_of_the_interface_that_it_is_said_to_listen_at() {
+    let mut fake = Fake::host(HERE);
+    fake.add_link(7, "eth1", "", true);
+    let mut keeper = keeper(fake);
+    let mut wish = desired(1, &[7]);
+    let places = ["eth1", "lo"].map(|name| Listen::Interface(name.to_owned()));
+    wish.listens
+        .insert(Frontend::Port(Protocol::Tcp, 8000), places.into());
+    keeper.apply(wish).unwrap();
+    let at = |keeper: &Keeper<Fake>| -> BTreeSet<IpAddr> {
+        let front = keeper.kernel.tables.front.keys();
+        let at = front.filter(|key| key.addr != FrontKey::CARRIED);
+        at.map(|key| key.addr.into()).collect()
+    };
+    let addresses = |all: &[&str]| -> BTreeSet<IpAddr> {
+        let all = ["127.0.0.1", "::1"].iter().chain(all);
+        all.map(|addr| addr.parse().unwrap()).collect()
+    };
+    assert_eq!(at(&keeper), addresses(&[]), "it has none");
+    for addr in ["203.0.113.11/24", "2001:db8:1::11/64", "fe80::1/64"] {
+        keeper.kernel.add_address(7, addr);
+    }
+    keeper.heed_links();
+    let both = addresses(&["203.0.113.11", "2001:db8:1::11"]);
+    assert_eq!(at(&keeper), both, "link-local ones are on every link");
+    keeper.kernel.addresses.retain(|addr| addr.addr.is_ipv4());
+    keeper.heed_links();
+    assert_eq!(at(&keeper), addresses(&["203.0.113.11"]));
+    if let Some(link) = keeper.kernel.links.get_mut(&7) {
+        link.name = "eth2".to_owned();
+    }
+    keeper.heed_links();
+    assert_eq!(at(&keeper), addresses(&[]), "another name");
 }

@@ -17,6 +17,10 @@ fn host(interfaces: &[(u32, u32)]) -> Host {
         flags: 0,
         cookie: 77,
         addresses: BTreeSet::from(["192.0.2.11".parse().unwrap(), "fe80::1".parse().unwrap()]),
+        named: BTreeMap::from([(
+            "eth1".to_owned(),
+            BTreeSet::from([[203, 0, 113, 11].into()]),
+        )]),
         interfaces: interfaces
             .iter()
             .map(|(id, ifindex)| Endpoint {
@@ -184,35 +188,49 @@ fn link_local_addresses_listen_but_name_no_host() {
 }
 
 #[test]
-fn a_frontend_that_listens_at_some_addresses_has_a_row_for_each_of_any_node_and_none_for_all() {
+fn a_frontend_that_listens_in_some_places_has_a_row_for_each_address_and_none_for_all() {
     let mut desired = desired(&BTreeSet::from([1]), &BTreeSet::from([80]));
     let front = Frontend::Port(Protocol::Tcp, 80);
     let at = |desired: &Desired| -> Vec<Addr> {
         let tables = tables(desired, &host(&[]), &mut Rings::default());
-        let listen = tables.config[&0].flags & config::LISTEN != 0;
-        assert_eq!(listen, !desired.listens.is_empty());
-        tables.front.keys().map(|key| key.addr).collect()
+        let flags = tables.config[&0].flags;
+        for flag in [config::LISTEN, config::CARRIED] {
+            assert_eq!(flags & flag != 0, !desired.listens.is_empty());
+        }
+        // What another node took in is always found: it saw to the address.
+        let mut all: Vec<Addr> = tables.front.keys().map(|key| key.addr).collect();
+        assert_eq!(all.contains(&FrontKey::CARRIED), flags != 0);
+        all.retain(|addr| *addr != FrontKey::CARRIED);
+        all.sort_by_key(|addr| IpAddr::from(*addr));
+        all
     };
     assert_eq!(at(&desired), [Addr::ANY]);
-    desired
-        .listens
-        .insert(front, vec!["192.0.2.0/24".parse().unwrap()]);
+    let net = |net: &str| Listen::Net(net.parse().unwrap());
+    let interface = |name: &str| Listen::Interface(name.to_owned());
+    desired.listens.insert(front, vec![net("192.0.2.0/24")]);
     assert_eq!(
         at(&desired),
-        [Addr::v4([192, 0, 2, 11]), Addr::v4([192, 0, 2, 12])]
+        [Addr::v4([192, 0, 2, 11]), Addr::v4([192, 0, 2, 12])],
+        "of every node"
     );
-    desired
-        .listens
-        .insert(front, vec!["127.0.0.1/32".parse().unwrap()]);
+    desired.listens.insert(front, vec![net("127.0.0.1/32")]);
     assert_eq!(
         at(&desired),
         [Addr::v4([127, 0, 0, 1])],
         "wider than asked for"
     );
+    desired.listens.insert(front, vec![net("198.51.100.0/24")]);
+    assert_eq!(at(&desired), [Addr::ANY; 0], "no node has such an address");
     desired
         .listens
-        .insert(front, vec!["203.0.113.0/24".parse().unwrap()]);
-    assert_eq!(at(&desired), [Addr::ANY; 0], "no node has such an address");
+        .insert(front, vec![interface("eth1"), net("192.0.2.12/32")]);
+    assert_eq!(
+        at(&desired),
+        [Addr::v4([192, 0, 2, 12]), Addr::v4([203, 0, 113, 11])],
+        "of this node"
+    );
+    desired.listens.insert(front, vec![interface("eth7")]);
+    assert_eq!(at(&desired), [Addr::ANY; 0], "no such interface");
 }
 
 #[test]

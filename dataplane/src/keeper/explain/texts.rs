@@ -10,6 +10,7 @@ use super::wire_key;
 use super::super::Keeper;
 use crate::{
     DataplaneError, Desired, cipher,
+    desired::Frontend,
     explain::{self, Tuple},
     kernel::door::Kernel,
 };
@@ -67,11 +68,23 @@ impl<K: Kernel> Keeper<K> {
             tuple.dst.port(),
             explain::protocol_name(tuple.proto)
         );
-        let Some(front) = front else {
-            return format!("nothing is published at port {port}");
+        let name_of = |ring: u32| {
+            let name = desired.service_names.get(&ring);
+            name.map_or_else(|| format!("ring {ring}"), Clone::clone)
         };
-        let name = desired.service_names.get(&front.service);
-        let name = name.map_or_else(|| format!("ring {}", front.service), Clone::clone);
+        let Some(front) = front else {
+            let is_asked = |front: &&Frontend| front.takes(tuple.proto, tuple.dst.port());
+            let elsewhere = desired.listens.keys().find(is_asked);
+            return match elsewhere.and_then(|front| desired.fronts.get(front)) {
+                Some(target) => format!(
+                    "port {port} is published by service {}, but not at {}: its label weft.listen names where",
+                    name_of(target.ring),
+                    tuple.dst.ip()
+                ),
+                None => format!("nothing is published at port {port}"),
+            };
+        };
+        let name = name_of(front.service);
         let asked = if desired
             .subnets
             .keys()
