@@ -6,6 +6,7 @@
 
 pub mod fake;
 pub mod kernel;
+pub mod keys;
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +16,11 @@ use std::{
 use async_trait::async_trait;
 use weft_dataplane::{Attachment, SandboxSpec};
 use weft_dns::{Asker, resolv_conf::searches_single_labels};
-use weft_types::{TaskId, netstate::NetState, task::Task};
+use weft_types::{
+    TaskId,
+    netstate::{NetState, WireGuardPeer},
+    task::Task,
+};
 
 use crate::task::Failure;
 
@@ -98,6 +103,9 @@ pub trait Wiring: Send + Sync + 'static {
 
     /// Flows that a task's attachments still have.
     async fn flows(&self, task: &Task) -> u64;
+
+    /// What the others must be told of this node's keys for encrypted networks, as it is now.
+    async fn keys(&self) -> Option<WireGuardPeer>;
 
     /// Removes everything from the kernel: the node leaves its swarm.
     ///

@@ -66,7 +66,7 @@ pub struct AgentConfig {
     /// Underlay address that carries task traffic; `None` lets the manager take the address that
     /// the node connects from.
     pub data_path_addr: Option<IpAddr>,
-    /// How other nodes reach this one on encrypted networks.
+    /// How other nodes reach this one on encrypted networks, until [`Wiring::keys`] says otherwise.
     pub wireguard: Option<WireGuardPeer>,
     /// Makes containers.
     pub executor: Arc<dyn Executor>,
@@ -96,8 +96,12 @@ pub(crate) enum Input {
     Engine(Change),
     Listed(Result<Vec<Found>, Failure>),
     Applied(u64),
+    /// The network as last told cannot be had, and why.
+    Unapplied(String),
     Described(Box<NodeDescription>),
     Addresses(BTreeSet<IpAddr>),
+    /// What others must be told of this node's keys now. Comes again and again.
+    Keys(Option<WireGuardPeer>),
     /// Flows that draining tasks still have.
     Flows(Vec<(TaskId, u64)>),
     LogEnded(u64),
@@ -170,6 +174,7 @@ struct Runtime {
     save_net_at: Option<Instant>,
     net: watch::Sender<Arc<NetState>>,
     applied: u64,
+    refusal: Option<String>,
     /// Whether the manager at hand was told so since it last told a state.
     applied_told: bool,
     sandboxes: Option<BTreeSet<TaskId>>,
@@ -248,6 +253,7 @@ impl Runtime {
             drain_at: None,
             save_net_at: None,
             applied: 0,
+            refusal: None,
             applied_told: false,
             sandboxes: None,
             sandboxes_wished: watch::Sender::default(),
@@ -303,6 +309,7 @@ impl Runtime {
                 self.net.subscribe(),
                 self.inputs.clone(),
             )),
+            Companion::spawn(tell::keys(Arc::clone(wiring), self.inputs.clone())),
             Companion::spawn(hear::keep_sandboxes(
                 Arc::clone(wiring),
                 self.sandboxes_wished.subscribe(),
@@ -353,6 +360,7 @@ impl Runtime {
             Input::Engine(Change::Resync) => self.look_at_everything(),
             Input::Listed(listed) => self.take_list(listed),
             Input::Applied(revision) => self.take_applied(revision),
+            Input::Unapplied(why) => self.refusal = Some(why),
             Input::Described(description) => self.take_description(*description),
             Input::Addresses(addresses) => {
                 if addresses != self.addresses {
@@ -360,6 +368,7 @@ impl Runtime {
                     self.send(NodeMessage::Addresses(self.addresses.clone()));
                 }
             }
+            Input::Keys(keys) => self.take_keys(keys),
             Input::Flows(flows) => {
                 for (task, open) in flows {
                     self.event(task, Event::Flows(open));
@@ -449,6 +458,7 @@ impl Runtime {
             node: self.node.clone(),
             net: self.net.borrow().clone(),
             applied_revision: self.applied,
+            refusal: self.refusal.clone(),
             containers: containers.collect(),
             attachments: Arc::clone(&self.attachments),
             knows_all: self.knows_all,

@@ -21,6 +21,8 @@ pub(crate) fn cluster() -> Cluster {
         root_rotation_in_progress: false,
         rotation: None,
         rotated: 0,
+        spec_version: Version::default(),
+        keys: Default::default(),
         default_addr_pool: Vec::new(),
         subnet_size: 24,
         data_path_port: 4789,

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use weft_types::{BackendId, TaskId};
 
 use crate::{
-    Config, DataplaneError, Desired, DropCount, FlowRow, NetnsRef, PathReport, Question, Repairs,
+    Config, DataplaneError, Desired, DropCount, FlowRow, KeyState, NetnsRef, PathReport, Question, Repairs,
     ResolverSockets, Sandbox, SandboxSpec, Status, Step, keeper,
     kernel::{linux::Linux, netns, prober::Wake, watch::Watch},
 };
@@ -194,6 +194,13 @@ impl Dataplane {
     /// When the data plane was stopped.
     pub async fn paths(&self) -> Result<Vec<PathReport>, DataplaneError> {
         self.ask(|keeper| Ok(keeper.paths())).await
+    }
+
+    /// How far this node is with its keys for encrypted networks; not at all while nothing is known.
+    pub async fn key_state(&self) -> KeyState {
+        self.ask(|keeper| Ok(keeper.key_state()))
+            .await
+            .unwrap_or_default()
     }
 
     /// The state at a glance.

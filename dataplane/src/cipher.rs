@@ -1,26 +1,39 @@
 //! The encrypted underlay: who is in it, at which address, with which key. Pure.
 //!
-//! Each node has one address in `198.18.0.0/15`, made from its number, on a WireGuard device of its
+//! Each node has an address in `198.18.0.0/15`, made from its number, on a WireGuard device of its
 //! own. Packets of an encrypted network are tunnelled as all others are, but to that address: so
 //! encrypting a network is an entry in a table, and WireGuard proves who sent what. Addresses of the
 //! range never appear on a wire in clear, and packets to it have no other way than the device.
+//!
+//! Keys come in generations. While nodes move from one to the next, each has two devices with a key, a
+//! port and an address each; even generations have one half of the range, odd ones the other. Which of
+//! them a packet takes is the address it is tunnelled to, so moving is a row in a table too. A pair of
+//! nodes moves when a handshake by the new keys has shown that either answers to the other's.
+
+mod ways;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
 };
 
 use ipnetwork::{IpNetwork, Ipv4Network};
-use weft_types::netstate::WireGuardPeer;
+use weft_types::netstate::{FormerKey, WireGuardPeer};
 
+pub use self::ways::KeyState;
+pub(crate) use self::ways::{Way, Ways, newest_up, ways};
 use crate::desired::Desired;
 
-/// Name of the WireGuard device.
-pub(crate) const DEVICE: &str = "weft-wg";
+/// Names of the WireGuard devices, of even and of odd generations of keys.
+pub(crate) const DEVICES: [&str; 2] = ["weft-wg", "weft-wg1"];
 
-/// UDP port of WireGuard unless told otherwise.
+/// UDP port of WireGuard unless told otherwise; odd generations of keys have the next one.
 pub const WIREGUARD_PORT: u16 = 51871;
+
+/// WireGuard uses no session longer after its handshake.
+const SESSION_LIFETIME: Duration = Duration::from_secs(180);
 
 /// Set aside for measurements (RFC 2544), so that nobody routes it: addresses inside the encrypted
 /// underlay.
@@ -30,10 +43,30 @@ pub(crate) const RANGE: Ipv4Network =
         None => unreachable!(),
     };
 
-/// The address of a node inside the encrypted underlay; none when its number is beyond the range.
-pub(crate) fn address(node: u32) -> Option<Ipv4Addr> {
-    (node != 0 && node < RANGE.size() - 1)
-        .then(|| Ipv4Addr::from_bits(RANGE.network().to_bits() | node))
+/// Which of the two devices, ports and halves of the range a generation of keys has.
+fn half(generation: u64) -> usize {
+    usize::from(generation % 2 != 0)
+}
+
+/// Prefix length of each half of [`RANGE`].
+const HALF: u8 = 16;
+
+/// The address of a node inside the encrypted underlay by its keys of this generation; none when its
+/// number is beyond the range.
+pub(crate) fn address(node: u32, generation: u64) -> Option<Ipv4Addr> {
+    let half = u32::from(half(generation) != 0) << HALF;
+    (node != 0 && node < (1 << HALF) - 1)
+        .then(|| Ipv4Addr::from_bits(RANGE.network().to_bits() | half | node))
+}
+
+/// All addresses that a node may have inside the encrypted underlay.
+pub(crate) fn addresses(node: u32) -> impl Iterator<Item = Ipv4Addr> {
+    (0..2).filter_map(move |generation| address(node, generation))
+}
+
+/// Whether a session that is so old is used still.
+pub(crate) fn is_live(age: Option<Duration>) -> bool {
+    age.is_some_and(|age| age < SESSION_LIFETIME)
 }
 
 /// Bytes that encryption takes from a packet over this underlay.
@@ -82,9 +115,11 @@ impl WireGuardKey {
     }
 }
 
-/// A node's own part in the encrypted underlay.
+/// A node's own part in the encrypted underlay, by its key of one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WireGuard {
+    /// Which generation.
+    pub generation: u64,
     /// Its private key.
     pub key: WireGuardKey,
     /// UDP port it listens on, host order.
@@ -92,13 +127,41 @@ pub struct WireGuard {
 }
 
 impl WireGuard {
-    /// What the other nodes must be told.
+    /// The port of a generation, where that of the even ones is `base`.
+    #[must_use]
+    pub fn port_of(base: u16, generation: u64) -> u16 {
+        let odd = half(generation) != 0;
+        // There is none above the highest.
+        base.checked_add(u16::from(odd)).unwrap_or(base - 1)
+    }
+
+    /// What the other nodes must be told of a node that has this key alone.
     #[must_use]
     pub fn peer(&self) -> WireGuardPeer {
         WireGuardPeer {
             key: self.key.public(),
             port: self.port,
+            generation: self.generation,
+            before: None,
+            settled: false,
         }
+    }
+
+    /// What the other nodes must be told of a node with these keys, oldest first, that uses only those of
+    /// generation `settled` with everybody, if any.
+    #[must_use]
+    pub fn told(keys: &[Self], settled: Option<u64>) -> Option<WireGuardPeer> {
+        let newest = keys.last()?;
+        let is_former = |own: &&Self| own.generation.checked_add(1) == Some(newest.generation);
+        let former = keys.iter().find(is_former);
+        Some(WireGuardPeer {
+            before: former.map(|own| FormerKey {
+                key: own.key.public(),
+                port: own.port,
+            }),
+            settled: settled == Some(newest.generation),
+            ..newest.peer()
+        })
     }
 }
 
@@ -111,9 +174,11 @@ pub(crate) struct Peer {
     pub(crate) endpoint: SocketAddr,
 }
 
-/// What the device must be.
+/// What the device of one generation of keys must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
+    /// Its name.
+    pub(crate) device: &'static str,
     /// This node's part.
     pub(crate) own: WireGuard,
     /// This node's address on it.
@@ -122,49 +187,74 @@ pub(crate) struct Plan {
     pub(crate) mtu: u32,
     /// UDP port of the tunnels inside, host order.
     pub(crate) vxlan_port: u16,
-    /// All other nodes that told their key.
+    /// All other nodes that told their key of this generation.
     pub(crate) peers: BTreeMap<[u8; 32], Peer>,
 }
 
-/// What the device must be for `desired`; none while no network is encrypted, or this node has no key.
-/// `mtu` is that of the link with the data path address,
-/// `vxlan_port` where tunnels lead.
-pub(crate) fn plan(
+/// What the devices must be for `desired`, oldest generation first; none while no network is encrypted, or
+/// this node has no key. `mtu` is that of the link with the data path address, `vxlan_port` where tunnels
+/// lead.
+pub(crate) fn plans(
     desired: &Desired,
-    own: Option<&WireGuard>,
     data_path: IpAddr,
     mtu: u32,
     vxlan_port: u16,
-) -> Option<Plan> {
-    let own = own.filter(|_| !desired.ciphered.is_empty())?;
-    let others = desired
-        .nodes
-        .iter()
-        .filter(|(index, _)| **index != desired.node);
+) -> Vec<Plan> {
+    if desired.ciphered.is_empty() {
+        return Vec::new();
+    }
+    let generations = own_generations(desired);
+    let plan = |own: &WireGuard| {
+        Some(Plan {
+            device: DEVICES[half(own.generation)],
+            own: own.clone(),
+            address: address(desired.node, own.generation)?,
+            mtu: mtu.saturating_sub(overhead(data_path)).max(1280),
+            vxlan_port,
+            peers: peers(desired, own.generation),
+        })
+    };
+    generations.into_iter().filter_map(plan).collect()
+}
+
+/// This node's keys that count, oldest first: the newest and the one before.
+fn own_generations(desired: &Desired) -> Vec<&WireGuard> {
+    let newest = desired.keys.iter().map(|own| own.generation).max();
+    let newest = newest.unwrap_or_default();
+    let counts = |own: &&WireGuard| newest - own.generation <= 1;
+    let mut all: Vec<_> = desired.keys.iter().filter(counts).collect();
+    all.sort_by_key(|own| own.generation);
+    all
+}
+
+/// All other nodes that told their key of this generation.
+fn peers(desired: &Desired, generation: u64) -> BTreeMap<[u8; 32], Peer> {
+    let others = desired.nodes.iter();
+    let others = others.filter(|(index, _)| **index != desired.node);
     let peers = others.filter_map(|(index, node)| {
-        let peer = node.wireguard.filter(|peer| peer.port != 0)?;
-        let endpoint = SocketAddr::new(node.addr, peer.port);
-        Some((
-            peer.key,
-            Peer {
-                address: address(*index)?,
-                endpoint,
-            },
-        ))
+        let (key, port) = node.wireguard?.of(generation)?;
+        let peer = Peer {
+            address: address(*index, generation)?,
+            endpoint: SocketAddr::new(node.addr, port),
+        };
+        (port != 0).then_some((key, peer))
     });
-    Some(Plan {
-        own: own.clone(),
-        address: address(desired.node)?,
-        mtu: mtu.saturating_sub(overhead(data_path)).max(1280),
-        vxlan_port,
-        peers: peers.collect(),
-    })
+    peers.collect()
+}
+
+/// Ports that WireGuard listens on for `desired`.
+pub(crate) fn ports(desired: &Desired) -> Vec<u16> {
+    if desired.ciphered.is_empty() {
+        return Vec::new();
+    }
+    let own = own_generations(desired).into_iter();
+    own.map(|own| own.port).collect()
 }
 
 impl Plan {
     /// The address with the prefix that leads to all others.
     pub(crate) fn network(&self) -> IpNetwork {
-        IpNetwork::new(self.address.into(), RANGE.prefix()).unwrap_or(IpNetwork::V4(RANGE))
+        IpNetwork::new(self.address.into(), HALF).unwrap_or(IpNetwork::V4(RANGE))
     }
 }
 
@@ -194,120 +284,4 @@ pub(crate) fn changes(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::desired::Node;
-
-    fn own() -> WireGuard {
-        WireGuard {
-            key: WireGuardKey::from_bytes([7; 32]),
-            port: WIREGUARD_PORT,
-        }
-    }
-
-    fn node(index: u32, key: Option<u8>) -> Node {
-        Node {
-            name: String::new(),
-            addr: IpAddr::from([192, 0, 2, index as u8]),
-            addresses: BTreeSet::new(),
-            zone: String::new(),
-            dead: false,
-            wireguard: key.map(|byte| WireGuardPeer {
-                key: [byte; 32],
-                port: 1000,
-            }),
-        }
-    }
-
-    #[test]
-    fn clear_networks_need_no_device() {
-        let mut desired = Desired {
-            node: 1,
-            nodes: BTreeMap::from([(1, node(1, Some(1)))]),
-            ..Desired::default()
-        };
-        let at = IpAddr::from([192, 0, 2, 1]);
-        assert_eq!(plan(&desired, Some(&own()), at, 1500, 4789), None);
-        desired.ciphered.insert(4097);
-        assert_eq!(
-            plan(&desired, None, at, 1500, 4789),
-            None,
-            "no key, no device"
-        );
-        assert!(plan(&desired, Some(&own()), at, 1500, 4789).is_some());
-    }
-
-    #[test]
-    fn peers_are_all_others_that_have_a_key() {
-        let nodes = [
-            (1, node(1, Some(1))),
-            (2, node(2, Some(2))),
-            (3, node(3, None)),
-        ];
-        let desired = Desired {
-            node: 1,
-            nodes: nodes.into(),
-            ciphered: BTreeSet::from([9]),
-            ..Desired::default()
-        };
-        let plan = plan(
-            &desired,
-            Some(&own()),
-            IpAddr::from([192, 0, 2, 1]),
-            1500,
-            4789,
-        )
-        .unwrap();
-        assert_eq!(plan.address, Ipv4Addr::new(198, 18, 0, 1));
-        assert_eq!(plan.mtu, 1440);
-        let peer = Peer {
-            address: Ipv4Addr::new(198, 18, 0, 2),
-            endpoint: "192.0.2.2:1000".parse().unwrap(),
-        };
-        assert_eq!(plan.peers, BTreeMap::from([([2; 32], peer)]));
-    }
-
-    #[test]
-    fn container_packets_fit() {
-        assert_eq!(
-            container_mtu(1450, IpAddr::from([192, 0, 2, 1])),
-            1500 - 50 - 60
-        );
-        let v6 = "2001:db8::1".parse().unwrap();
-        assert_eq!(container_mtu(1430, v6), 1500 - 50 - 80);
-    }
-
-    proptest! {
-        #[test]
-        fn addresses_are_inside_and_differ(a in 1u32..131_070, b in 1u32..131_070) {
-            let (one, other) = (address(a).unwrap(), address(b).unwrap());
-            prop_assert!(RANGE.contains(one));
-            prop_assert!(weft_abi::Addr::from(IpAddr::V4(one)).is_ciphered());
-            prop_assert_eq!(a == b, one == other);
-        }
-
-        #[test]
-        fn changes_lead_there(
-            has in prop::collection::btree_map(0u8..8, 1u32..4, 0..6),
-            wanted in prop::collection::btree_map(0u8..8, 1u32..4, 0..6),
-        ) {
-            let peers = |of: BTreeMap<u8, u32>| -> BTreeMap<[u8; 32], Peer> {
-                of.into_iter().map(|(key, at)| {
-                    let endpoint = SocketAddr::from(([192, 0, 2, at as u8], 1));
-                    ([key; 32], Peer { address: address(at).unwrap(), endpoint })
-                }).collect()
-            };
-            let (mut has, wanted) = (peers(has), peers(wanted));
-            let changes = changes(&has, &wanted, |_| true);
-            for key in &changes.remove {
-                has.remove(key);
-            }
-            has.extend(changes.put);
-            prop_assert_eq!(has, wanted);
-        }
-    }
-}
+mod tests;

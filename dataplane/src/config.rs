@@ -22,8 +22,6 @@ pub struct Config {
     pub egress_pool: Ipv4Network,
     /// Container MTU in bytes; `None` computes it from the data path link.
     pub mtu_bytes: Option<u16>,
-    /// Key and port for encrypted networks; without it they cannot be had.
-    pub wireguard: Option<crate::WireGuard>,
     /// How often links and addresses are looked at, besides being followed as they change, and every
     /// fifth time everything is read back.
     pub look_every: Duration,
@@ -43,7 +41,6 @@ impl Config {
             uplinks: Uplinks::Auto,
             egress_pool: EGRESS_POOL,
             mtu_bytes: None,
-            wireguard: None,
             look_every: Duration::from_secs(2),
             netns: None,
         }

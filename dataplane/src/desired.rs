@@ -13,6 +13,8 @@ use weft_types::{
     steering::{Listen, Steering},
 };
 
+use crate::probe::Verdicts;
+
 /// What this node's network should be: the cluster's part. The node's own part (links, addresses,
 /// sandboxes) is added by [`crate::Dataplane`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,6 +33,9 @@ pub struct Desired {
     pub subnets: BTreeMap<IpNetwork, u32>,
     /// VNIs of networks whose packets travel between nodes only encrypted.
     pub ciphered: BTreeSet<u32>,
+    /// This node's own keys for them, one per generation; without any they cannot be had. The cluster does
+    /// not know them: whoever has them puts them here.
+    pub keys: Vec<crate::WireGuard>,
     /// Attachments of all nodes.
     pub endpoints: BTreeMap<BackendId, Endpoint>,
     /// Where clients knock.
@@ -62,7 +67,10 @@ pub struct Node {
     pub addresses: BTreeSet<IpAddr>,
     /// Where it stands; empty where that is not told.
     pub zone: String,
-    /// Does not answer.
+    /// Managers do not hear of its agent: what it told of itself may be old, and its tasks are being
+    /// replaced. The host may live and forward all the same.
+    pub missed: bool,
+    /// Does not answer; where nobody has probed it, managers are believed.
     pub dead: bool,
     /// Its key and port for encrypted networks, once told.
     pub wireguard: Option<weft_types::netstate::WireGuardPeer>,
@@ -180,6 +188,8 @@ impl Desired {
             ..Self::default()
         };
         for (id, peer) in &state.nodes {
+            // A node that runs this line is alive, whatever a manager believes.
+            let missed = *id != node && !peer.alive;
             desired.nodes.insert(
                 peer.index,
                 Node {
@@ -187,8 +197,8 @@ impl Desired {
                     addr: peer.addr,
                     addresses: peer.addresses.clone(),
                     zone: peer.zone.clone(),
-                    // A node that runs this line is alive, whatever a manager believes.
-                    dead: *id != node && (!peer.alive || dead.contains(id)),
+                    missed,
+                    dead: missed || (*id != node && dead.contains(id)),
                     wireguard: peer.wireguard,
                 },
             );
@@ -231,12 +241,15 @@ impl Desired {
         Ok(desired)
     }
 
-    /// The same, with these nodes taken for dead besides.
+    /// The same with nodes dead or alive as their hosts answer, which goes before what managers hear of
+    /// their agents.
     #[must_use]
-    pub(crate) fn without(&self, dead: &BTreeSet<u32>) -> Self {
+    pub(crate) fn judged(&self, verdicts: &Verdicts) -> Self {
+        let Verdicts { dead, living } = verdicts;
         let mut desired = self.clone();
         for (index, node) in &mut desired.nodes {
-            node.dead |= dead.contains(index) && *index != self.node;
+            let believed = node.dead && !living.contains(index);
+            node.dead = *index != self.node && (believed || dead.contains(index));
         }
         let gone = |backend: &BackendId| {
             let endpoint = self.endpoints.get(backend);

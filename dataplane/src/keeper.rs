@@ -22,6 +22,7 @@ use weft_types::TaskId;
 
 use crate::{
     Applied, Config, DataplaneError, Desired, PathReport, Repairs, Status,
+    cipher::Ways,
     collector::Collector,
     kernel::{
         bpf::Hook, door::Kernel, firewall::Firewall, netlink::Route, prober::Prober,
@@ -29,6 +30,7 @@ use crate::{
     },
     links::{self, Surroundings},
     mesh::Rings,
+    probe::Verdicts,
     tables::Tables,
 };
 
@@ -53,11 +55,19 @@ pub(crate) struct Keeper<K> {
     surveyor: Option<Surveyor>,
     /// What the surveyor found, as last heeded.
     paths: BTreeMap<u32, PathReport>,
-    /// Nodes that this node's own probes found dead.
-    dead: BTreeSet<u32>,
+    /// What this node's own probes say of the others.
+    verdicts: Verdicts,
     repairs: Repairs,
     /// Why encrypted networks carry nothing.
     cipher_refused: Option<String>,
+    /// How packets of encrypted networks go to each node.
+    ways: Ways,
+    /// Public keys with which there has been a session.
+    tried: BTreeSet<[u8; 32]>,
+    /// Why tasks may not reach the world.
+    firewall_refused: Option<String>,
+    /// Why sockets are not helped.
+    sockets_refused: Option<String>,
     /// Programs of an older layout are attached until our tables are filled.
     waits: bool,
     ticks: u64,
@@ -116,9 +126,13 @@ impl<K: Kernel> Keeper<K> {
             prober: None,
             surveyor: None,
             paths: BTreeMap::new(),
-            dead: BTreeSet::new(),
+            verdicts: Verdicts::default(),
             repairs: Repairs::default(),
             cipher_refused: None,
+            ways: Ways::default(),
+            tried: BTreeSet::new(),
+            firewall_refused: None,
+            sockets_refused: None,
             waits: false,
             ticks: 0,
         };
@@ -206,7 +220,9 @@ impl<K: Kernel> Keeper<K> {
         self.follow_paths();
         let read_back = self.ticks.is_multiple_of(TICKS_PER_READ_BACK) && self.desired.is_some();
         let result = match self.look_around() {
-            Ok(changed) if changed || read_back => self.reconcile(read_back).map(drop),
+            Ok(changed) if changed || read_back || self.knock() => {
+                self.reconcile(read_back).map(drop)
+            }
             Ok(_) => Ok(()),
             Err(error) => Err(error),
         };

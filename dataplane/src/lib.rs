@@ -27,7 +27,7 @@ pub mod sandbox;
 mod tables;
 
 pub use apply::{Applied, Dataplane, cookie, open_resolver};
-pub use cipher::{WIREGUARD_PORT, WireGuard, WireGuardKey};
+pub use cipher::{KeyState, WIREGUARD_PORT, WireGuard, WireGuardKey};
 pub use config::{Config, EGRESS_POOL, Uplinks};
 pub use desired::{DesireError, Desired};
 pub use explain::{Question, Step};

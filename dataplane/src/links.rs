@@ -25,7 +25,7 @@ pub(crate) fn is_ours(name: &str) -> bool {
             .is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
     };
     name == OVERLAY
-        || name == crate::cipher::DEVICE
+        || crate::cipher::DEVICES.contains(&name)
         || made_from_number("wv")
         || made_from_number("we")
 }

@@ -1,4 +1,4 @@
-//! Packets longer than the wire takes, as a TUN exchanges them with the kernel (pure).
+//! Packets longer than the wire takes, as a TAP exchanges them with the kernel (pure).
 //!
 //! A TCP stream costs the kernel one walk through its stack per 64 KiB when the device cuts packets
 //! itself, and one per 1.4 KiB when it does not. [`cut`] makes packets for the wire of a long one, and
@@ -13,6 +13,17 @@ mod tests;
 /// Length of a [`Header`], in bytes: `struct virtio_net_hdr_v1_hash_tunnel`.
 pub(crate) const HEADER: usize = 24;
 
+/// Length of an Ethernet header, in bytes.
+const ETHERNET: usize = 14;
+
+/// What a TAP puts before each packet, in bytes: a [`Header`] and an Ethernet header.
+pub(crate) const PREFIX: usize = HEADER + ETHERNET;
+
+/// The Ethernet address that our end of each TAP has. Nobody else is on the link.
+pub(crate) const LINK_ADDRESS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// Whom packets to the kernel come from.
+const FAR_ADDRESS: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
 const NEEDS_CSUM: u8 = 1;
 const TCP_V4: u8 = 1;
 const TCP_V6: u8 = 4;
@@ -21,8 +32,8 @@ const TUNNEL_V6: u8 = 0x40;
 /// Congestion was answered: the first segment alone says so.
 const ECN: u8 = 0x80;
 
-/// What stands before each packet of a TUN with offloads. Offsets count from the packet's first byte;
-/// host order here.
+/// What stands before each frame of a TAP with offloads. Offsets count from the packet's first byte
+/// here, from the Ethernet header's in what is exchanged; host order here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Header {
     flags: u8,
@@ -36,33 +47,49 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Reads a header; none when the bytes are fewer than [`HEADER`].
-    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; HEADER] = bytes.first_chunk()?;
-        let host = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
-        let little = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        Some(Self {
-            flags: bytes[0],
-            kind: bytes[1],
-            head: host(2),
+    /// Takes what a TAP gave apart: the header, and the IP packet. None for what is not IP.
+    pub(crate) fn split(bytes: &mut [u8]) -> Option<(Self, &mut [u8])> {
+        let (prefix, packet) = bytes.split_first_chunk_mut::<PREFIX>()?;
+        let is_ip = matches!(
+            (prefix[PREFIX - 2], prefix[PREFIX - 1], packet.first()? >> 4),
+            (0x08, 0x00, 4) | (0x86, 0xdd, 6)
+        );
+        let host = |at: usize| u16::from_ne_bytes([prefix[at], prefix[at + 1]]);
+        let little = |at: usize| u16::from_le_bytes([prefix[at], prefix[at + 1]]);
+        let inside = |offset: u16| offset.saturating_sub(ETHERNET as u16);
+        let header = Self {
+            flags: prefix[0],
+            kind: prefix[1],
+            head: inside(host(2)),
             segment: host(4),
-            checksum_start: host(6),
+            checksum_start: inside(host(6)),
             checksum_offset: host(8),
-            outer_transport: little(20),
-            inner_network: little(22),
-        })
+            outer_transport: inside(little(20)),
+            inner_network: inside(little(22)),
+        };
+        is_ip.then_some((header, packet))
     }
 
-    pub(crate) fn bytes(self) -> [u8; HEADER] {
-        let mut bytes = [0; HEADER];
+    /// What a TAP takes before this packet. Offsets that are nought stay so.
+    fn prefix(self, packet: &[u8]) -> [u8; PREFIX] {
+        let framed = |offset: u16| match offset {
+            0 => 0,
+            _ => offset + ETHERNET as u16,
+        };
+        let mut bytes = [0; PREFIX];
         bytes[0] = self.flags;
         bytes[1] = self.kind;
-        bytes[2..4].copy_from_slice(&self.head.to_ne_bytes());
+        bytes[2..4].copy_from_slice(&framed(self.head).to_ne_bytes());
         bytes[4..6].copy_from_slice(&self.segment.to_ne_bytes());
-        bytes[6..8].copy_from_slice(&self.checksum_start.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&framed(self.checksum_start).to_ne_bytes());
         bytes[8..10].copy_from_slice(&self.checksum_offset.to_ne_bytes());
-        bytes[20..22].copy_from_slice(&self.outer_transport.to_le_bytes());
-        bytes[22..24].copy_from_slice(&self.inner_network.to_le_bytes());
+        bytes[20..22].copy_from_slice(&framed(self.outer_transport).to_le_bytes());
+        bytes[22..24].copy_from_slice(&framed(self.inner_network).to_le_bytes());
+        bytes[HEADER..HEADER + 6].copy_from_slice(&LINK_ADDRESS);
+        bytes[HEADER + 6..HEADER + 12].copy_from_slice(&FAR_ADDRESS);
+        let is_v4 = packet.first().is_some_and(|first| first >> 4 == 4);
+        let kind: u16 = if is_v4 { 0x0800 } else { 0x86dd };
+        bytes[HEADER + 12..].copy_from_slice(&kind.to_be_bytes());
         bytes
     }
 }

@@ -20,6 +20,15 @@ const REST: u32 = 1;
 /// A host is dead when more probes in a row than these are unanswered: within 0.5 s.
 const LIMIT: u32 = 5;
 
+/// Which hosts live, as far as this node can tell by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Verdicts {
+    /// Hosts that used to answer and do not any more.
+    pub(crate) dead: BTreeSet<u32>,
+    /// Hosts that answer, whatever managers hear of their agents.
+    pub(crate) living: BTreeSet<u32>,
+}
+
 /// Hosts and their answers.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
@@ -78,11 +87,17 @@ impl Peers {
         }
     }
 
-    /// Hosts that used to answer and do not any more.
-    pub(crate) fn dead(&self) -> BTreeSet<u32> {
-        let silent = |peer: &Peer| peer.has_answered && peer.unanswered > LIMIT;
-        let dead = self.peers.iter().filter(|(_, peer)| silent(peer));
-        dead.map(|(node, _)| *node).collect()
+    /// What is known of those that have ever answered.
+    pub(crate) fn verdicts(&self) -> Verdicts {
+        let mut verdicts = Verdicts::default();
+        for (node, peer) in self.peers.iter().filter(|(_, peer)| peer.has_answered) {
+            if peer.unanswered > LIMIT {
+                verdicts.dead.insert(*node);
+            } else {
+                verdicts.living.insert(*node);
+            }
+        }
+        verdicts
     }
 }
 
@@ -150,12 +165,12 @@ mod tests {
         }
         for _ in 0..LIMIT {
             peers.probe();
-            assert!(peers.dead().is_empty());
+            assert!(peers.verdicts().dead.is_empty());
         }
         peers.probe();
-        assert_eq!(peers.dead(), BTreeSet::from([2]));
+        assert_eq!(peers.verdicts().dead, BTreeSet::from([2]));
         peers.answered(2, addr(2));
-        assert!(peers.dead().is_empty());
+        assert!(peers.verdicts().dead.is_empty());
     }
 
     #[test]
@@ -166,7 +181,7 @@ mod tests {
             peers.answered(3, addr(9));
         }
         assert!(
-            peers.dead().is_empty(),
+            peers.verdicts().dead.is_empty(),
             "an answer from elsewhere counts for nobody"
         );
     }
@@ -178,9 +193,9 @@ mod tests {
         for _ in 0..=LIMIT {
             peers.probe();
         }
-        assert_eq!(peers.dead(), BTreeSet::from([2]));
+        assert_eq!(peers.verdicts().dead, BTreeSet::from([2]));
         peers.follow(&BTreeMap::from([(2, addr(22))]));
-        assert!(peers.dead().is_empty());
+        assert!(peers.verdicts().dead.is_empty());
     }
 
     #[test]

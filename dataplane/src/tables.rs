@@ -14,7 +14,7 @@ use weft_abi::{
 use weft_types::steering::Listen;
 
 use crate::{
-    cipher,
+    cipher::{self, Way},
     desired::{Desired, Frontend},
     mesh::{Rings, Slots},
 };
@@ -177,6 +177,8 @@ pub(crate) struct Host {
     pub(crate) namespaces: BTreeMap<u64, BTreeSet<u32>>,
     /// Longest packets that the tunnel carries to each node, in clear and encrypted.
     pub(crate) mtus: BTreeMap<u32, [u32; 2]>,
+    /// How packets of encrypted networks go to each node.
+    pub(crate) ways: BTreeMap<u32, Way>,
 }
 
 impl Tables {
@@ -189,7 +191,7 @@ impl Tables {
             ..Self::default()
         };
         tables.add_nodes(desired, host);
-        tables.add_ciphered(desired);
+        tables.add_ciphered(desired, host);
         tables.add_endpoints(desired, host);
         tables.add_fronts(desired, host);
         tables.add_limits(desired);
@@ -238,9 +240,10 @@ impl Tables {
             };
             self.nodes.insert(*index, row);
         }
-        // The living after the dead: an address that moved is told of both for a while.
+        // The living after the dead, and of them those heard of last: an address that moved is told of
+        // both for a while.
         let mut told: Vec<_> = desired.nodes.iter().collect();
-        told.sort_by_key(|(_, peer)| !peer.dead);
+        told.sort_by_key(|(_, peer)| (!peer.dead, !peer.missed));
         for (index, peer) in told {
             for addr in peer.addresses.iter().filter(|addr| is_ours_alone(**addr)) {
                 let row = NodeAddr {
@@ -280,31 +283,31 @@ impl Tables {
     }
 
     /// Nodes' addresses inside the encrypted underlay, and who must use them.
-    fn add_ciphered(&mut self, desired: &Desired) {
+    fn add_ciphered(&mut self, desired: &Desired, host: &Host) {
         if desired.ciphered.is_empty() {
             return;
         }
         self.ciphered
             .extend(desired.ciphered.iter().map(|vni| (*vni, 1)));
-        for (index, peer) in &desired.nodes {
-            let Some(addr) = cipher::address(*index).map(|addr| Addr::from(IpAddr::V4(addr)))
-            else {
-                continue;
-            };
-            if let (Some(row), Some(_)) = (self.nodes.get_mut(index), peer.wireguard) {
-                row.encrypted = addr;
+        for index in desired.nodes.keys() {
+            if let (Some(row), Some(way)) = (self.nodes.get_mut(index), host.ways.get(index)) {
+                row.encrypted = IpAddr::V4(way.to).into();
             }
-            let flags = node_addr::CIPHERED;
-            self.node_by_addr.insert(
-                addr,
-                NodeAddr {
-                    node: *index,
-                    flags,
-                },
-            );
-            if *index == desired.node {
-                // So that packets for it on a link to the world are known for forged.
-                self.local_addrs.insert(addr, 1);
+            // Both are known always: a node may move to its other keys before this one hears of it.
+            for addr in cipher::addresses(*index) {
+                let addr = Addr::from(IpAddr::V4(addr));
+                let flags = node_addr::CIPHERED;
+                self.node_by_addr.insert(
+                    addr,
+                    NodeAddr {
+                        node: *index,
+                        flags,
+                    },
+                );
+                if *index == desired.node {
+                    // So that packets for it on a link to the world are known for forged.
+                    self.local_addrs.insert(addr, 1);
+                }
             }
         }
     }

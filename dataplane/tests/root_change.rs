@@ -4,13 +4,12 @@ mod lan;
 
 use std::{
     collections::BTreeSet,
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use lan::{CLIENT4, INGRESS_VNI, Lan, PATIENCE, eventually, host4, host6, ingress, run};
+use lan::{CLIENT4, INGRESS_VNI, Lan, eventually, host4, host6, ingress, run};
 use weft_types::{
     BackendId, NetworkId, TaskId,
     netstate::EndpointPhase,
@@ -21,42 +20,13 @@ use weft_types::{
 async fn two_backends() -> Result<Lan> {
     let mut lan = Lan::new(3)?;
     lan.start_all().await?;
-    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
-    lan.add_task(
-        1,
-        Some(web),
-        1,
-        &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])],
-    )
-    .await?;
-    lan.add_task(
-        2,
-        Some(web),
-        2,
-        &[(ingress(), &["10.0.0.6/24", "fd00:1::6/64"])],
-    )
-    .await?;
+    let web = lan.publish(1).await?;
+    let addresses: &[&str] = &["10.0.0.6/24", "fd00:1::6/64"];
+    lan.add_task(2, Some(web), 2, &[(ingress(), addresses)])
+        .await?;
     lan.apply().await?;
-    lan.serve("t1", 80)?;
     lan.serve("t2", 80)?;
     Ok(lan)
-}
-
-fn read_line(stream: &mut TcpStream) -> Result<String> {
-    let mut text = String::new();
-    let mut byte = [0];
-    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
-        text.push(byte[0] as char);
-    }
-    Ok(text)
-}
-
-fn echo(stream: &mut TcpStream, word: &[u8]) -> Result<()> {
-    stream.write_all(word)?;
-    let mut back = vec![0; word.len()];
-    stream.read_exact(&mut back)?;
-    anyhow::ensure!(back == word, "the echo differs");
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,10 +50,9 @@ async fn a_draining_task_keeps_its_connections_and_gets_no_new_ones() -> Result<
     let mut streams = Vec::new();
     let mut names = BTreeSet::new();
     while names.len() < 2 {
-        let mut stream = lan.within("c", || Ok(TcpStream::connect((host4(3), 8000))?))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        names.insert(read_line(&mut stream)?);
-        echo(&mut stream, b"hello")?;
+        let (mut stream, name) = lan.within("c", || lan::greeted((host4(3), 8000).into()))?;
+        names.insert(name);
+        lan::echo(&mut stream, b"hello")?;
         streams.push(stream);
     }
     lan.state
@@ -93,7 +62,7 @@ async fn a_draining_task_keeps_its_connections_and_gets_no_new_ones() -> Result<
         .phase = EndpointPhase::Draining;
     lan.apply().await?;
     for stream in &mut streams {
-        echo(stream, b"still there")?;
+        lan::echo(stream, b"still there")?;
     }
     for _ in 0..20 {
         assert_eq!(lan.ask_tcp("c", (host4(3), 8000))?, format!("t1 {CLIENT4}"));
@@ -102,7 +71,7 @@ async fn a_draining_task_keeps_its_connections_and_gets_no_new_ones() -> Result<
     let host = lan.hosts[&2].clone();
     assert!(host.flows(BackendId(20)).await? >= 1);
     for stream in &mut streams {
-        echo(stream, b"and after new ones")?;
+        lan::echo(stream, b"and after new ones")?;
     }
     drop(streams);
     eventually("t2's flows to end", async || {

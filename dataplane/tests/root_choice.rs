@@ -5,14 +5,17 @@ mod lan;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
-use lan::{CLIENT4, Lan, host4, ingress};
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{HashMap, Map, MapData};
+use lan::{CLIENT4, Lan, PATIENCE, eventually, host4, ingress, run};
+use weft_abi::{Front, FrontKey, maps};
 use weft_types::{
-    ServiceId,
+    BackendId, ServiceId,
+    netstate::EndpointPhase,
     service::{PortConfig, Protocol, PublishMode},
 };
 
@@ -64,6 +67,58 @@ async fn a_client_stays_with_its_task() -> Result<()> {
     assert_eq!(first.len(), 1, "{first:?}");
     assert_eq!(shares(&lan, 2, 10)?, first, "through the other host too");
     Ok(())
+}
+
+/// Which task answers each of these clients, asked once.
+fn of_each(lan: &Lan, clients: &[Ipv4Addr]) -> Result<Vec<String>> {
+    let ask = |client: &Ipv4Addr| {
+        let client = *client;
+        let said = lan.within("c", move || {
+            let socket = UdpSocket::bind((client, 0))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.send_to(b"who?", (host4(1), 8000))?;
+            let mut bytes = [0; 64];
+            let count = socket.recv(&mut bytes)?;
+            Ok(String::from_utf8_lossy(&bytes[..count]).into_owned())
+        })?;
+        let (task, seen) = said.split_once(' ').context("an answer")?;
+        ensure!(seen == client.to_string(), "{client} was seen as {seen}");
+        Ok(task.to_owned())
+    };
+    clients.iter().map(ask).collect()
+}
+
+/// Sixteen clients, so that a hash gives some of them the second of two tasks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_stays_when_tasks_come_and_until_its_time_is_over() -> Result<()> {
+    let mut lan = labelled(&[("weft.affinity", "60s")]).await?;
+    let client = lan.namespace("c");
+    let clients: Vec<Ipv4Addr> = (0..16)
+        .map(|at| Ipv4Addr::new(192, 0, 2, 150 + at))
+        .collect();
+    for address in &clients {
+        run(&format!("ip -n {client} addr add {address}/24 dev eth0"))?;
+    }
+    let phase = |lan: &mut Lan, phase| -> Result<()> {
+        let task = lan.state.endpoints.get_mut(&BackendId(20));
+        task.context("the second task")?.phase = phase;
+        Ok(())
+    };
+    phase(&mut lan, EndpointPhase::Starting)?;
+    lan.apply().await?;
+    let first = vec!["t1".to_owned(); clients.len()];
+    assert_eq!(of_each(&lan, &clients)?, first);
+    phase(&mut lan, EndpointPhase::Serving)?;
+    lan.apply().await?;
+    assert_eq!(of_each(&lan, &clients)?, first, "a task came");
+    // Each asks more rarely than it is remembered, so each is chosen for anew.
+    label(&mut lan, ServiceId::numbered(1), &[("weft.affinity", "1s")])?;
+    lan.apply().await?;
+    eventually("some client to be given the other task", async || {
+        tokio::time::sleep(Duration::from_millis(2200)).await;
+        Ok(of_each(&lan, &clients)?.contains(&"t2".to_owned()))
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,5 +229,15 @@ async fn ten_thousand_ports_are_published_at_once() -> Result<()> {
         lan.ask_tcp("c", (host4(1), 30_000)).is_err(),
         "one port further"
     );
+    // One entry, in the pieces that a longest-prefix map is made of; not one for each port.
+    let mut entries = std::fs::read_dir(lan.pin_dir(1))?.flatten();
+    let maps = entries.find(|entry| entry.file_name().to_string_lossy().starts_with("maps-"));
+    let maps = maps.context("a directory of maps")?.path();
+    let ports = MapData::from_pin(maps.join(maps::FRONT.name))?;
+    let ports = HashMap::<_, [u8; size_of::<FrontKey>()], [u8; size_of::<Front>()]>::try_from(
+        Map::HashMap(ports),
+    )?;
+    let single = ports.keys().count();
+    assert!(single <= 4, "{single} entries for two single ports");
     Ok(())
 }

@@ -238,14 +238,12 @@ async fn a_network_is_switched_and_a_key_changes_under_traffic() -> Result<()> {
     drop(host);
     let key = WireGuardKey::from_bytes([9; 32]);
     let renewed = WireGuard {
+        generation: 0,
         key,
         port: WIREGUARD_PORT + 1,
     };
-    for node in lan.state.nodes.values_mut().filter(|node| node.index == 2) {
-        node.wireguard = Some(renewed.peer());
-    }
-    lan.start_with(2, |config| config.wireguard = Some(renewed))
-        .await?;
+    lan.give_keys(2, vec![renewed])?;
+    lan.start(2).await?;
     lan.apply().await?;
     let deadline = Instant::now() + Duration::from_secs(15);
     loop {

@@ -6,7 +6,7 @@ mod lan;
 use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc,
@@ -17,26 +17,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use lan::{CLIENT4, Lan, PATIENCE, eventually, host4, ingress};
+use lan::{CLIENT4, Lan, eventually, host4};
 use weft_abi::{FrontKey, maps};
 use weft_dataplane::Repairs;
-use weft_types::service::Protocol;
-
-async fn published() -> Result<Lan> {
-    let mut lan = Lan::new(2)?;
-    lan.start_all().await?;
-    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80)]);
-    lan.add_task(
-        1,
-        Some(web),
-        2,
-        &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])],
-    )
-    .await?;
-    lan.apply().await?;
-    lan.serve("t1", 80)?;
-    Ok(lan)
-}
 
 /// The directory of a host's maps.
 fn maps_of(lan: &Lan, host: u32) -> Result<PathBuf> {
@@ -60,7 +43,7 @@ async fn repairs(lan: &Lan, host: u32) -> Repairs {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_map_entry_deleted_by_hand_comes_back_and_is_counted() -> Result<()> {
-    let lan = published().await?;
+    let lan = Lan::published(2, 2).await?;
     lan.ask_tcp("c", (host4(1), 8000))?;
     let mut front = front_of(&lan, 1)?;
     let before: BTreeMap<_, _> = front.iter().collect::<Result<_, _>>()?;
@@ -86,7 +69,7 @@ async fn a_map_entry_deleted_by_hand_comes_back_and_is_counted() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn programs_taken_off_by_their_pins_are_attached_again_and_counted() -> Result<()> {
-    let lan = published().await?;
+    let lan = Lan::published(2, 2).await?;
     lan.ask_tcp("c", (host4(1), 8000))?;
     for (host, program) in [(1, "uplink_in-"), (2, "task_in-")] {
         let links = lan.pin_dir(host).join("links");
@@ -130,13 +113,8 @@ impl Steady {
         let answered = Arc::new(AtomicU64::new(0));
         let (ends, counts) = (Arc::clone(&stop), Arc::clone(&answered));
         let thread = lan.within("c", move || {
-            let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+            let (mut stream, _) = lan::greeted(to)?;
             stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            let mut byte = [0];
-            while byte[0] != b'\n' {
-                stream.read_exact(&mut byte)?;
-            }
             Ok(std::thread::spawn(move || {
                 let mut worst = Duration::ZERO;
                 while !ends.load(Ordering::Relaxed) {
@@ -185,7 +163,7 @@ impl Steady {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_are_answered_while_the_keeper_goes_and_another_takes_over() -> Result<()> {
-    let mut lan = published().await?;
+    let mut lan = Lan::published(2, 2).await?;
     let steady = Steady::start(&lan, (host4(1), 8000).into())?;
     steady.more("with both agents").await?;
     for round in 1..=3 {

@@ -5,24 +5,18 @@ mod lan;
 use std::{io::Read as _, net::TcpStream};
 
 use anyhow::{Context as _, Result};
-use lan::{CLIENT4, CLIENT6, Lan, eventually, host4, host6, ingress};
+use lan::{CLIENT4, CLIENT6, Lan, eventually, host4, host6};
 use weft_dataplane::{FlowState, Question, Step, flow_pairs};
 use weft_types::{BackendId, NetworkId, service::Protocol};
 
 /// A service published at 8000 with one task, on n2, and a network with a task on each host.
 async fn two_hosts() -> Result<Lan> {
-    let mut lan = Lan::new(2)?;
-    lan.start_all().await?;
+    let mut lan = Lan::published(2, 2).await?;
     let red = NetworkId::numbered(2);
     lan.add_network(red, 4097, &["10.0.1.0/24"], false);
-    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
-    let addresses: &[&str] = &["10.0.0.5/24", "fd00:1::5/64"];
-    lan.add_task(1, Some(web), 2, &[(ingress(), addresses)])
-        .await?;
     lan.add_task(2, None, 1, &[(red, &["10.0.1.2/24"])]).await?;
     lan.add_task(3, None, 2, &[(red, &["10.0.1.3/24"])]).await?;
     lan.apply().await?;
-    lan.serve("t1", 80)?;
     Ok(lan)
 }
 

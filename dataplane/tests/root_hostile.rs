@@ -9,23 +9,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use lan::{CLIENT4, Lan, eventually, host4, host6, ingress};
-use weft_types::service::Protocol;
 
+/// A service published on three hosts with its task on n2, and a task beside it on n1.
 async fn published() -> Result<Lan> {
-    let mut lan = Lan::new(3)?;
-    lan.start_all().await?;
-    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
-    lan.add_task(
-        1,
-        Some(web),
-        2,
-        &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])],
-    )
-    .await?;
+    let mut lan = Lan::published(3, 2).await?;
     lan.add_task(2, None, 1, &[(ingress(), &["10.0.0.6/24", "fd00:1::6/64"])])
         .await?;
     lan.apply().await?;
-    lan.serve("t1", 80)?;
     Ok(lan)
 }
 

@@ -5,8 +5,7 @@ mod lan;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use anyhow::Result;
-use lan::{CLIENT4, CLIENT6, Lan, host4, host6, ingress};
-use weft_types::service::Protocol;
+use lan::{CLIENT4, CLIENT6, Lan, host4, host6};
 
 fn both(index: u32, port: u16) -> [(SocketAddr, IpAddr); 2] {
     let client6: Ipv6Addr = CLIENT6.parse().expect("a test's address");
@@ -18,18 +17,7 @@ fn both(index: u32, port: u16) -> [(SocketAddr, IpAddr); 2] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_published_port_answers_on_every_host_and_the_task_sees_the_client() -> Result<()> {
-    let mut lan = Lan::new(3)?;
-    lan.start_all().await?;
-    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
-    lan.add_task(
-        1,
-        Some(web),
-        2,
-        &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])],
-    )
-    .await?;
-    lan.apply().await?;
-    lan.serve("t1", 80)?;
+    let lan = Lan::published(3, 2).await?;
     for host in [2, 1, 3] {
         for (to, client) in both(host, 8000) {
             assert_eq!(lan.ask_tcp("c", to)?, format!("t1 {client}"));
@@ -40,19 +28,25 @@ async fn a_published_port_answers_on_every_host_and_the_task_sees_the_client() -
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tunnels_packets_fill_no_hosts_table_of_connections() -> Result<()> {
+    let lan = Lan::published(3, 2).await?;
+    for _ in 0..20 {
+        lan.ask_tcp("c", (host4(1), 8000))?;
+    }
+    for host in [1, 2] {
+        let table = lan::within(&lan.netns_path(&format!("n{host}")), || {
+            // The calling thread's namespace, not the process's.
+            Ok(std::fs::read_to_string("/proc/thread-self/net/nf_conntrack")?)
+        })?;
+        let tunnelled = table.lines().filter(|line| line.contains("dport=4789"));
+        assert_eq!(tunnelled.count(), 0, "on host {host}: {table}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hosts_own_processes_reach_published_ports_at_loopback_and_own_addresses() -> Result<()> {
-    let mut lan = Lan::new(3)?;
-    lan.start_all().await?;
-    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
-    lan.add_task(
-        1,
-        Some(web),
-        2,
-        &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])],
-    )
-    .await?;
-    lan.apply().await?;
-    lan.serve("t1", 80)?;
+    let lan = Lan::published(3, 2).await?;
     for host in [2, 1] {
         let name = format!("n{host}");
         for to in ["127.0.0.1:8000".parse()?, "[::1]:8000".parse()?] {
@@ -94,16 +88,7 @@ async fn a_cluster_of_one_host_may_have_a_loopback_data_path() -> Result<()> {
     config.data_path_addr = "127.0.0.1".parse()?;
     lan.hosts
         .insert(1, weft_dataplane::Dataplane::start(config).await?);
-    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
-    lan.add_task(
-        1,
-        Some(web),
-        1,
-        &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])],
-    )
-    .await?;
-    lan.apply().await?;
-    lan.serve("t1", 80)?;
+    lan.publish(1).await?;
     for (to, client) in both(1, 8000) {
         assert_eq!(lan.ask_tcp("c", to)?, format!("t1 {client}"));
     }

@@ -3,60 +3,29 @@
 
 mod lan;
 
-use std::{
-    collections::BTreeSet,
-    io::{Read as _, Write as _},
-    net::TcpStream,
-};
+use std::collections::BTreeSet;
 
 use anyhow::Result;
-use lan::{CLIENT4, Lan, PATIENCE, host4, ingress, run};
-use weft_types::{TaskId, service::Protocol};
-
-async fn published() -> Result<Lan> {
-    let mut lan = Lan::new(2)?;
-    lan.start_all().await?;
-    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
-    lan.add_task(
-        1,
-        Some(web),
-        2,
-        &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])],
-    )
-    .await?;
-    lan.apply().await?;
-    lan.serve("t1", 80)?;
-    Ok(lan)
-}
-
-fn talk(stream: &mut TcpStream, word: &[u8]) -> Result<()> {
-    stream.write_all(word)?;
-    let mut back = vec![0; word.len()];
-    stream.read_exact(&mut back)?;
-    anyhow::ensure!(back == word);
-    Ok(())
-}
+use lan::{CLIENT4, Lan, host4, run};
+use weft_types::TaskId;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_outlive_the_process_and_its_return() -> Result<()> {
-    let mut lan = published().await?;
-    let mut stream = lan.within("c", || Ok(TcpStream::connect((host4(1), 8000))?))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut line = vec![0; format!("t1 {CLIENT4}\n").len()];
-    stream.read_exact(&mut line)?;
-    talk(&mut stream, b"before")?;
+    let mut lan = Lan::published(2, 2).await?;
+    let (mut stream, _) = lan.within("c", || lan::greeted((host4(1), 8000).into()))?;
+    lan::echo(&mut stream, b"before")?;
 
     lan.hosts.clear();
-    talk(&mut stream, b"nobody home")?;
+    lan::echo(&mut stream, b"nobody home")?;
     assert_eq!(lan.ask_tcp("c", (host4(1), 8000))?, format!("t1 {CLIENT4}"));
 
     for host in [1, 2] {
         lan.start(host).await?;
-        talk(&mut stream, b"started")?;
+        lan::echo(&mut stream, b"started")?;
     }
     // The task is known before anybody names it again.
     lan.apply().await?;
-    talk(&mut stream, b"applied")?;
+    lan::echo(&mut stream, b"applied")?;
     assert_eq!(lan.ask_tcp("c", (host4(1), 8000))?, format!("t1 {CLIENT4}"));
     lan.create_sandbox(1, 2).await?;
     lan.hosts[&2]
@@ -64,15 +33,45 @@ async fn connections_outlive_the_process_and_its_return() -> Result<()> {
         .await?;
     lan.hosts[&1].retain_sandboxes(BTreeSet::new()).await?;
     lan.apply().await?;
-    talk(&mut stream, b"as ever")?;
+    lan::echo(&mut stream, b"as ever")?;
     assert_eq!(lan.hosts[&2].status().await.repairs.total(), 0);
     assert_eq!(lan.hosts[&2].status().await.sandboxes, 1);
     Ok(())
 }
 
+/// Managers miss a node's agent within seconds; its host goes on as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_whose_agent_is_down_is_no_dead_host() -> Result<()> {
+    for node in [1, 2] {
+        let mut lan = Lan::published(3, node).await?;
+        let other = 3 - node;
+        let (mut stream, _) = lan.within("c", move || lan::greeted((host4(other), 8000).into()))?;
+        lan::echo(&mut stream, b"before")?;
+        drop(lan.hosts.remove(&2));
+        let lost = lan.state.nodes.values_mut().find(|known| known.index == 2);
+        lost.expect("n2").alive = false;
+        lan.apply().await?;
+        lan::echo(&mut stream, b"after")?;
+        let says = format!("t1 {CLIENT4}");
+        if node == 1 {
+            assert_eq!(
+                lan.ask_tcp("c", (host4(2), 8000))?,
+                says,
+                "by the lost node"
+            );
+        } else {
+            let refused = lan
+                .ask_tcp("c", (host4(3), 8000))
+                .expect_err("no task is left");
+            assert!(format!("{refused:#}").contains("refused"), "{refused:#}");
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_drifts_is_mended_and_counted() -> Result<()> {
-    let mut lan = published().await?;
+    let mut lan = Lan::published(2, 2).await?;
     lan.ask_tcp("c", (host4(1), 8000))?;
     let host = lan.namespace("n1");
     run(&format!(
@@ -95,7 +94,7 @@ async fn what_drifts_is_mended_and_counted() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_sandbox_takes_its_interfaces_and_rows_with_it() -> Result<()> {
-    let mut lan = published().await?;
+    let mut lan = Lan::published(2, 2).await?;
     lan.hosts[&2].remove_sandbox(TaskId::numbered(1)).await?;
     let links = run(&format!("ip -n {} -o link", lan.namespace("n2")))?;
     assert!(!links.contains("wv"), "{links}");
@@ -125,14 +124,7 @@ async fn uninstall_leaves_nothing() -> Result<()> {
     };
     let before = look()?;
     lan.start_all().await?;
-    let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80)]);
-    lan.add_task(
-        1,
-        Some(web),
-        2,
-        &[(ingress(), &["10.0.0.5/24", "fd00:1::5/64"])],
-    )
-    .await?;
+    lan.publish(2).await?;
     lan.add_task(2, None, 2, &[]).await?;
     lan.apply().await?;
     let during = look()?;
@@ -154,12 +146,9 @@ async fn uninstall_leaves_nothing() -> Result<()> {
 /// made anew and filled before any packet sees it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_outlive_a_change_of_layout() -> Result<()> {
-    let mut lan = published().await?;
-    let mut stream = lan.within("c", || Ok(TcpStream::connect((host4(1), 8000))?))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut line = vec![0; format!("t1 {CLIENT4}\n").len()];
-    stream.read_exact(&mut line)?;
-    talk(&mut stream, b"before")?;
+    let mut lan = Lan::published(2, 2).await?;
+    let (mut stream, _) = lan.within("c", || lan::greeted((host4(1), 8000).into()))?;
+    lan::echo(&mut stream, b"before")?;
 
     lan.hosts.clear();
     for host in [1, 2] {
@@ -167,7 +156,7 @@ async fn connections_outlive_a_change_of_layout() -> Result<()> {
         let dir = lan.pin_dir(host).display().to_string();
         run(&format!("mv {dir}/maps-* {dir}/maps-1-00000000"))?;
         lan.start(host).await?;
-        talk(&mut stream, b"started")?;
+        lan::echo(&mut stream, b"started")?;
         // Nothing was applied: the older programs work on, for new connections too.
         assert_eq!(
             lan.ask_tcp("c", (host4(host), 8000))?,
@@ -175,7 +164,7 @@ async fn connections_outlive_a_change_of_layout() -> Result<()> {
         );
     }
     lan.apply().await?;
-    talk(&mut stream, b"applied")?;
+    lan::echo(&mut stream, b"applied")?;
     for host in [1, 2] {
         assert_eq!(
             lan.ask_tcp("c", (host4(host), 8000))?,

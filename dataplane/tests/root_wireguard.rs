@@ -74,6 +74,7 @@ impl Other {
                 .try_into()
                 .map_err(|_| anyhow::anyhow!("a key of 32 bytes"))?,
             port: 50_000,
+            ..WireGuardPeer::default()
         };
         lan.state
             .nodes
@@ -102,14 +103,8 @@ impl Other {
 /// Host 1 ours, host 2 another's.
 async fn two_kinds() -> Result<(Lan, Other)> {
     let mut lan = Lan::new(2)?;
-    lan.start_with(1, |config| config.wireguard = Some(wireguard_of(1)))
-        .await?;
-    let own = lan
-        .state
-        .nodes
-        .get_mut(&NodeId::numbered(1))
-        .context("host 1")?;
-    own.wireguard = Some(wireguard_of(1).peer());
+    lan.start(1).await?;
+    lan.give_keys(1, vec![wireguard_of(1)])?;
     let other = Other::start(&mut lan).await?;
     encrypt_red(&mut lan).await?;
     lan.serve("n1", 7000)?;

@@ -1,9 +1,14 @@
 //! The cluster as an object.
 
+use std::time::Duration;
+
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, Labels, Meta, NodeId, Rest, node::TlsInfo, task::LogDriver};
+use crate::{
+    ClusterId, Labels, Meta, NodeId, Rest, Timestamp, Version, netstate::KeyGenerations,
+    node::TlsInfo, task::LogDriver,
+};
 
 /// What `docker swarm update` may change.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -90,6 +95,17 @@ pub struct CaConfig {
     pub force_rotate: u64,
 }
 
+impl CaConfig {
+    /// How long a node's certificate is valid: what the user chose, or Docker's 90 days.
+    #[must_use]
+    pub fn validity(&self) -> Duration {
+        match u64::try_from(self.node_cert_expiry) {
+            Ok(nanos) if nanos > 0 => Duration::from_nanos(nanos),
+            _ => Duration::from_secs(90 * 24 * 3600),
+        }
+    }
+}
+
 fn is_zero_u64(number: &u64) -> bool {
     *number == 0
 }
@@ -160,6 +176,13 @@ pub struct Cluster {
     /// Internal. The `ForceRotate` that was carried out last.
     #[serde(default)]
     pub rotated: u64,
+    /// Internal. Generations of the nodes' keys for encrypted networks.
+    #[serde(default)]
+    pub keys: KeyRotation,
+    /// Internal. The commit since which all that users may change is as it is; 0 when they changed
+    /// nothing yet. What managers write beside it, as in a rotation, outdates no reader of it.
+    #[serde(default)]
+    pub spec_version: Version,
     /// Internal. Unlock key (`SWMKEY-1-…`), empty when not locked.
     #[serde(default)]
     pub unlock_key: String,
@@ -191,6 +214,18 @@ pub struct RootRotation {
     pub cross: String,
     /// The `ForceRotate` that asked for it.
     pub epoch: u64,
+}
+
+/// Which keys for encrypted networks the nodes have, and why. The keys themselves never leave them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct KeyRotation {
+    /// What every node is told.
+    pub generations: KeyGenerations,
+    /// When the newest generation began; the epoch until that was first written down.
+    pub since: Timestamp,
+    /// The `ForceRotate` that was heeded last.
+    pub asked: u64,
 }
 
 /// What the allocator must remember beyond the objects: where its series stand, and what was

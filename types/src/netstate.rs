@@ -30,6 +30,9 @@ pub struct NetState {
     pub ring_seed: u64,
     /// UDP port of VXLAN, host order.
     pub data_path_port: u16,
+    /// Generations of the nodes' keys for encrypted networks.
+    #[serde(default)]
+    pub keys: KeyGenerations,
     /// All nodes of the cluster.
     pub nodes: BTreeMap<NodeId, NetNode>,
     /// Networks that this node takes part in; always the ingress network.
@@ -65,13 +68,54 @@ pub struct NetNode {
 /// Label of a node that says in which zone it stands, for services that prefer their own.
 pub const ZONE: &str = "weft.zone";
 
+/// Which generations of the nodes' keys for encrypted networks are in use. Each node makes a key of its
+/// own for the newest, and keeps the older one for as long as `oldest` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyGenerations {
+    /// The one that nodes use with each other as soon as they can.
+    pub newest: u64,
+    /// `newest`, or the one before it while nodes move to the newest.
+    pub oldest: u64,
+}
+
 /// How a node is reached inside the encrypted underlay, besides its underlay address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct WireGuardPeer {
     /// Its public key: a point of Curve25519.
     pub key: [u8; 32],
     /// UDP port it listens on, host order.
     pub port: u16,
+    /// Generation of this key, the newest that the node has.
+    #[serde(default)]
+    pub generation: u64,
+    /// Its key of the generation before, for as long as it answers to that too.
+    #[serde(default)]
+    pub before: Option<FormerKey>,
+    /// It uses the older key with no node any more that is alive and has a newer one.
+    #[serde(default)]
+    pub settled: bool,
+}
+
+/// A node's key of the generation before its newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerKey {
+    /// The public key.
+    pub key: [u8; 32],
+    /// UDP port it listens on with that key, host order.
+    pub port: u16,
+}
+
+impl WireGuardPeer {
+    /// Public key and port of one generation, if the node has such.
+    #[must_use]
+    pub fn of(&self, generation: u64) -> Option<([u8; 32], u16)> {
+        if generation == self.generation {
+            return Some((self.key, self.port));
+        }
+        let former = self.before?;
+        (self.generation.checked_sub(1) == Some(generation)).then_some((former.key, former.port))
+    }
 }
 
 /// A network, as a node needs it.
@@ -174,6 +218,8 @@ pub struct NetDelta {
     pub ring_seed: u64,
     /// As in [`NetState`].
     pub data_path_port: u16,
+    /// As in [`NetState`].
+    pub keys: KeyGenerations,
     /// New or changed; `None` removes.
     pub nodes: BTreeMap<NodeId, Option<NetNode>>,
     /// New or changed; `None` removes.
@@ -226,6 +272,7 @@ impl NetState {
             revision: new.revision,
             ring_seed: new.ring_seed,
             data_path_port: new.data_path_port,
+            keys: new.keys,
             nodes: changes(&self.nodes, &new.nodes),
             networks: changes(&self.networks, &new.networks),
             endpoints: changes(&self.endpoints, &new.endpoints),
@@ -249,6 +296,7 @@ impl NetState {
         self.revision = delta.revision;
         self.ring_seed = delta.ring_seed;
         self.data_path_port = delta.data_path_port;
+        self.keys = delta.keys;
         apply(&mut self.nodes, delta.nodes);
         apply(&mut self.networks, delta.networks);
         apply(&mut self.endpoints, delta.endpoints);
@@ -261,6 +309,7 @@ impl NetState {
     pub fn same_facts(&self, other: &Self) -> bool {
         self.ring_seed == other.ring_seed
             && self.data_path_port == other.data_path_port
+            && self.keys == other.keys
             && self.nodes == other.nodes
             && self.networks == other.networks
             && self.endpoints == other.endpoints

@@ -21,7 +21,9 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bollard::{
     Docker,
-    models::{ContainerCreateBody, ContainerInspectResponse, HealthStatusEnum},
+    models::{
+        ContainerCreateBody, ContainerInspectResponse, HealthStatusEnum, LocalNodeState,
+    },
     query_parameters::{
         CreateContainerOptions, InspectContainerOptions, ListContainersOptions,
         RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
@@ -90,6 +92,21 @@ impl Engine {
             Ok(Err(failure)) => Some(failure.reason),
             Err(_) => Some(format!("no answer in {} s", PING_LIMIT.as_secs())),
         }
+    }
+
+    /// Whether the engine is in a swarm of Docker's own: its ports, networks and names would be in the
+    /// way of ours.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn is_in_docker_swarm(&self) -> Result<bool, Failure> {
+        let info = self.docker().await?.info().await;
+        let info = info.map_err(|error| connection::failure("describe", "the engine", &error))?;
+        let state = info.swarm.and_then(|swarm| swarm.local_node_state);
+        Ok(!matches!(
+            state,
+            None | Some(LocalNodeState::EMPTY | LocalNodeState::INACTIVE)
+        ))
     }
 
     async fn docker(&self) -> Result<Docker, Failure> {

@@ -6,7 +6,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use weft_types::{TaskId, netstate::NetState, task::Task};
+use weft_types::{
+    TaskId,
+    netstate::{NetState, WireGuardPeer},
+    task::Task,
+};
 
 use super::Wiring;
 use crate::task::Failure;
@@ -26,6 +30,8 @@ pub struct Held {
     pub sandboxes: BTreeSet<TaskId>,
     /// Tasks whose names were answered before their sandbox was looked at.
     pub named_early: BTreeSet<TaskId>,
+    /// What it says of its keys.
+    pub keys: Option<WireGuardPeer>,
     /// What to answer instead of applying, if anything.
     pub refuses: Option<Failure>,
 }
@@ -71,6 +77,10 @@ impl Wiring for FakeWiring {
 
     async fn flows(&self, _task: &Task) -> u64 {
         0
+    }
+
+    async fn keys(&self) -> Option<WireGuardPeer> {
+        self.held().keys
     }
 
     async fn uninstall(&self) -> Result<(), Failure> {

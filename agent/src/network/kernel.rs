@@ -12,12 +12,16 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use weft_dataplane::{
-    Config, Dataplane, DataplaneError, Desired, NetnsRef, ResolverSockets, SandboxSpec,
+    Config, Dataplane, DataplaneError, Desired, NetnsRef, ResolverSockets, SandboxSpec, WireGuard,
 };
 use weft_dns::{Asker, Attachment, Resolver};
-use weft_types::{NodeId, TaskId, netstate::NetState, task::Task};
+use weft_types::{
+    NodeId, TaskId,
+    netstate::{NetState, WireGuardPeer},
+    task::Task,
+};
 
-use super::{Wiring, asker, sandbox};
+use super::{Wiring, asker, keys::KeyShelf, sandbox};
 use crate::task::Failure;
 
 /// How long a task waits for its networks to be told to this node. Less than its gate waits.
@@ -29,6 +33,7 @@ const CLOSING: Duration = Duration::from_millis(500);
 pub struct Kernel {
     node: NodeId,
     config: Config,
+    keys: KeyShelf,
     /// Started when the cluster's VXLAN port is known, which is when the first state is.
     dataplane: OnceCell<Dataplane>,
     resolver: Resolver,
@@ -40,10 +45,11 @@ pub struct Kernel {
 impl Kernel {
     /// The wiring of node `node`; the VXLAN port in `config` is replaced by the cluster's.
     #[must_use]
-    pub fn new(node: NodeId, config: Config, resolver: Resolver) -> Self {
+    pub fn new(node: NodeId, config: Config, keys: KeyShelf, resolver: Resolver) -> Self {
         Self {
             node,
             config,
+            keys,
             dataplane: OnceCell::new(),
             resolver,
             state: watch::Sender::default(),
@@ -173,8 +179,9 @@ impl Wiring for Kernel {
         self.resolver.publish(zones);
         self.state.send_replace(Arc::new(state.clone()));
         let revision = state.revision;
-        let desired = Desired::of(state, self.node, &BTreeSet::new())
+        let mut desired = Desired::of(state, self.node, &BTreeSet::new())
             .map_err(|error| failure("take network revision", revision, &error))?;
+        desired.keys = self.keys.follow(state.keys);
         let applied = self.dataplane().await?.apply(desired).await;
         let applied =
             applied.map_err(|error| failure("apply network revision", revision, &error))?;
@@ -239,6 +246,17 @@ impl Wiring for Kernel {
             }
         }
         flows
+    }
+
+    async fn keys(&self) -> Option<WireGuardPeer> {
+        let mut keys = self.keys.held();
+        let Some(dataplane) = self.dataplane.get() else {
+            return WireGuard::told(&keys, None);
+        };
+        let state = dataplane.key_state().await;
+        // Nobody is told of a key that cannot be used yet.
+        keys.retain(|own| state.usable.is_none_or(|usable| own.generation <= usable));
+        WireGuard::told(&keys, state.settled)
     }
 
     async fn uninstall(&self) -> Result<(), Failure> {

@@ -32,6 +32,8 @@ pub struct Glance {
     pub net: Arc<NetState>,
     /// Revision that the kernel holds.
     pub applied_revision: u64,
+    /// Why the kernel does not hold the network as last told; nothing while it does.
+    pub refusal: Option<String>,
     /// Containers by task.
     pub containers: BTreeMap<TaskId, String>,
     /// Addresses that the managers hold here for users' own containers: container by task.

@@ -4,17 +4,20 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use weft_types::{TaskId, netstate::NetState};
 
-use super::Input;
+use super::{Input, tell::Complaint};
 use crate::{executor::Executor, guest::keep::Sandboxes, network::Wiring};
 
 /// The same revision is applied again after so long, which mends what drifted.
 const MEND_PERIOD: Duration = Duration::from_secs(10);
-/// Between two tries of a revision that the kernel refused.
+/// Between two tries of a revision that the kernel refused, the first time; twice as long each time, up
+/// to [`MEND_PERIOD`]: a try may load all programs anew.
 const RETRY: Duration = Duration::from_millis(500);
+/// Between two tries to listen to an engine that went away.
+const LISTEN_AGAIN: Duration = Duration::from_millis(500);
 /// Changes of the network that come close together are one.
 const QUIET: Duration = Duration::from_millis(2);
 
@@ -27,7 +30,7 @@ pub(super) async fn engine(executor: Arc<dyn Executor>, inputs: mpsc::Sender<Inp
                 return;
             }
         }
-        sleep(RETRY).await;
+        sleep(LISTEN_AGAIN).await;
     }
 }
 
@@ -37,23 +40,34 @@ pub(super) async fn keep_network(
     mut states: watch::Receiver<Arc<NetState>>,
     inputs: mpsc::Sender<Input>,
 ) {
+    let mut complaint = Complaint::default();
+    let mut retry = RETRY;
     loop {
         let state = states.borrow_and_update().clone();
         let pause = if state.revision == 0 {
             MEND_PERIOD
         } else {
-            match wiring.apply(&state).await {
+            let (told, pause) = match wiring.apply(&state).await {
                 Ok(revision) => {
-                    if inputs.send(Input::Applied(revision)).await.is_err() {
-                        return;
+                    if complaint.ends() {
+                        tracing::info!(revision, "the network is what it should be again");
                     }
-                    MEND_PERIOD
+                    retry = RETRY;
+                    (Input::Applied(revision), MEND_PERIOD)
                 }
                 Err(failure) => {
-                    tracing::warn!(%failure, "cannot make the network what it should be; trying again");
-                    RETRY
+                    if complaint.is_due(Instant::now()) {
+                        tracing::warn!(%failure, "cannot make the network what it should be; trying again");
+                    }
+                    let pause = retry;
+                    retry = MEND_PERIOD.min(retry * 2);
+                    (Input::Unapplied(failure.reason), pause)
                 }
+            };
+            if inputs.send(told).await.is_err() {
+                return;
             }
+            pause
         };
         match timeout(pause, states.changed()).await {
             Ok(Err(_)) => return,

@@ -331,6 +331,7 @@ impl Runtime {
     pub(super) fn take_applied(&mut self, revision: u64) {
         let is_news = revision != self.applied || !self.applied_told;
         self.applied = revision;
+        self.refusal = None;
         if is_news {
             self.applied_told = true;
             self.send(NodeMessage::Applied { revision });

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use weft_proto::dispatcher::NodeMessage;
-use weft_types::{TaskId, node::NodeDescription};
+use weft_types::{TaskId, netstate::WireGuardPeer, node::NodeDescription};
 
 use super::{Input, Runtime};
 use crate::{
@@ -56,6 +56,21 @@ impl Runtime {
         if self.description.as_ref() != Some(&description) {
             self.description = Some(description.clone());
             self.send(NodeMessage::Description(Box::new(description)));
+        }
+    }
+
+    /// Tells the managers of this node's keys for encrypted networks, for as long as the network that they
+    /// tell has others.
+    pub(super) fn take_keys(&mut self, keys: Option<WireGuardPeer>) {
+        let Some(keys) = keys else { return };
+        self.config.wireguard = Some(keys);
+        let told = {
+            let net = self.net.borrow();
+            let own = net.nodes.get(&self.config.node);
+            own.and_then(|own| own.wireguard)
+        };
+        if told != Some(keys) && self.session.is_up() {
+            self.send(NodeMessage::WireGuard(keys));
         }
     }
 

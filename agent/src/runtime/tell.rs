@@ -9,14 +9,17 @@ use tokio::{
 };
 
 use super::Input;
-use crate::executor::Executor;
+use crate::{executor::Executor, network::Wiring};
 
 /// Between two looks at the engine.
 const DESCRIBE_PERIOD: Duration = Duration::from_secs(20);
 /// The same while it does not answer.
 const RETRY: Duration = Duration::from_secs(1);
-/// Between two complaints about an engine that goes on not answering.
+/// Between two complaints about what goes on failing.
 const COMPLAINT_PERIOD: Duration = Duration::from_secs(300);
+
+/// Between two looks at the keys for encrypted networks.
+const KEYS_PERIOD: Duration = Duration::from_millis(500);
 
 /// The host's name, from its UTS namespace.
 pub(super) fn hostname() -> String {
@@ -55,15 +58,22 @@ pub(super) async fn describe(executor: Arc<dyn Executor>, inputs: mpsc::Sender<I
     }
 }
 
+/// Tells of the keys for encrypted networks, again and again.
+pub(super) async fn keys(wiring: Arc<dyn Wiring>, inputs: mpsc::Sender<Input>) {
+    while inputs.send(Input::Keys(wiring.keys().await)).await.is_ok() {
+        sleep(KEYS_PERIOD).await;
+    }
+}
+
 /// When to speak of what goes on failing: at once, then rarely.
 #[derive(Default)]
-struct Complaint {
+pub(super) struct Complaint {
     said: Option<Instant>,
 }
 
 impl Complaint {
     /// It has failed again: whether to say so now.
-    fn is_due(&mut self, now: Instant) -> bool {
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
         let is_due = self
             .said
             .is_none_or(|said| now.duration_since(said) >= COMPLAINT_PERIOD);
@@ -74,7 +84,7 @@ impl Complaint {
     }
 
     /// It works: whether anybody was told that it did not.
-    fn ends(&mut self) -> bool {
+    pub(super) fn ends(&mut self) -> bool {
         self.said.take().is_some()
     }
 }

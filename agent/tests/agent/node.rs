@@ -1,5 +1,7 @@
 //! A whole agent against a scripted manager, a pretend engine and a pretend network.
 
+mod network;
+
 use std::{collections::VecDeque, net::SocketAddr, path::Path, sync::Arc};
 
 use crate::fixture::{task, wait_for};
@@ -21,7 +23,6 @@ use weft_proto::{
 };
 use weft_types::{
     Id, NodeId, TaskId, TaskState,
-    netstate::{NetDelta, NetState},
     service::NetworkAttachmentConfig,
     task::{Task, TaskSpec, TaskStatus},
 };
@@ -347,65 +348,6 @@ async fn a_task_that_dies_with_no_manager_in_sight_is_told_later() {
             .map(|container| container.starts),
         Some(1)
     );
-}
-
-#[tokio::test]
-async fn the_network_is_applied_acknowledged_and_mended_after_a_gap() {
-    let world = World::new();
-    let mut node = world.boot();
-    let mut line = node.session().await;
-    let first = NetState {
-        revision: 5,
-        data_path_port: 4789,
-        ..NetState::default()
-    };
-    let delta = NetState::default().delta_to(&first);
-    line.say(ManagerMessage::NetState(Box::new(delta))).await;
-    let applied = |revision| move |message: &NodeMessage| matches!(message, NodeMessage::Applied { revision: told, .. } if *told == revision);
-    line.until("revision 5 applied", applied(5)).await;
-    let gap = NetDelta {
-        base: 6,
-        revision: 7,
-        ..NetDelta::default()
-    };
-    line.say(ManagerMessage::NetState(Box::new(gap))).await;
-    line.until("the gap told", |message| {
-        matches!(message, NodeMessage::NetStateGap)
-    })
-    .await;
-    assert_eq!(
-        world.wiring.held().state.revision,
-        5,
-        "a gap changes nothing"
-    );
-    let snapshot = NetState {
-        revision: 7,
-        data_path_port: 4789,
-        ..NetState::default()
-    };
-    let delta = NetState::default().delta_to(&snapshot);
-    line.say(ManagerMessage::NetState(Box::new(delta))).await;
-    line.until("revision 7 applied", applied(7)).await;
-}
-
-#[tokio::test]
-async fn a_new_session_is_told_what_the_kernel_holds_though_nothing_has_changed() {
-    let world = World::new();
-    let mut node = world.boot();
-    let state = NetState {
-        revision: 5,
-        data_path_port: 4789,
-        ..NetState::default()
-    };
-    for _ in 0..3 {
-        let mut line = node.session().await;
-        let delta = NetState::default().delta_to(&state);
-        line.say(ManagerMessage::NetState(Box::new(delta))).await;
-        line.until("revision 5 applied", |message| {
-            matches!(message, NodeMessage::Applied { revision: 5 })
-        })
-        .await;
-    }
 }
 
 #[tokio::test]

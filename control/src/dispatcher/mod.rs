@@ -6,6 +6,7 @@ mod acked;
 mod assignment;
 #[cfg(test)]
 mod hearing;
+mod keys;
 mod netstate;
 mod picture;
 mod registration;
@@ -18,6 +19,7 @@ mod withdrawal;
 
 pub use acked::Acked;
 pub use assignment::assignments;
+pub use keys::{KEYS_PATIENCE, next_keys};
 pub use netstate::{network_differs, project};
 pub use picture::Pictures;
 pub use registration::{

@@ -8,7 +8,7 @@ use std::{
 use weft_types::{
     BackendId, NetworkId, NodeId, TaskState,
     netstate::{
-        EndpointPhase, NetEndpoint, NetNetwork, NetNode, NetService, NetState, NetworkAbout, ZONE,
+        EndpointPhase, KeyGenerations, NetEndpoint, NetNetwork, NetNode, NetService, NetState, NetworkAbout, ZONE,
     },
     network::Network,
     node::{Node, NodeState},
@@ -48,6 +48,7 @@ pub(super) fn project_parts(view: &View, parts: &BTreeSet<NetworkId>) -> NetStat
         } else {
             port
         },
+        keys: cluster.map_or(KeyGenerations::default(), |cluster| cluster.keys.generations),
         nodes: view
             .nodes()
             .filter_map(|node| Some((node.id, net_node(node)?)))
@@ -297,7 +298,10 @@ fn net_service(
 pub fn network_differs(old: &View, new: &View, node: NodeId) -> bool {
     let facts = |view: &View| {
         let cluster = view.cluster();
-        let facts = cluster.map(|cluster| (cluster.ring_seed, cluster.data_path_port));
+        let facts = cluster.map(|cluster| {
+            let keys = cluster.keys.generations;
+            (cluster.ring_seed, cluster.data_path_port, keys)
+        });
         (facts, encrypts_all(view))
     };
     let Differences {

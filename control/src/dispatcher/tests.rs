@@ -9,7 +9,7 @@ use weft_types::{
     netstate::{EndpointPhase, NetState},
     node::NodeState,
     service::{EndpointMode, NetworkAttachmentConfig, PortConfig, PublishMode},
-    task::TaskStatus,
+    task::{RestartPolicy, Task, TaskStatus},
 };
 
 use super::{Acks, Pictures, assignments, project, status, withdraw};
@@ -66,6 +66,34 @@ fn nodes_on_the_same_networks_share_one_picture() {
     for node in [with[1], without] {
         assert!(pictures.of(&view, node).same_facts(&project(&view, node)));
     }
+}
+
+#[test]
+fn a_node_knows_a_network_as_long_as_a_task_of_its_own_has_not_ended() {
+    let (mut world, id) = world();
+    world.update(id, |spec| {
+        spec.task_template.restart_policy = Some(RestartPolicy {
+            condition: "none".into(),
+            ..RestartPolicy::default()
+        });
+    });
+    let back = |world: &World, node: NodeId| {
+        let state = project(&world.view(), node);
+        state.networks.values().any(|network| network.name == "back")
+    };
+    world.until(secs(30), "two of the new spec run", |world| {
+        let running = world.running(id);
+        let is_new = |task: &Task| task.spec.restart_policy.is_some();
+        running.len() == 2 && running.iter().all(is_new)
+    });
+    let task = world.running(id).remove(0);
+    let node = task.node_id.unwrap();
+    assert!(back(&world, node), "it runs there");
+    world.crash(task.id);
+    world.until(secs(5), "it has ended", |world| world.running(id).len() == 1);
+    let view = world.view();
+    assert!(view.task(task.id).is_some(), "it is history");
+    assert!(!back(&world, node), "nothing of it is left there");
 }
 
 fn phases(state: &NetState) -> Vec<EndpointPhase> {

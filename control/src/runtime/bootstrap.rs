@@ -7,12 +7,12 @@ use ipnetwork::{IpNetwork, Ipv6Network};
 use weft_proto::token::JoinToken;
 use weft_types::{
     ClusterId, Meta, NodeId, Version,
-    cluster::{Cluster, JoinTokens},
+    cluster::{Cluster, JoinTokens, KeyRotation},
     network::{Driver, Network, NetworkSpec},
     node::{Node, NodeSpec, NodeState, NodeStatus, Role},
 };
 
-use super::{InitOptions, ManagerConfig};
+use super::{InitOptions, ManagerConfig, clock};
 use crate::{
     ca::{Authority, CaError},
     store::{Change, IdSource},
@@ -47,6 +47,11 @@ pub(super) fn objects(
         root_rotation_in_progress: false,
         rotation: None,
         rotated: 0,
+        spec_version: Version::default(),
+        keys: KeyRotation {
+            since: clock::now(),
+            ..KeyRotation::default()
+        },
         default_addr_pool: init.default_addr_pool.clone(),
         subnet_size: or_default(init.subnet_size, SUBNET_SIZE),
         data_path_port: or_default(init.data_path_port, DATA_PATH_PORT),

@@ -1,7 +1,5 @@
 //! Giving out node certificates: only the leader writes nodes, any manager may be asked.
 
-use std::time::Duration;
-
 use tracing::info;
 use weft_proto::{
     ControlError, ErrorCode,
@@ -15,10 +13,7 @@ use weft_types::{
     node::{Node, NodeSpec, NodeStatus, Role},
 };
 
-use super::{
-    Forwarded, Manager, ProposeError, clock, rotation, route::forwarded,
-    start::CERTIFICATE_VALIDITY,
-};
+use super::{Forwarded, Manager, ProposeError, clock, rotation, route::forwarded};
 use crate::{
     ca::{CaError, NodeTitle, Validity},
     store::Change,
@@ -48,10 +43,7 @@ fn sign(cluster: &Cluster, csr: &str, node: NodeId, role: Role) -> Result<IssueR
         cluster: cluster.id,
         role,
     };
-    let duration = match u64::try_from(cluster.spec.ca_config.node_cert_expiry) {
-        Ok(nanos) if nanos > 0 => Duration::from_nanos(nanos),
-        _ => CERTIFICATE_VALIDITY,
-    };
+    let duration = cluster.spec.ca_config.validity();
     let validity = Validity {
         now: clock::now(),
         duration,

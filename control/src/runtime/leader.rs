@@ -131,6 +131,7 @@ impl Manager {
             if members_due <= Instant::now() {
                 self.tend_members().await;
                 self.tend_rotation().await;
+                self.tend_keys().await;
                 members_due = Instant::now() + MEMBERS_TICK;
             }
             if !self.still_reigns(term) {

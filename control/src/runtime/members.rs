@@ -10,7 +10,7 @@ use openraft::{
     ChangeMembers, Instant, RaftMetrics, ServerState, async_runtime::watch::WatchReceiver,
 };
 use tracing::{debug, info};
-use weft_proto::{ControlError, ControlRequest, ErrorCode, raft::MembersReply};
+use weft_proto::{ControlError, ControlRequest, raft::MembersReply};
 use weft_types::{
     NodeId,
     node::{ManagerStatus, Node, Reachability, Role},
@@ -185,17 +185,6 @@ impl Manager {
                     Some(node) if node.spec.role == Role::Manager => self.may_demote(view, node),
                     _ => Ok(()),
                 }
-            }
-            ControlRequest::UpdateCluster { spec, .. } => {
-                let ca = &spec.ca_config;
-                let external = ca.external_cas.as_ref().is_some_and(|cas| !cas.is_empty());
-                if external || !ca.signing_ca_cert.is_empty() || !ca.signing_ca_key.is_empty() {
-                    return Err(ControlError::new(
-                        ErrorCode::Unimplemented,
-                        "certificate authorities other than the cluster's own are not supported",
-                    ));
-                }
-                Ok(())
             }
             _ => Ok(()),
         }

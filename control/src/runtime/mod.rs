@@ -11,6 +11,7 @@ mod clock;
 mod disk;
 mod enter;
 mod issue;
+mod keys;
 mod leader;
 mod logs;
 mod members;

@@ -36,14 +36,11 @@ const FIRST_LIMIT: Duration = Duration::from_secs(10);
 /// Reports of nodes waiting to be written.
 const REPORTS: usize = 1024;
 
-/// Validity of node certificates when the user has not chosen one.
-pub(crate) const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
-
 /// A manager that could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is taken, or not ours.
-    #[error("cannot listen on {addr}: {source}")]
+    #[error("cannot listen on {addr}: {source}{}", way_out(source))]
     Listen {
         /// Which address.
         addr: SocketAddr,
@@ -85,6 +82,19 @@ pub enum StartError {
     /// The first commit failed.
     #[error(transparent)]
     First(#[from] ControlError),
+}
+
+/// What to do about an address that cannot be listened on.
+fn way_out(why: &io::Error) -> &'static str {
+    match why.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program listens there (`ss -ltnp` names it): stop it, or give another port with --listen-addr"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; it is no address of this host: give one that is with --listen-addr"
+        }
+        _ => "",
+    }
 }
 
 impl From<StartError> for ControlError {
@@ -184,10 +194,7 @@ impl Manager {
             cluster,
             role: Role::Manager,
         };
-        let duration = match u64::try_from(init.spec.ca_config.node_cert_expiry) {
-            Ok(nanos) if nanos > 0 => Duration::from_nanos(nanos),
-            _ => CERTIFICATE_VALIDITY,
-        };
+        let duration = init.spec.ca_config.validity();
         let identity = Identity {
             node,
             cluster,

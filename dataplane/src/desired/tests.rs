@@ -198,9 +198,36 @@ fn rings_that_want_the_same_number_get_two() {
     assert_eq!(free_number(&rings, u32::MAX, |_| false), 1, "0 is nobody");
 }
 
+fn silent(nodes: &[u32]) -> Verdicts {
+    Verdicts {
+        dead: nodes.iter().copied().collect(),
+        living: BTreeSet::new(),
+    }
+}
+
+#[test]
+fn a_node_whose_agent_is_down_is_alive_while_its_host_answers() {
+    let mut state = state();
+    state.nodes.get_mut(&node(2)).unwrap().alive = false;
+    let lost = of(&state, 1);
+    assert!(lost.nodes[&2].missed && lost.nodes[&2].dead);
+    let answers = Verdicts {
+        dead: BTreeSet::new(),
+        living: BTreeSet::from([2]),
+    };
+    let judged = lost.judged(&answers);
+    assert!(judged.nodes[&2].missed && !judged.nodes[&2].dead);
+    assert_eq!(
+        ring(&judged, WEB),
+        [11],
+        "its tasks are being replaced: nothing new goes there"
+    );
+    assert!(lost.judged(&silent(&[2])).nodes[&2].dead);
+}
+
 #[test]
 fn nodes_found_dead_later_leave_the_rings_too() {
-    let desired = of(&state(), 1).without(&BTreeSet::from([1, 2]));
+    let desired = of(&state(), 1).judged(&silent(&[1, 2]));
     assert_eq!(
         ring(&desired, WEB),
         [11],
@@ -242,7 +269,7 @@ fn tasks_of_the_own_zone_are_preferred_until_none_is_left() {
     state.nodes.insert(node(3), third);
     let near = of(&state, 3);
     assert_eq!(ring(&near, WEB), [21], "its zone's");
-    let spilt = near.without(&BTreeSet::from([2]));
+    let spilt = near.judged(&silent(&[2]));
     assert_eq!(ring(&spilt, WEB), [11], "its own probes find its zone dead");
     state.endpoints.get_mut(&BackendId(21)).unwrap().phase = EndpointPhase::Draining;
     assert_eq!(ring(&of(&state, 3), WEB), [11], "spill-over");

@@ -198,7 +198,7 @@ impl<K: Kernel> Keeper<K> {
             return Ok(vec![elsewhere(tuple, why)]);
         }
         let outer = if desired.ciphered.contains(&desired.mesh) {
-            cipher::address(node).map(IpAddr::V4)
+            cipher::addresses(node).next().map(IpAddr::V4)
         } else {
             desired.nodes.get(&node).map(|node| node.addr)
         };

@@ -51,10 +51,13 @@ impl<K: Kernel> Keeper<K> {
         if self.waits {
             return 0;
         }
-        self.kernel.attach_sockets().unwrap_or_else(|error| {
-            tracing::warn!(%error, "sockets are not helped, packets are translated instead");
-            0
-        })
+        let attached = self.kernel.attach_sockets();
+        let refused = attached.as_ref().err().map(ToString::to_string);
+        if let Some(refused) = refused.as_ref().filter(|_| refused != self.sockets_refused) {
+            tracing::warn!(%refused, "sockets are not helped, packets are translated instead");
+        }
+        self.sockets_refused = refused;
+        attached.unwrap_or(0)
     }
 
     /// Puts this version's programs behind the hooks, now that the tables are filled, and forgets the

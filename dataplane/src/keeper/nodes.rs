@@ -9,13 +9,14 @@ use crate::{
 };
 
 impl<K: Kernel> Keeper<K> {
-    /// Probes the nodes that managers believe alive.
+    /// Probes all other nodes, those too that managers have lost: their agents may be down while they
+    /// forward as ever.
     pub(super) fn follow_nodes(&mut self, desired: &Desired) {
         let own = self.config.data_path_addr;
         let others = desired
             .nodes
             .iter()
-            .filter(|(index, node)| **index != desired.node && !node.dead);
+            .filter(|(index, _)| **index != desired.node);
         let wanted: BTreeMap<u32, IpAddr> =
             others.map(|(index, node)| (*index, node.addr)).collect();
         // Probes travel in clear on the ingress network; encrypted, it would refuse them.
@@ -43,16 +44,19 @@ impl<K: Kernel> Keeper<K> {
         {
             tracing::warn!(%error, "cannot follow what the paths carry; tried again soon");
         }
-        let Some(dead) = self.prober.as_ref().map(Prober::dead) else {
+        let Some(verdicts) = self.prober.as_ref().map(Prober::verdicts) else {
             return;
         };
-        if dead == self.dead {
+        if verdicts == self.verdicts {
             return;
         }
-        tracing::warn!(?dead, before = ?self.dead, "nodes that do not answer");
-        self.dead = dead;
+        let (dead, before) = (&verdicts.dead, &self.verdicts.dead);
+        if dead != before {
+            tracing::warn!(?dead, ?before, "nodes that do not answer");
+        }
+        self.verdicts = verdicts;
         if let Err(error) = self.reconcile(false) {
-            tracing::warn!(%error, "cannot take dead nodes out of all rings; tried again soon");
+            tracing::warn!(%error, "cannot follow who answers; tried again soon");
         }
     }
 }

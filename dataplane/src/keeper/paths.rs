@@ -1,6 +1,6 @@
 //! Paths to other nodes: looked at, and the container MTU made from what they carry.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use super::Keeper;
 use crate::{PathReport, cipher, kernel::door::Kernel, links, path::Route};
@@ -80,13 +80,6 @@ impl<K: Kernel> Keeper<K> {
             return BTreeMap::new();
         };
         let is_encrypted = self.is_mesh_encrypted();
-        let outer = |node: u32, addr: IpAddr| {
-            if is_encrypted {
-                cipher::address(node).map(IpAddr::V4)
-            } else {
-                Some(addr)
-            }
-        };
         let clear = self.promised_mtu();
         let promised = if is_encrypted {
             cipher::container_mtu(clear, own)
@@ -95,17 +88,22 @@ impl<K: Kernel> Keeper<K> {
         };
         let others = desired.nodes.iter().filter(|(index, node)| {
             let same_family = node.addr.is_ipv4() == own.is_ipv4();
-            let has_key = !is_encrypted || node.wireguard.is_some();
-            **index != desired.node && !node.dead && same_family && has_key
+            **index != desired.node && !node.dead && same_family
         });
         let routes = others.filter_map(|(index, node)| {
+            let (outer_own, outer) = if is_encrypted {
+                let way = self.ways.all.get(index)?;
+                (way.from.into(), way.to.into())
+            } else {
+                (own, node.addr)
+            };
             let route = Route {
                 node: *index,
                 name: node.name.clone(),
                 own,
                 addr: node.addr,
-                outer_own: outer(desired.node, own)?,
-                outer: outer(*index, node.addr)?,
+                outer_own,
+                outer,
                 port: self.config.vxlan_port,
                 mesh: desired.mesh,
                 promised: u16::try_from(promised).unwrap_or(u16::MAX),
@@ -136,10 +134,18 @@ impl<K: Kernel> Keeper<K> {
     /// What is wrong, for people.
     pub(super) fn faults(&self) -> Vec<String> {
         let paths = self.paths.values().flat_map(|path| path.faults.clone());
-        let cipher = self
-            .cipher_refused
-            .iter()
-            .map(|cause| format!("encrypted networks carry nothing here: {cause}"));
-        paths.chain(cipher).collect()
+        let own = [
+            (self.without_cipher(), &self.cipher_refused),
+            ("tasks may not reach the world", &self.firewall_refused),
+            (
+                "published ports do not answer at 127.0.0.1 of this host",
+                &self.sockets_refused,
+            ),
+        ];
+        let own = own.into_iter().filter_map(|(what, cause)| {
+            let cause = cause.as_ref()?;
+            Some(format!("{what}: {cause}"))
+        });
+        paths.chain(own).collect()
     }
 }

@@ -40,6 +40,7 @@ impl<K: Kernel> Keeper<K> {
             interfaces: self.interfaces(),
             namespaces,
             mtus: self.path_mtus(),
+            ways: self.ways.all.clone(),
         }
     }
 
@@ -48,7 +49,7 @@ impl<K: Kernel> Keeper<K> {
         let Some(desired) = &self.desired else {
             return self.write_sandboxes().map(|()| (0, 0));
         };
-        let desired = &desired.without(&self.dead);
+        let desired = &desired.judged(&self.verdicts);
         let before = self.held.take();
         let mut repaired = 0;
         let mut have = match &before {

@@ -43,7 +43,8 @@ impl<K: Kernel> Keeper<K> {
         } else {
             None
         };
-        if let (Some(cause), true) = (&self.cipher_refused, spec.is_encrypted()) {
+        let is_cut_off = spec.is_encrypted() && self.kernel.cipher_devices().is_empty();
+        if let (Some(cause), true) = (&self.cipher_refused, is_cut_off) {
             return Err(DataplaneError::Refused(format!(
                 "no encrypted network can be had: {cause}"
             )));

@@ -1,3 +1,5 @@
+mod keys;
+
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -69,6 +71,7 @@ fn desired(revision: u64, backends: &[u32]) -> Desired {
             addr: here(),
             addresses: BTreeSet::new(),
             zone: String::new(),
+            missed: false,
             dead: false,
             wireguard: None,
         },
@@ -267,6 +270,12 @@ fn sockets_and_firewall_are_no_reason_to_refuse() {
     fake.faults.extend(["sockets", "write firewall"]);
     let mut keeper = keeper(fake);
     assert_eq!(keeper.apply(desired(1, &[7])).unwrap().revision, 1);
+    let faults = keeper.status().faults;
+    let named = |what: &str| faults.iter().any(|fault| fault.contains(what));
+    assert!(named("reach the world") && named("127.0.0.1"), "{faults:?}");
+    keeper.kernel.faults.clear();
+    keeper.apply(desired(2, &[7])).unwrap();
+    assert!(keeper.status().faults.is_empty(), "{faults:?}");
 }
 
 #[test]

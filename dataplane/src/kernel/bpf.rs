@@ -1,31 +1,31 @@
 //! Programs, links and maps: loaded or re-adopted, pinned, attached.
 //!
-//! Under the pin directory: `maps-<layout>/` holds the maps, `links/` one link per program and
-//! target. A new version loads its programs over the same maps and puts them behind the same links;
+//! Under the pin directory: `maps-<layout>/` holds the maps, `programs-<object>/` the programs, `links/`
+//! one link per program and target. A new version loads its programs over the same maps and puts them behind the same links;
 //! a new layout gets new maps, and the old ones go when every link has moved over.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
-};
+use aya::programs::{TestRun as _, TestRunOptions};
 use weft_abi::{
     Addr, AllowKey, Backend, Cap, Config, Counter, DRY_RUN, Endpoint, Flow, FlowKey, Front,
     FrontKey, NetAddr, Netns, Node, NodeAddr, Pick, Prefixed, RangeKey, ServiceCount, SubnetKey,
     Task, maps,
 };
 
-use super::{error::DataplaneError, layout, map::Map, syscall};
+use super::{
+    error::DataplaneError,
+    layout,
+    map::Map,
+    syscall,
+    verified::{self, Verified},
+};
 use crate::explain::{Rehearsal, Rehearsed};
-
-/// The kernel half, built by `cargo xtask build-ebpf`; build.rs says so when it is missing.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WEFT_EBPF_OBJECT"));
 
 /// Where a program of ours is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +75,9 @@ impl Hook {
         format!("{}-{}", self.program(), self.ifindex())
     }
 }
+
+/// Packet programs.
+const PACKET_PROGRAMS: [&str; 4] = ["uplink_in", "overlay_in", "host_out", "task_in"];
 
 /// Socket programs with the number of their attach type.
 const SOCKET_PROGRAMS: [(&str, u32); 10] = [
@@ -154,7 +157,7 @@ impl Maps {
 
 /// Loaded programs and open maps.
 pub(crate) struct Programs {
-    object: Ebpf,
+    programs: Verified,
     pin_dir: PathBuf,
     maps_dir: PathBuf,
     /// Whether programs of an older layout are attached, over maps of theirs.
@@ -162,7 +165,7 @@ pub(crate) struct Programs {
     pub(crate) maps: Maps,
 }
 
-fn fail(
+pub(super) fn fail(
     operation: &'static str,
     object: impl Into<String>,
 ) -> impl FnOnce(&dyn std::error::Error) -> DataplaneError {
@@ -182,7 +185,10 @@ fn fail(
     }
 }
 
-fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataplaneError {
+pub(super) fn file(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> DataplaneError {
     let path = path.to_owned();
     move |source| DataplaneError::File {
         operation,
@@ -238,25 +244,12 @@ impl Programs {
         for dir in [&maps_dir, &pin_dir.join("links")] {
             fs::create_dir_all(dir).map_err(file("make pin directory", dir))?;
         }
-        let mut loader = EbpfLoader::new();
-        for spec in maps::ALL {
-            loader.map_pin_path(spec.name, maps_dir.join(spec.name));
-        }
-        let mut object = loader
-            .load(OBJECT)
-            .map_err(|error| fail("load", "weft.bpf.o")(&error))?;
-        for (name, program) in object.programs_mut() {
-            let loaded = match program {
-                Program::SchedClassifier(program) => program.load(),
-                Program::CgroupSockAddr(program) => program.load(),
-                Program::CgroupSock(program) => program.load(),
-                _ => continue,
-            };
-            loaded.map_err(|error| fail("load program", name)(&error))?;
-        }
+        let sockets = SOCKET_PROGRAMS.map(|(name, _)| name);
+        let names = [&PACKET_PROGRAMS[..], &sockets].concat();
+        let programs = Verified::open_or_load(pin_dir, &maps_dir, &names)?;
         let maps = Maps::open(&maps_dir)?;
         Ok(Self {
-            object,
+            programs,
             pin_dir: pin_dir.to_owned(),
             maps_dir,
             succeeds,
@@ -274,19 +267,6 @@ impl Programs {
         self.maps_dir.join(name)
     }
 
-    fn program(&self, name: &'static str) -> Result<BorrowedFd<'_>, DataplaneError> {
-        let missing = || DataplaneError::Bpf {
-            operation: "find program",
-            object: name.to_owned(),
-            cause: "the object does not have it".to_owned(),
-        };
-        let program = self.object.program(name).ok_or_else(missing)?;
-        program
-            .fd()
-            .map(|fd| fd.as_fd())
-            .map_err(|error| fail("use program", name)(&error))
-    }
-
     fn link_path(&self, name: &str) -> PathBuf {
         self.pin_dir.join("links").join(name)
     }
@@ -301,7 +281,7 @@ impl Programs {
         expected: Option<u32>,
     ) -> Result<bool, DataplaneError> {
         let path = self.link_path(pin);
-        let fd = self.program(program)?;
+        let fd = self.programs.program(program)?;
         if let Ok(link) = syscall::open_pin(&path) {
             let shape = syscall::link_shape(link.as_fd())
                 .map_err(|error| fail("look at link", pin)(&error))?;
@@ -388,14 +368,7 @@ impl Programs {
         const LINK: usize = 10;
         const NOTES: usize = 12;
         let name = rehearsal.program;
-        let program = self.object.program(name);
-        let program: &SchedClassifier = program
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| DataplaneError::Bpf {
-                operation: "find program",
-                object: name.to_owned(),
-                cause: "the object does not have it".to_owned(),
-            })?;
+        let program = self.programs.classifier(name)?;
         let mut words = [0_u32; 48];
         words[INGRESS] = if rehearsal.received {
             rehearsal.link
@@ -435,10 +408,7 @@ impl Programs {
 
     /// Names and ids of the programs, for people.
     pub(crate) fn ids(&self) -> BTreeMap<String, u32> {
-        let programs = self.object.programs();
-        programs
-            .filter_map(|(name, program)| Some((name.to_owned(), program.info().ok()?.id())))
-            .collect()
+        self.programs.ids()
     }
 }
 
@@ -449,7 +419,7 @@ pub(super) fn remove_pin(path: &Path) -> Result<(), DataplaneError> {
     }
 }
 
-fn remove_dir(path: &Path) -> Result<(), DataplaneError> {
+pub(super) fn remove_dir(path: &Path) -> Result<(), DataplaneError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(file("remove pins in", path)(error))
@@ -465,7 +435,8 @@ pub(crate) fn remove_pins(pin_dir: &Path) -> Result<(), DataplaneError> {
         return Ok(());
     };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with("maps-") {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("maps-") || name.starts_with(verified::PREFIX) {
             remove_dir(&entry.path())?;
         }
     }

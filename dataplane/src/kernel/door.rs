@@ -63,8 +63,14 @@ pub(crate) trait Kernel: Send {
     fn enable_forwarding(&mut self, links: &BTreeMap<u32, Link>) -> Result<()>;
     /// Makes or mends the overlay device; its index, and whether it had to be made.
     fn ensure_overlay(&mut self, mtu: u32, port: u16) -> Result<(u32, bool)>;
-    /// Makes, changes or removes the WireGuard device. True when something was done.
-    fn ensure_cipher(&mut self, plan: Option<&cipher::Plan>) -> Result<bool>;
+    /// Makes, changes or removes the WireGuard devices. True when something was done.
+    fn ensure_cipher(&mut self, plans: &[cipher::Plan]) -> Result<bool>;
+    /// Names of the WireGuard devices that are as they were planned.
+    fn cipher_devices(&self) -> Vec<&'static str>;
+    /// Public keys of the nodes with which there is a session now.
+    fn cipher_sessions(&mut self) -> Result<BTreeSet<[u8; 32]>>;
+    /// Sends something of no meaning, so that a session comes about.
+    fn knock(&mut self, way: cipher::Way) -> Result<()>;
     /// Takes a link up.
     fn take_up(&mut self, link: u32) -> Result<()>;
     /// Removes a link; one that is gone is fine.

@@ -41,7 +41,11 @@ pub(crate) struct Fake {
     pub(crate) sockets: bool,
     pub(crate) tables: Tables,
     pub(crate) firewall: Option<Firewall>,
-    pub(crate) cipher: Option<cipher::Plan>,
+    pub(crate) cipher: Vec<cipher::Plan>,
+    /// Public keys with which there is a session.
+    pub(crate) sessions: BTreeSet<[u8; 32]>,
+    /// Nodes that were knocked at.
+    pub(crate) knocks: Vec<cipher::Way>,
     /// Writes of any kind since it was last set to zero.
     pub(crate) writes: u64,
     /// Operations that fail, by name, until taken out.
@@ -147,11 +151,25 @@ impl Kernel for Fake {
         Ok((index, true))
     }
 
-    fn ensure_cipher(&mut self, plan: Option<&cipher::Plan>) -> Result<bool> {
+    fn ensure_cipher(&mut self, plans: &[cipher::Plan]) -> Result<bool> {
         self.check("cipher")?;
-        let changed = self.cipher.as_ref() != plan;
-        self.cipher = plan.cloned();
+        let changed = self.cipher != plans;
+        self.cipher = plans.to_vec();
         Ok(changed)
+    }
+
+    fn cipher_devices(&self) -> Vec<&'static str> {
+        self.cipher.iter().map(|plan| plan.device).collect()
+    }
+
+    fn cipher_sessions(&mut self) -> Result<BTreeSet<[u8; 32]>> {
+        self.check("sessions")?;
+        Ok(self.sessions.clone())
+    }
+
+    fn knock(&mut self, way: cipher::Way) -> Result<()> {
+        self.knocks.push(way);
+        self.check("knock")
     }
 
     fn take_up(&mut self, link: u32) -> Result<()> {

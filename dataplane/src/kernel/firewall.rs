@@ -13,6 +13,7 @@ use std::{
 use ipnetwork::IpNetwork;
 
 use super::{error::DataplaneError, switches::reserved::Run};
+use crate::cipher::DEVICES;
 
 /// Ports for masqueraded connections. Published ports chosen by the cluster are 30000–32767, and
 /// clients of this host use up to 60999; replies to these must not be taken for calls of a service.
@@ -52,8 +53,8 @@ pub(crate) struct Firewall {
     pub(crate) sources: Vec<IpNetwork>,
     /// UDP port of VXLAN, which must reach the stack.
     pub(crate) vxlan_port: u16,
-    /// UDP port of WireGuard, which must reach the stack too; none while nothing is encrypted.
-    pub(crate) wireguard_port: Option<u16>,
+    /// UDP ports of WireGuard, which must reach the stack too; none while nothing is encrypted.
+    pub(crate) wireguard_ports: Vec<u16>,
     /// Published ports, which no masqueraded connection may have.
     pub(crate) published: Vec<Run>,
 }
@@ -81,8 +82,13 @@ impl Firewall {
         };
         let (v4, v6) = (set(true), set(false));
         let (from, to) = self.masquerade();
-        let ports = [Some(self.vxlan_port), self.wireguard_port];
-        let ports: Vec<String> = ports.iter().flatten().map(u16::to_string).collect();
+        let ports = [self.vxlan_port].into_iter();
+        let ports = ports.chain(self.wireguard_ports.iter().copied());
+        let ports: Vec<String> = ports.map(|port| port.to_string()).collect();
+        let [even, odd] = DEVICES;
+        // Each connection inside has a source port of its own outside: tracked, it would be a connection more on
+        // both hosts, of those that the whole host may have.
+        let vxlan = self.vxlan_port;
         // Only what this host's own stack made may enter the encrypted underlay: a task that got in
         // could forge packets of any network.
         let elements = |list: &str| {
@@ -97,6 +103,14 @@ impl Firewall {
              table inet weft {{\n\
              \tset tasks4 {{ type ipv4_addr; flags interval; auto-merge; {} }}\n\
              \tset tasks6 {{ type ipv6_addr; flags interval; auto-merge; {} }}\n\
+             \tchain untracked_in {{\n\
+             \t\ttype filter hook prerouting priority raw; policy accept;\n\
+             \t\tudp dport {vxlan} notrack\n\
+             \t}}\n\
+             \tchain untracked_out {{\n\
+             \t\ttype filter hook output priority raw; policy accept;\n\
+             \t\tudp dport {vxlan} notrack\n\
+             \t}}\n\
              \tchain postrouting {{\n\
              \t\ttype nat hook postrouting priority srcnat - 5; policy accept;\n\
              \t\toifname {{ \"weft0\", \"lo\" }} return\n\
@@ -113,7 +127,7 @@ impl Firewall {
              \t}}\n\
              \tchain forward {{\n\
              \t\ttype filter hook forward priority filter - 5; policy accept;\n\
-             \t\toifname \"weft-wg\" counter drop\n\
+             \t\toifname {{ \"{even}\", \"{odd}\" }} counter drop\n\
              \t}}\n\
              }}\n",
             elements(&v4),
@@ -216,8 +230,14 @@ fn nft(arguments: &[&str], input: &str) -> Result<String, DataplaneError> {
         }
         child.wait_with_output()
     };
-    let output = run()
-        .map_err(|error| DataplaneError::Firewall(format!("{}: {error}", arguments.join(" "))))?;
+    let output = run().map_err(|error| {
+        DataplaneError::Firewall(match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                "there is no such program: install the package nftables".to_owned()
+            }
+            _ => format!("{}: {error}", arguments.join(" ")),
+        })
+    })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, UdpSocket},
     os::fd::{AsFd as _, BorrowedFd},
     path::PathBuf,
 };
@@ -10,10 +10,12 @@ use std::{
 use weft_abi::{Backend, Counter, Flow, FlowKey, Front, FrontKey, Prefixed, RangeKey};
 
 use super::{
+    advice,
     bpf::{self, Hook, Programs},
     door::{Kernel, Track, Written},
     error::DataplaneError,
     firewall::{self, Firewall},
+    map::Map,
     netlink::{Link, LinkAddress, Neighbour, Netlink, Route},
     netns,
     prober::{Prober, Wake},
@@ -35,6 +37,9 @@ use crate::{
 
 type Result<T> = std::result::Result<T, DataplaneError>;
 
+/// Where what is sent there means nothing (RFC 863).
+const DISCARD: u16 = 9;
+
 /// The real kernel, seen from the namespace in which it was opened.
 pub(crate) struct Linux {
     netlink: Netlink,
@@ -46,8 +51,8 @@ pub(crate) struct Linux {
     wake: Wake,
     cookie: u64,
     has_ipv6: bool,
-    /// The WireGuard device, while a network is encrypted.
-    tunnel: Option<wireguard::Tunnel>,
+    /// The WireGuard devices, while a network is encrypted.
+    tunnels: wireguard::Tunnels,
     /// Inner map ids of rings written or read here.
     ring_ids: BTreeMap<(RingTable, u32), u32>,
 }
@@ -66,14 +71,14 @@ impl Linux {
         }
         let kernel = Self {
             netlink: Netlink::open()?,
-            programs: Programs::load(&config.pin_dir)?,
+            programs: Programs::load(&config.pin_dir).map_err(advice::on_old_kernel)?,
             switches: Switches::open(&config.pin_dir)?,
             pin_dir: config.pin_dir.clone(),
             cgroup: config.cgroup.clone().or_else(bpf::find_cgroup),
             wake,
             cookie: netns::cookie()?,
             has_ipv6: sysctl::get("ipv6/conf/all/disable_ipv6").is_some(),
-            tunnel: None,
+            tunnels: wireguard::Tunnels::new(),
             ring_ids: BTreeMap::new(),
         };
         tracing::info!(programs = ?kernel.programs.ids(), "programs are loaded");
@@ -120,6 +125,32 @@ impl Linux {
             self.ring_ids.extend(id.map(|id| ((table, ring), id)));
         }
         Ok(())
+    }
+
+    /// A map of rings by the number that rows give: see [`Row::ring_table`].
+    fn rings(&self, table: u8) -> &Map<u32, u32> {
+        let maps = &self.programs.maps;
+        if table == 0 {
+            &maps.rings_before
+        } else {
+            &maps.rings
+        }
+    }
+
+    fn put_rings(&self, table: u8, rows: &[Row]) -> Result<()> {
+        let rings = rows.iter().filter_map(|row| match row {
+            Row::Rings(ring, slots) | Row::RingsBefore(ring, slots) => Some((*ring, &slots[..])),
+            _ => None,
+        });
+        self.rings(table).put_rings(&Vec::from_iter(rings))
+    }
+
+    fn remove_rings(&self, table: u8, gone: &[Gone]) -> Result<()> {
+        let rings = gone.iter().filter_map(|gone| match gone {
+            Gone::Rings(ring) | Gone::RingsBefore(ring) => Some(*ring),
+            _ => None,
+        });
+        self.rings(table).remove_rings(&Vec::from_iter(rings))
     }
 
     fn put_row(&self, row: &Row) -> Result<()> {
@@ -174,39 +205,28 @@ impl Linux {
     }
 }
 
-/// Threads for writes that wait: swapping a ring waits until no program reads the old one, and such
-/// waits run side by side.
-const WRITERS: usize = 16;
+/// Rings written together: to swap one waits until no program reads the old one, and so many wait once.
+const RINGS_AT_ONCE: usize = 256;
 
-/// Does `work` for each item in order; neighbours of the same `slow` kind may be done side by side.
-/// Results are in the items' order.
-fn in_runs<T: Sync>(
+/// Does `work` for each item in order, and `together` for neighbours of the same `kind`. Where that fails each is
+/// done by itself, which tells whose fault it was. Results are in the items' order.
+fn in_runs<T>(
     items: &[T],
-    slow: impl Fn(&T) -> Option<u8>,
-    work: impl Fn(&T) -> Result<()> + Sync,
+    kind: impl Fn(&T) -> Option<u8>,
+    together: impl Fn(u8, &[T]) -> Result<()>,
+    work: impl Fn(&T) -> Result<()>,
 ) -> Vec<Result<()>> {
     let mut results = Vec::with_capacity(items.len());
-    for run in items.chunk_by(|a, b| slow(a) == slow(b)) {
-        if run.first().and_then(&slow).is_none() || run.len() == 1 {
-            results.extend(run.iter().map(&work));
-            continue;
+    for run in items.chunk_by(|a, b| kind(a) == kind(b)) {
+        let kind = run.first().and_then(&kind);
+        for part in run.chunks(RINGS_AT_ONCE) {
+            match kind {
+                Some(kind) if part.len() > 1 && together(kind, part).is_ok() => {
+                    results.extend(part.iter().map(|_| Ok(())));
+                }
+                _ => results.extend(part.iter().map(&work)),
+            }
         }
-        let share = run.len().div_ceil(WRITERS);
-        let work = &work;
-        results.extend(std::thread::scope(|scope| {
-            let start = |part| scope.spawn(move || Vec::from_iter(<[T]>::iter(part).map(work)));
-            let threads: Vec<_> = run
-                .chunks(share)
-                .map(|part| (part.len(), start(part)))
-                .collect();
-            let failed = || DataplaneError::Refused("a writing thread panicked".to_owned());
-            let finish = |(size, thread): (usize, std::thread::ScopedJoinHandle<'_, Vec<_>>)| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| (0..size).map(|_| Err(failed())).collect())
-            };
-            Vec::from_iter(threads.into_iter().flat_map(finish))
-        }));
     }
     results
 }
@@ -218,14 +238,7 @@ impl Kernel for Linux {
 
     /// Since Linux 6.16.
     fn takes_csum_ipv6(&self) -> bool {
-        let Ok(name) = nix::sys::utsname::uname() else {
-            return false;
-        };
-        let release = name.release().to_string_lossy().into_owned();
-        let mut numbers = release
-            .split(['.', '-'])
-            .map(|part| part.parse::<u32>().unwrap_or(0));
-        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 16)
+        advice::release() >= (6, 16)
     }
 
     fn cookie(&self) -> u64 {
@@ -267,7 +280,8 @@ impl Kernel for Linux {
                 }
                 // Differs from every task's and from the gateway's.
                 self.netlink
-                    .add_overlay(OVERLAY, [0x02, 0xfd, 0, 0, 0, 1], port)?;
+                    .add_overlay(OVERLAY, [0x02, 0xfd, 0, 0, 0, 1], port)
+                    .map_err(|error| advice::no_overlay(error, port))?;
                 made = true;
                 let link = self.netlink.link(OVERLAY)?;
                 link.ok_or_else(|| {
@@ -279,13 +293,33 @@ impl Kernel for Linux {
             sysctl::set(&format!("ipv6/conf/{OVERLAY}/addr_gen_mode"), "1")?;
             sysctl::set(&format!("ipv6/conf/{OVERLAY}/accept_ra"), "0")?;
             sysctl::set(&format!("ipv6/conf/{OVERLAY}/disable_ipv6"), "0")?;
-            self.netlink.take_up(link.index, Some(mtu))?;
+            let up = self.netlink.take_up(link.index, Some(mtu));
+            up.map_err(|error| advice::no_overlay(error, port))?;
         }
         Ok((link.index, made))
     }
 
-    fn ensure_cipher(&mut self, plan: Option<&cipher::Plan>) -> Result<bool> {
-        wireguard::ensure(&mut self.tunnel, &mut self.netlink, plan)
+    fn ensure_cipher(&mut self, plans: &[cipher::Plan]) -> Result<bool> {
+        wireguard::ensure(&mut self.tunnels, &mut self.netlink, plans)
+    }
+
+    fn cipher_devices(&self) -> Vec<&'static str> {
+        self.tunnels.keys().copied().collect()
+    }
+
+    fn cipher_sessions(&mut self) -> Result<BTreeSet<[u8; 32]>> {
+        wireguard::sessions(&mut self.tunnels)
+    }
+
+    fn knock(&mut self, way: cipher::Way) -> Result<()> {
+        let knocked = UdpSocket::bind((way.from, 0))
+            .and_then(|socket| socket.send_to(&[0], (way.to, DISCARD)));
+        let knocked = knocked.map_err(|source| DataplaneError::Link {
+            operation: "send through WireGuard to",
+            object: way.to.to_string(),
+            source,
+        });
+        knocked.map(drop)
     }
 
     fn take_up(&mut self, link: u32) -> Result<()> {
@@ -340,7 +374,7 @@ impl Kernel for Linux {
         match &self.cgroup {
             Some(cgroup) => self.programs.attach_sockets(cgroup),
             None => Err(DataplaneError::Refused(
-                "no cgroup2 file system is mounted".to_owned(),
+                "no cgroup2 file system is mounted: mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`), or name it with --cgroup".to_owned(),
             )),
         }
     }
@@ -387,8 +421,18 @@ impl Kernel for Linux {
     }
 
     fn write(&mut self, plan: &Plan) -> Written {
-        let put = in_runs(&plan.put, Row::ring_table, |row| self.put_row(row));
-        let remove = in_runs(&plan.remove, Gone::ring_table, |gone| self.remove_row(gone));
+        let put = in_runs(
+            &plan.put,
+            Row::ring_table,
+            |table, rows| self.put_rings(table, rows),
+            |row| self.put_row(row),
+        );
+        let remove = in_runs(
+            &plan.remove,
+            Gone::ring_table,
+            |table, gone| self.remove_rings(table, gone),
+            |gone| self.remove_row(gone),
+        );
         if let Err(error) = self.note_ring_ids(&plan.put) {
             tracing::debug!(%error, "rings will be read back whole");
         }
@@ -500,13 +544,13 @@ impl Kernel for Linux {
     }
 
     fn uninstall(&mut self) -> Result<()> {
-        let tunnel = wireguard::remove(&mut self.tunnel, &mut self.netlink);
+        let tunnels = wireguard::remove(&mut self.tunnels, &mut self.netlink);
         let pins = bpf::remove_pins(&self.pin_dir);
         let firewall = firewall::remove();
         let switches = self.switches.restore();
         let ports = reserved::restore(&self.pin_dir);
         let memory = switches::forget(&self.pin_dir);
-        let all = [tunnel, pins, firewall, switches, ports, memory];
+        let all = [tunnels, pins, firewall, switches, ports, memory];
         all.into_iter().collect()
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     io,
     marker::PhantomData,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -28,6 +28,9 @@ fn possible_cpus() -> usize {
         .and_then(|last| last.parse::<usize>().ok());
     last.map_or(1, |last| last + 1)
 }
+
+/// Entries read by one call.
+const READ_AT_ONCE: u32 = 4096;
 
 /// How often, and after what rest, an entry is tried again for which there was no memory.
 const TRIES: u32 = 200;
@@ -126,12 +129,33 @@ impl<K: aya::Pod, V: aya::Pod> Map<K, V> {
         Ok(keys)
     }
 
-    /// All entries.
+    /// All entries, many at once. While others write, some may be seen twice or not at all. Not for per-CPU maps.
     pub(crate) fn entries(&self) -> Result<Vec<(K, V)>, DataplaneError> {
+        let (key, value) = (size_of::<K>(), size_of::<V>());
         let mut entries = Vec::new();
-        for key in self.keys()? {
-            if let Some(value) = self.get(&key)? {
-                entries.push((key, value));
+        let mut room = READ_AT_ONCE.min(self.shape.entries.max(1));
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let mut from: Option<Vec<u8>> = None;
+        while entries.len() <= 2 * self.shape.entries as usize {
+            keys.resize(room as usize * key, 0);
+            values.resize(room as usize * value, 0);
+            // A place is a key, or a number of the kernel's.
+            let mut next = vec![0; key.max(size_of::<u32>())];
+            let into = (&mut keys[..], &mut values[..]);
+            match syscall::lookup_batch(self.fd(), from.as_deref(), &mut next, into, room) {
+                Ok(batch) => {
+                    let read = keys.chunks_exact(key).zip(values.chunks_exact(value));
+                    entries.extend(read.take(batch.count).filter_map(|(key, value)| {
+                        Some((syscall::value(key)?, syscall::value(value)?))
+                    }));
+                    if batch.last {
+                        break;
+                    }
+                    from = Some(next);
+                }
+                // More of them lie at one place than there is room for.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => room *= 2,
+                Err(error) => return Err(self.fail("walk map", &error)),
             }
         }
         Ok(entries)
@@ -158,26 +182,52 @@ impl<K: aya::Pod, V: aya::Pod> Map<K, V> {
     }
 }
 
+/// Numbers as keys or values of a batch.
+fn packed(numbers: impl Iterator<Item = u32>) -> Vec<u8> {
+    numbers.flat_map(u32::to_ne_bytes).collect()
+}
+
 /// Inner maps of different sizes may stand in one outer map only with this flag.
 const INNER_MAP: u32 = 0x1000;
 
 impl Map<u32, u32> {
-    /// Swaps in a whole ring: element 0 is the number of slots, the slots follow. Waits until no
-    /// program reads the old one.
+    /// Swaps in a whole ring. Waits until no program reads the old one.
     pub(crate) fn put_ring(&self, ring: u32, slots: &[u32]) -> Result<(), DataplaneError> {
+        let inner = self.make_ring(slots)?;
+        let fd = inner.as_raw_fd() as u32;
+        syscall::update(self.fd(), syscall::bytes(&ring), syscall::bytes(&fd))
+            .map_err(|error| self.fail("swap ring in", &error))
+    }
+
+    /// Swaps in many, and waits once. When it fails some are in.
+    pub(crate) fn put_rings(&self, rings: &[(u32, &[u32])]) -> Result<(), DataplaneError> {
+        let made: Vec<OwnedFd> = rings
+            .iter()
+            .map(|(_, slots)| self.make_ring(slots))
+            .collect::<Result<_, _>>()?;
+        let keys = packed(rings.iter().map(|(ring, _)| *ring));
+        let fds = packed(made.iter().map(|inner| inner.as_raw_fd() as u32));
+        syscall::update_batch(self.fd(), &keys, &fds, rings.len() as u32)
+            .map_err(|error| self.fail("swap rings in", &error))
+    }
+
+    /// Removes many, and waits once. When it fails some are gone.
+    pub(crate) fn remove_rings(&self, rings: &[u32]) -> Result<(), DataplaneError> {
+        let keys = packed(rings.iter().copied());
+        syscall::delete_batch(self.fd(), &keys, rings.len() as u32)
+            .map_err(|error| self.fail("remove rings from", &error))
+    }
+
+    /// A ring for [`Map::put_ring`]: element 0 is the number of slots, the slots follow.
+    fn make_ring(&self, slots: &[u32]) -> Result<OwnedFd, DataplaneError> {
         let size = slots.len() as u32;
         let inner = syscall::create_array(4, size + 1, INNER_MAP)
             .map_err(|error| self.fail("make ring for", &error))?;
-        let keys: Vec<u8> = (0..=size).flat_map(u32::to_ne_bytes).collect();
-        let values: Vec<u8> = std::iter::once(&size)
-            .chain(slots)
-            .flat_map(|value| value.to_ne_bytes())
-            .collect();
+        let keys = packed(0..=size);
+        let values = packed(std::iter::once(size).chain(slots.iter().copied()));
         syscall::update_batch(inner.as_fd(), &keys, &values, size + 1)
             .map_err(|error| self.fail("fill ring for", &error))?;
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&inner) as u32;
-        syscall::update(self.fd(), syscall::bytes(&ring), syscall::bytes(&fd))
-            .map_err(|error| self.fail("swap ring in", &error))
+        Ok(inner)
     }
 
     /// Id of the inner map of `ring`: another one means that somebody swapped it.

@@ -1,5 +1,6 @@
 //! The doors to the kernel: the only place with `unsafe`.
 
+mod advice;
 pub(crate) mod bpf;
 pub(crate) mod clock;
 pub(crate) mod door;
@@ -19,6 +20,7 @@ pub(crate) mod surveyor;
 mod switches;
 mod syscall;
 pub(crate) mod sysctl;
-mod tun;
+mod tap;
+mod verified;
 pub(crate) mod watch;
 pub(crate) mod wireguard;

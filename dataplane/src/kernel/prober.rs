@@ -1,7 +1,7 @@
 //! Sends probes and hears answers, on a thread of its own.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
@@ -21,16 +21,16 @@ use nix::{
 };
 
 use super::error::DataplaneError;
-use crate::probe::{self, Peers, TURN};
+use crate::probe::{self, Peers, TURN, Verdicts};
 
-/// Called when it changed who is dead.
+/// Called when it changed who answers.
 pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// Who is probed, and who is dead.
+/// Who is probed, and who answers.
 #[derive(Debug, Default)]
 struct Board {
     wanted: BTreeMap<u32, IpAddr>,
-    dead: BTreeSet<u32>,
+    verdicts: Verdicts,
 }
 
 /// The thread's handle. It ends when this is dropped.
@@ -69,10 +69,10 @@ impl Prober {
         board.wanted = wanted;
     }
 
-    /// Hosts that do not answer any more.
-    pub(crate) fn dead(&self) -> BTreeSet<u32> {
+    /// Who answers, and who does not any more.
+    pub(crate) fn verdicts(&self) -> Verdicts {
         let board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        board.dead.clone()
+        board.verdicts.clone()
     }
 }
 
@@ -86,9 +86,9 @@ fn run(echo: &Echo, shared: &Weak<Mutex<Board>>, wake: &Wake) {
         let changed = {
             let mut board = board.lock().unwrap_or_else(PoisonError::into_inner);
             peers.follow(&board.wanted);
-            let dead = peers.dead();
-            let changed = dead != board.dead;
-            board.dead = dead;
+            let verdicts = peers.verdicts();
+            let changed = verdicts != board.verdicts;
+            board.verdicts = verdicts;
             changed
         };
         drop(board);

@@ -25,7 +25,9 @@ const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const MAP_BY_ID: libc::c_int = 14;
 const OBJ_INFO: libc::c_int = 15;
+const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const MAP_UPDATE_BATCH: libc::c_int = 26;
+const MAP_DELETE_BATCH: libc::c_int = 27;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 
@@ -139,6 +141,55 @@ pub(super) fn update_batch(
         .fd(36, map);
     // SAFETY: the caller packed `count` keys and values of the sizes that the map has.
     unsafe { attr.call(MAP_UPDATE_BATCH) }.map(drop)
+}
+
+/// Removes `count` entries, keys packed one after the other. An error when one is not there.
+pub(super) fn delete_batch(map: BorrowedFd<'_>, keys: &[u8], count: u32) -> io::Result<()> {
+    let mut attr = Attr::new()
+        .u64(16, keys.as_ptr() as u64)
+        .u32(32, count)
+        .fd(36, map);
+    // SAFETY: the caller packed `count` keys of the size that the map has.
+    unsafe { attr.call(MAP_DELETE_BATCH) }.map(drop)
+}
+
+/// What a batch read gave.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Batch {
+    /// Entries read.
+    pub(super) count: usize,
+    /// Whether there are no more.
+    pub(super) last: bool,
+}
+
+/// Reads up to `count` entries, from the place `from` on (the beginning when `None`), and writes into `next` from
+/// which place on the others are.
+pub(super) fn lookup_batch(
+    map: BorrowedFd<'_>,
+    from: Option<&[u8]>,
+    next: &mut [u8],
+    (keys, values): (&mut [u8], &mut [u8]),
+    count: u32,
+) -> io::Result<Batch> {
+    let mut attr = Attr::new()
+        .u64(0, from.map_or(0, |from| from.as_ptr() as u64))
+        .u64(8, next.as_mut_ptr() as u64)
+        .u64(16, keys.as_mut_ptr() as u64)
+        .u64(24, values.as_mut_ptr() as u64)
+        .u32(32, count)
+        .fd(36, map);
+    // SAFETY: `Map` made room for `count` keys and values of the sizes that the map has, and for a place.
+    let result = unsafe { attr.call(MAP_LOOKUP_BATCH) };
+    let count = word(&attr.0, 32) as usize;
+    match result {
+        Ok(_) => Ok(Batch { count, last: false }),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT) => Ok(Batch { count, last: true }),
+            // One that was removed under the kernel's feet: what was read before it is good.
+            Some(libc::EINTR) if count > 0 => Ok(Batch { count, last: false }),
+            _ => Err(error),
+        },
+    }
 }
 
 /// Removes one entry; one that is not there is fine.

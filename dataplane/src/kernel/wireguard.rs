@@ -1,96 +1,94 @@
-//! The WireGuard device: the kernel's own where it has one, else one in this process over a TUN.
+//! The WireGuard device: the kernel's own where it has one, else one in this process over a TAP.
 //!
-//! Either is told its key and peers through [`Control`]. The one in this process ends with it: its
-//! packets stop until the next start, and none leaves in clear meanwhile, since the range it leads
-//! to is closed behind it.
+//! Either is told its peers through [`Control`]. The one in this process ends with it: its packets
+//! stop until the next start, and none leaves in clear meanwhile, since the range it leads to is
+//! closed behind it.
 
-use std::io;
+mod datagrams;
+mod protocol;
+mod pump;
 
-use gotatun::{
-    device::{Device, DeviceBuilder, uapi::UapiServer},
-    udp::socket::UdpSocketFactory,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
 };
+
 use ipnetwork::Ipv4Network;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     route::{
         RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
         RouteType,
     },
 };
 
-use super::{
-    error::DataplaneError,
-    netlink::Netlink,
-    tun::{self, Reader, Sockets, Writer},
-};
-use crate::cipher::{self, Changes, DEVICE, Peer, Plan, RANGE};
+use self::pump::Pump;
+use super::{error::DataplaneError, netlink::Netlink};
+use crate::cipher::{self, Changes, DEVICES, Peer, Plan, RANGE};
+
+/// Peers by public key, with how long ago the last handshake with each was.
+pub(crate) type Peers = BTreeMap<[u8; 32], Option<Duration>>;
 
 /// How a WireGuard device is told what to be.
 pub(crate) trait Control: Send + Sync {
     /// Sets key and port when `plan` is given, then removes and adds peers.
-    fn set(&mut self, name: &str, plan: Option<&Plan>, changes: &Changes) -> io::Result<()>;
-    /// The public keys of its peers.
-    fn peers(&mut self, name: &str) -> io::Result<Vec<[u8; 32]>>;
+    fn set(&mut self, plan: Option<&Plan>, changes: &Changes) -> io::Result<()>;
+    /// Its peers.
+    fn peers(&mut self) -> io::Result<Peers>;
 }
 
-/// The control of the machine's devices; `kernel` says of which kind.
+/// The device in this process was given key and port when it began.
+impl Control for Pump {
+    fn set(&mut self, _: Option<&Plan>, changes: &Changes) -> io::Result<()> {
+        self.change(changes);
+        Ok(())
+    }
+
+    fn peers(&mut self) -> io::Result<Peers> {
+        Ok(Pump::peers(self).into_iter().collect())
+    }
+}
+
+/// The control of a device of the kernel's.
 #[cfg(feature = "wireguard-control")]
-pub(crate) fn control(kernel: bool) -> Box<dyn Control> {
-    Box::new(package::Package { kernel })
+fn kernels(device: &str) -> io::Result<Box<dyn Control>> {
+    Ok(Box::new(package::Package::of(device)?))
 }
 
-/// Without the package nothing can be configured.
+/// Without the package it cannot be configured.
 #[cfg(not(feature = "wireguard-control"))]
-pub(crate) fn control(_: bool) -> Box<dyn Control> {
-    Box::new(Missing)
-}
-
-#[cfg(not(feature = "wireguard-control"))]
-struct Missing;
-
-#[cfg(not(feature = "wireguard-control"))]
-impl Control for Missing {
-    fn set(&mut self, _: &str, _: Option<&Plan>, _: &Changes) -> io::Result<()> {
-        Err(io::Error::other(
-            "this build has no WireGuard control (feature wireguard-control)",
-        ))
-    }
-
-    fn peers(&mut self, _: &str) -> io::Result<Vec<[u8; 32]>> {
-        Ok(Vec::new())
-    }
+fn kernels(_: &str) -> io::Result<Box<dyn Control>> {
+    Err(io::Error::other(
+        "this build has no WireGuard control (feature wireguard-control)",
+    ))
 }
 
 #[cfg(feature = "wireguard-control")]
 mod package {
-    use std::{io, os::unix::net::UnixStream};
+    use std::{io, time::SystemTime};
 
     use wireguard_control::{Backend, Device, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder};
 
-    use super::{Changes, Control, Plan, socket};
+    use super::{Changes, Control, Peers, Plan};
 
     /// Control by the package of the same name.
     pub(super) struct Package {
-        pub(super) kernel: bool,
+        device: InterfaceName,
     }
 
     impl Package {
-        /// The package starts a program of its own choice when nobody listens: never let it.
-        fn open(&self, name: &str) -> io::Result<(InterfaceName, Backend)> {
-            if self.kernel {
-                return Ok((name.parse()?, Backend::Kernel));
-            }
-            UnixStream::connect(socket(name))?;
-            Ok((name.parse()?, Backend::Userspace))
+        pub(super) fn of(device: &str) -> io::Result<Self> {
+            Ok(Self {
+                device: device.parse()?,
+            })
         }
     }
 
     impl Control for Package {
-        fn set(&mut self, name: &str, plan: Option<&Plan>, changes: &Changes) -> io::Result<()> {
-            let (name, backend) = self.open(name)?;
+        fn set(&mut self, plan: Option<&Plan>, changes: &Changes) -> io::Result<()> {
             let mut update = DeviceUpdate::new();
             if let Some(plan) = plan {
                 update = update
@@ -107,94 +105,22 @@ mod package {
                     .add_allowed_ip(peer.address.into(), 32);
                 update = update.add_peer(peer);
             }
-            update.apply(&name, backend)
+            update.apply(&self.device, Backend::Kernel)
         }
 
-        fn peers(&mut self, name: &str) -> io::Result<Vec<[u8; 32]>> {
-            let (name, backend) = self.open(name)?;
-            let device = Device::get(&name, backend)?;
-            Ok(device
-                .peers
-                .iter()
-                .map(|peer| peer.config.public_key.0)
-                .collect())
+        fn peers(&mut self) -> io::Result<Peers> {
+            let device = Device::get(&self.device, Backend::Kernel)?;
+            let now = SystemTime::now();
+            // A clock that was set back makes sessions young, which they are not by much.
+            let age = |at: SystemTime| now.duration_since(at).unwrap_or_default();
+            let peers = device.peers.iter();
+            let aged = peers.map(|peer| {
+                let handshake = peer.stats.last_handshake_time.map(age);
+                (peer.config.public_key.0, handshake)
+            });
+            Ok(aged.collect())
         }
     }
-}
-
-/// Where a device in a process is configured.
-fn socket(name: &str) -> String {
-    format!("/var/run/wireguard/{name}.sock")
-}
-
-/// A device in this process.
-struct InProcess {
-    runtime: Option<tokio::runtime::Runtime>,
-    device: Option<Device<(Sockets, Writer, Reader)>>,
-    name: String,
-}
-
-impl InProcess {
-    /// Makes the TUN in the calling thread's namespace, and threads that stay in it.
-    fn start(plan: &Plan) -> Result<Self, DataplaneError> {
-        let fail = |what: &str, cause: &dyn std::fmt::Display| {
-            DataplaneError::Refused(format!("WireGuard in process: {what}: {cause}"))
-        };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("wireguard")
-            .enable_all()
-            .build()
-            .map_err(|error| fail("start threads", &error))?;
-        let name = control_name()?;
-        let device = runtime.block_on(async {
-            let mtu = u16::try_from(plan.mtu).unwrap_or(u16::MAX);
-            let (writer, reader) = tun::open(DEVICE, mtu, plan.vxlan_port)
-                .map_err(|error| fail("make the TUN weft-wg", &error))?;
-            let uapi = UapiServer::default_unix_socket(&name, None, None)
-                .map_err(|error| fail("open the control socket", &error))?;
-            let builder = DeviceBuilder::new()
-                .with_udp(Sockets(UdpSocketFactory {
-                    recv_buffer_size: Some(BUFFER),
-                    send_buffer_size: Some(BUFFER),
-                }))
-                .with_ip_pair(writer, reader)
-                .with_uapi(uapi);
-            builder.build().await.map_err(|error| fail("start", &error))
-        })?;
-        Ok(Self {
-            runtime: Some(runtime),
-            device: Some(device),
-            name,
-        })
-    }
-}
-
-/// Room for bursts in the outer socket, in bytes.
-const BUFFER: usize = 4 << 20;
-
-impl Drop for InProcess {
-    fn drop(&mut self) {
-        if let (Some(runtime), Some(device)) = (self.runtime.take(), self.device.take()) {
-            runtime.block_on(device.stop());
-            runtime.shutdown_background();
-        }
-        // It may be gone already.
-        let _ = std::fs::remove_file(socket(&self.name));
-    }
-}
-
-/// Names of control sockets are the machine's, while devices are a namespace's: the namespace's
-/// number makes the difference.
-fn control_name() -> Result<String, DataplaneError> {
-    use std::os::unix::fs::MetadataExt as _;
-    let path = "/proc/thread-self/ns/net";
-    let namespace = std::fs::metadata(path).map_err(|source| DataplaneError::File {
-        operation: "look at",
-        path: path.into(),
-        source,
-    })?;
-    Ok(format!("weft-{:x}", namespace.ino()))
 }
 
 impl Netlink {
@@ -208,6 +134,17 @@ impl Netlink {
         let request = RouteNetlinkMessage::NewLink(message);
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         self.ask(request, flags, "make WireGuard device", name)
+            .map(drop)
+    }
+
+    /// Tells the kernel that nobody on a link answers questions for addresses: packets go as they are.
+    fn ask_nobody(&mut self, link: u32) -> Result<(), DataplaneError> {
+        let mut message = LinkMessage::default();
+        message.header.index = link;
+        message.header.flags = LinkFlags::Noarp;
+        message.header.change_mask = LinkFlags::Noarp;
+        let request = RouteNetlinkMessage::SetLink(message);
+        self.ask(request, NLM_F_ACK, "silence link", &link.to_string())
             .map(drop)
     }
 
@@ -248,14 +185,8 @@ impl Netlink {
     }
 }
 
-enum Engine {
-    Kernel,
-    InProcess(InProcess),
-}
-
-/// The device of this node.
+/// One device of this node.
 pub(crate) struct Tunnel {
-    engine: Engine,
     control: Box<dyn Control>,
     /// What it was told last.
     plan: Plan,
@@ -266,20 +197,28 @@ impl Tunnel {
     /// Makes the device.
     fn start(netlink: &mut Netlink, plan: &Plan) -> Result<Self, DataplaneError> {
         netlink.close_range(RANGE)?;
-        netlink.remove_link(DEVICE)?;
-        let engine = match netlink.add_wireguard(DEVICE) {
-            Ok(()) => Engine::Kernel,
+        let device = plan.device;
+        netlink.remove_link(device)?;
+        let configured = |source| DataplaneError::Link {
+            operation: "make WireGuard device",
+            object: device.to_owned(),
+            source,
+        };
+        let kernel = netlink.add_wireguard(device);
+        let control: Box<dyn Control> = match &kernel {
+            Ok(()) => kernels(device).map_err(configured)?,
             Err(error) => {
                 tracing::info!(%error, "the kernel has no WireGuard: this process does it");
-                Engine::InProcess(InProcess::start(plan)?)
+                Box::new(Pump::start(device, plan).map_err(configured)?)
             }
         };
-        let link = netlink.link(DEVICE)?.ok_or_else(|| {
-            DataplaneError::Refused(format!("link {DEVICE} vanished while it was made"))
+        let link = netlink.link(device)?.ok_or_else(|| {
+            DataplaneError::Refused(format!("link {device} vanished while it was made"))
         })?;
-        let control = control(matches!(engine, Engine::Kernel));
+        if kernel.is_err() {
+            netlink.ask_nobody(link.index)?;
+        }
         let mut tunnel = Self {
-            engine,
             control,
             plan: plan.clone(),
             link: link.index,
@@ -293,47 +232,40 @@ impl Tunnel {
         )?;
         netlink.add_address(link.index, plan.network(), true)?;
         netlink.take_up(link.index, Some(plan.mtu))?;
-        tracing::info!(address = %plan.address, port = plan.own.port, mtu = plan.mtu, "WireGuard is up");
+        tracing::info!(device, generation = plan.own.generation, address = %plan.address, port = plan.own.port, mtu = plan.mtu, "WireGuard is up");
         Ok(tunnel)
     }
 
-    fn name(&self) -> &str {
-        match &self.engine {
-            Engine::Kernel => DEVICE,
-            Engine::InProcess(device) => &device.name,
-        }
-    }
-
     fn tell(&mut self, plan: Option<&Plan>, changes: &Changes) -> Result<(), DataplaneError> {
-        let name = self.name().to_owned();
         self.control
-            .set(&name, plan, changes)
+            .set(plan, changes)
             .map_err(|source| DataplaneError::Link {
                 operation: "configure WireGuard device",
-                object: name,
+                object: self.plan.device.to_owned(),
                 source,
             })
     }
 
     /// Whether the device is as it was made, and only its peers may differ from `plan`.
     fn fits(&self, netlink: &mut Netlink, plan: &Plan) -> Result<bool, DataplaneError> {
-        let link = netlink.link(DEVICE)?;
+        let link = netlink.link(self.plan.device)?;
         let same_link = link.is_some_and(|link| link.index == self.link && link.up);
         let own = |plan: &Plan| (plan.own.clone(), plan.address, plan.mtu, plan.vxlan_port);
         Ok(same_link && own(&self.plan) == own(plan))
     }
 
+    fn peers(&mut self) -> Result<Peers, DataplaneError> {
+        let peers = self.control.peers();
+        peers.map_err(|source| DataplaneError::Link {
+            operation: "read WireGuard device",
+            object: self.plan.device.to_owned(),
+            source,
+        })
+    }
+
     fn update(&mut self, plan: &Plan) -> Result<bool, DataplaneError> {
-        let name = self.name().to_owned();
-        let there = self
-            .control
-            .peers(&name)
-            .map_err(|source| DataplaneError::Link {
-                operation: "read WireGuard device",
-                object: name,
-                source,
-            })?;
-        let changes = cipher::changes(&self.plan.peers, &plan.peers, |key| there.contains(key));
+        let there = self.peers()?;
+        let changes = cipher::changes(&self.plan.peers, &plan.peers, |key| there.contains_key(key));
         if changes.put.is_empty() && changes.remove.is_empty() {
             return Ok(false);
         }
@@ -347,36 +279,70 @@ fn peers(plan: &Plan) -> Vec<([u8; 32], Peer)> {
     plan.peers.iter().map(|(key, peer)| (*key, *peer)).collect()
 }
 
-/// Makes, changes or removes the device so that it is as planned. True when something was done.
+/// Devices of this node, by name.
+pub(crate) type Tunnels = BTreeMap<&'static str, Tunnel>;
+
+/// Makes, changes or removes devices so that they are as planned. True when something was done.
 pub(crate) fn ensure(
-    held: &mut Option<Tunnel>,
+    held: &mut Tunnels,
     netlink: &mut Netlink,
-    plan: Option<&Plan>,
+    plans: &[Plan],
 ) -> Result<bool, DataplaneError> {
-    let Some(plan) = plan else {
-        if held.take().is_some() {
-            netlink.remove_link(DEVICE)?;
-            return Ok(true);
+    let mut changed = false;
+    let mut failed = None;
+    for device in DEVICES {
+        if !plans.iter().any(|plan| plan.device == device) {
+            changed |= remove_device(held, netlink, device)?;
         }
-        return Ok(false);
-    };
-    if let Some(tunnel) = held
-        && tunnel.fits(netlink, plan)?
-    {
-        return tunnel.update(plan);
     }
-    // The old one first: it holds the device's name and port.
-    drop(held.take());
-    *held = Some(Tunnel::start(netlink, plan)?);
-    Ok(true)
+    for plan in plans {
+        if let Some(tunnel) = held.get_mut(plan.device)
+            && tunnel.fits(netlink, plan)?
+        {
+            changed |= tunnel.update(plan)?;
+            continue;
+        }
+        // The old one first: it holds the device's name and port.
+        drop(held.remove(plan.device));
+        match Tunnel::start(netlink, plan) {
+            Ok(tunnel) => {
+                held.insert(plan.device, tunnel);
+                changed = true;
+            }
+            // The other device works without this one.
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(changed), Err)
 }
 
-/// Removes device and range for good.
-pub(crate) fn remove(
-    held: &mut Option<Tunnel>,
+/// The public keys of all peers with which there is a session now.
+pub(crate) fn sessions(held: &mut Tunnels) -> Result<BTreeSet<[u8; 32]>, DataplaneError> {
+    let mut live = BTreeSet::new();
+    for tunnel in held.values_mut() {
+        let peers = tunnel.peers()?.into_iter();
+        let alive = peers.filter(|(_, handshake)| cipher::is_live(*handshake));
+        live.extend(alive.map(|(key, _)| key));
+    }
+    Ok(live)
+}
+
+/// Removes a device, one of an earlier life too. True when there was one.
+fn remove_device(
+    held: &mut Tunnels,
     netlink: &mut Netlink,
-) -> Result<(), DataplaneError> {
-    drop(held.take());
-    netlink.remove_link(DEVICE)?;
+    device: &str,
+) -> Result<bool, DataplaneError> {
+    let was_held = held.remove(device).is_some();
+    let is_there = netlink.link(device)?.is_some();
+    netlink.remove_link(device)?;
+    Ok(was_held || is_there)
+}
+
+/// Removes devices and range for good.
+pub(crate) fn remove(held: &mut Tunnels, netlink: &mut Netlink) -> Result<(), DataplaneError> {
+    for device in DEVICES {
+        remove_device(held, netlink, device)?;
+    }
     netlink.open_range(RANGE)
 }

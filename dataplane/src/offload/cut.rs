@@ -1,4 +1,4 @@
-//! Packets for the wire from what a TUN gives.
+//! Packets for the wire from what a TAP gives.
 
 use super::{CWR, ECN, FIN, Header, Layers, NEEDS_CSUM, PUSH, TCP_V4, TCP_V6, checksum, fold, sum};
 

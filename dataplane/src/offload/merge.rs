@@ -1,7 +1,7 @@
 //! One long packet of many that follow each other.
 
 use super::{
-    ACK, HEADER, Header, Layers, NEEDS_CSUM, PUSH, TCP_V4, TCP_V6, TUNNEL_V4, TUNNEL_V6, fold, sum,
+    ACK, Header, Layers, NEEDS_CSUM, PREFIX, PUSH, TCP_V4, TCP_V6, TUNNEL_V4, TUNNEL_V6, fold, sum,
 };
 
 /// The longest that is made, in bytes: lengths are 16-bit numbers.
@@ -13,7 +13,7 @@ pub(crate) struct Merger {
     vxlan_port: u16,
     /// Whether the kernel takes long packets inside a tunnel.
     tunnels: bool,
-    /// Room for the header, then the packet.
+    /// Room for what a TAP takes first, then the packet.
     bytes: Vec<u8>,
     open: Option<Open>,
 }
@@ -32,7 +32,7 @@ struct Open {
 }
 
 impl Merger {
-    /// A merger for a TUN of a node whose tunnels lead to this port.
+    /// A merger for the TAP of a node whose tunnels lead to this port.
     pub(crate) fn new(vxlan_port: u16, tunnels: bool) -> Self {
         Self {
             vxlan_port,
@@ -45,7 +45,7 @@ impl Merger {
     /// first, and after that any packet is taken.
     pub(crate) fn add(&mut self, packet: &[u8]) -> bool {
         if self.bytes.is_empty() {
-            self.bytes.resize(HEADER, 0);
+            self.bytes.resize(PREFIX, 0);
             self.bytes.extend_from_slice(packet);
             self.open = self.begin(packet);
             return true;
@@ -54,7 +54,7 @@ impl Merger {
             return false;
         };
         let piece = &packet[open.layers.payload..];
-        let flags = HEADER + open.layers.transport + 13;
+        let flags = PREFIX + open.layers.transport + 13;
         let pushed = packet[open.layers.transport + 13] & PUSH;
         self.bytes[flags] |= pushed;
         self.bytes.extend_from_slice(piece);
@@ -67,15 +67,23 @@ impl Merger {
         true
     }
 
-    /// The packet with its header, ready for the TUN; none when nothing was added.
+    /// The packet with its header, ready for the TAP; none when nothing was added.
     pub(crate) fn finish(&mut self) -> Option<&[u8]> {
         if self.bytes.is_empty() {
             return None;
         }
-        if let Some(open) = self.open.take().filter(|open| open.pieces > 1) {
-            self.seal(&open);
-        }
+        let told = match self.open.take().filter(|open| open.pieces > 1) {
+            Some(open) => self.seal(&open),
+            None => Header::default(),
+        };
+        let (prefix, packet) = self.bytes.split_at_mut(PREFIX);
+        prefix.copy_from_slice(&told.prefix(packet));
         Some(&self.bytes)
+    }
+
+    /// Whether more may follow what was added.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some_and(|open| !open.closed)
     }
 
     /// Begins anew.
@@ -105,14 +113,14 @@ impl Merger {
             && self.bytes.len() + length <= LONGEST
             && Layers::of(packet, self.vxlan_port).as_ref() == Some(layers)
             && sequence(layers, packet) == open.next
-            && same_heads(layers, &self.bytes[HEADER..], packet)
+            && same_heads(layers, &self.bytes[PREFIX..], packet)
             && is_plain(layers, packet)
     }
 
-    fn seal(&mut self, open: &Open) {
-        let (header, packet) = self.bytes.split_at_mut(HEADER);
+    /// Finishes the headers of the long packet; what is told of it.
+    fn seal(&mut self, open: &Open) -> Header {
         let layers = &open.layers;
-        let (head, body) = packet.split_at_mut(layers.payload);
+        let (head, body) = self.bytes[PREFIX..].split_at_mut(layers.payload);
         layers.resize(head, body.len(), 0);
         let start = fold(layers.pseudo(head, body.len())).to_ne_bytes();
         let check = layers.transport + 16;
@@ -122,7 +130,7 @@ impl Merger {
             Some(_) if head[0] >> 4 == 4 => TUNNEL_V4,
             Some(_) => TUNNEL_V6,
         };
-        let told = Header {
+        Header {
             flags: NEEDS_CSUM,
             kind: tunnel | if layers.is_v4 { TCP_V4 } else { TCP_V6 },
             head: layers.payload as u16,
@@ -131,8 +139,7 @@ impl Merger {
             checksum_offset: 16,
             outer_transport: layers.tunnel.unwrap_or_default() as u16,
             inner_network: layers.tunnel.map_or(0, |_| layers.network as u16),
-        };
-        header.copy_from_slice(&told.bytes());
+        }
     }
 }
 

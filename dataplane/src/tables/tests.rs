@@ -33,6 +33,7 @@ fn host(interfaces: &[(u32, u32)]) -> Host {
             .collect(),
         namespaces: BTreeMap::from([(5, BTreeSet::from([4096]))]),
         mtus: BTreeMap::from([(1, [1450, 1390])]),
+        ways: BTreeMap::new(),
     }
 }
 
@@ -48,6 +49,7 @@ fn desired(backends: &BTreeSet<u32>, ports: &BTreeSet<u16>) -> Desired {
         addr: [192, 0, 2, last].into(),
         addresses: BTreeSet::new(),
         zone: String::new(),
+        missed: false,
         dead: false,
         wireguard: None,
     };
@@ -288,4 +290,18 @@ fn ten_thousand_ports_are_a_handful_of_rows() {
         (tables.nodes[&1].mtu, tables.nodes[&1].mtu_encrypted),
         (1450, 1390)
     );
+}
+
+#[test]
+fn an_address_told_twice_is_whose_agent_was_heard_of_last() {
+    let floating: IpAddr = [192, 0, 2, 200].into();
+    for missed in [1, 2] {
+        let mut desired = desired(&BTreeSet::new(), &BTreeSet::new());
+        for (index, node) in &mut desired.nodes {
+            node.addresses.insert(floating);
+            node.missed = *index == missed;
+        }
+        let tables = Tables::of(&desired, &host(&[]), &Rings::default());
+        assert_eq!(tables.owner.get(&floating.into()), Some(&(3 - missed)));
+    }
 }

@@ -2,7 +2,9 @@
 //! named after this process and goes when the value is dropped.
 #![allow(dead_code, reason = "each test target uses another part of it")]
 
+pub(crate) mod steady;
 mod talk;
+mod wish;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,15 +19,11 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns};
 #[allow(unused_imports, reason = "each test target uses another part of it")]
-pub(crate) use talk::PATIENCE;
-use weft_dataplane::{
-    Config, Dataplane, Desired, NetnsRef, Sandbox, SandboxSpec, WIREGUARD_PORT, WireGuard,
-    WireGuardKey,
-};
+pub(crate) use talk::{PATIENCE, echo, greeted};
+use weft_dataplane::{Config, Dataplane, Desired, WIREGUARD_PORT, WireGuard, WireGuardKey};
 use weft_types::{
-    BackendId, NetworkId, NodeId, ServiceId, TaskId,
-    netstate::{EndpointPhase, NetEndpoint, NetNetwork, NetNode, NetService, NetState},
-    service::{EndpointMode, PortConfig, Protocol, PublishMode},
+    NetworkId, NodeId,
+    netstate::{NetNode, NetState},
 };
 
 static SERIES: AtomicU32 = AtomicU32::new(0);
@@ -36,6 +34,8 @@ pub(crate) struct Lan {
     namespaces: Vec<String>,
     pub(crate) hosts: BTreeMap<u32, Dataplane>,
     pub(crate) state: NetState,
+    /// The keys that hosts have for encrypted networks.
+    pub(crate) keys: BTreeMap<u32, Vec<WireGuard>>,
 }
 
 pub(crate) fn run(command: &str) -> Result<String> {
@@ -79,11 +79,17 @@ pub(crate) const CLIENT4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
 pub(crate) const CLIENT6: &str = "2001:db8::100";
 pub(crate) const INGRESS_VNI: u32 = 4096;
 
-/// The key of a host for encrypted networks.
+/// The first key of a host for encrypted networks.
 pub(crate) fn wireguard_of(index: u32) -> WireGuard {
+    wireguard_at(index, 0)
+}
+
+/// The key of a host for encrypted networks, of this generation.
+pub(crate) fn wireguard_at(index: u32, generation: u64) -> WireGuard {
     WireGuard {
-        key: WireGuardKey::from_bytes([index as u8; 32]),
-        port: WIREGUARD_PORT,
+        generation,
+        key: WireGuardKey::from_bytes([index as u8 + 16 * generation as u8; 32]),
+        port: WireGuard::port_of(WIREGUARD_PORT, generation),
     }
 }
 
@@ -110,6 +116,7 @@ impl Lan {
             namespaces: Vec::new(),
             hosts: BTreeMap::new(),
             state: NetState::default(),
+            keys: BTreeMap::new(),
         };
         run(&format!("mount -t bpf bpf {}", lan.dir.path().display()))?;
         let switch = lan.add_namespace("s")?;
@@ -230,123 +237,40 @@ impl Lan {
     /// Starts all hosts, each with a key for encrypted networks that the others know.
     pub(crate) async fn start_all_with_keys(&mut self) -> Result<()> {
         let indices: Vec<u32> = self.state.nodes.values().map(|node| node.index).collect();
-        for node in self.state.nodes.values_mut() {
-            node.wireguard = Some(wireguard_of(node.index).peer());
-        }
         for index in indices {
-            self.start_with(index, |config| config.wireguard = Some(wireguard_of(index)))
-                .await?;
+            self.start(index).await?;
+            self.give_keys(index, vec![wireguard_of(index)])?;
         }
         self.apply().await
+    }
+
+    /// Gives a host keys for encrypted networks, oldest first, and tells of them with the next state.
+    pub(crate) fn give_keys(&mut self, index: u32, keys: Vec<WireGuard>) -> Result<()> {
+        let node = self.state.nodes.get_mut(&NodeId::numbered(index.into()));
+        node.context("a host of the state")?.wireguard = WireGuard::told(&keys, None);
+        self.keys.insert(index, keys);
+        Ok(())
     }
 
     /// Gives every host the state as it is now.
     pub(crate) async fn apply(&mut self) -> Result<()> {
         self.state.revision += 1;
-        for (index, host) in &self.hosts {
-            let desired = Desired::of(
-                &self.state,
-                NodeId::numbered(u128::from(*index)),
-                &BTreeSet::new(),
-            )?;
-            let applied = host
-                .apply(desired)
-                .await
-                .with_context(|| format!("apply on n{index}"))?;
-            assert_eq!(applied.revision, self.state.revision);
+        for index in self.hosts.keys() {
+            self.apply_on(*index).await?;
         }
         Ok(())
     }
 
-    pub(crate) fn add_network(&mut self, id: NetworkId, vni: u32, subnets: &[&str], ingress: bool) {
-        self.state.networks.insert(
-            id,
-            NetNetwork {
-                name: format!("net{vni}"),
-                vni,
-                subnets: subnets
-                    .iter()
-                    .map(|subnet| subnet.parse().expect("a test's address"))
-                    .collect(),
-                gateways: Vec::new(),
-                mtu_bytes: None,
-                ingress,
-                internal: false,
-                encrypted: false,
-                about: weft_types::netstate::NetworkAbout::default(),
-            },
-        );
-    }
-
-    /// A service whose tasks are on the ingress network; `ports` are (protocol, published, target).
-    pub(crate) fn add_service(
-        &mut self,
-        number: u128,
-        ports: &[(Protocol, u16, u16)],
-    ) -> ServiceId {
-        let id = ServiceId::numbered(number);
-        self.state.services.insert(
-            id,
-            NetService {
-                name: format!("svc{number}"),
-                mode: EndpointMode::Vip,
-                vips: BTreeMap::new(),
-                aliases: BTreeMap::new(),
-                ports: ports
-                    .iter()
-                    .map(|(protocol, published, target)| PortConfig {
-                        name: String::new(),
-                        protocol: *protocol,
-                        target_port: *target,
-                        published_port: *published,
-                        publish_mode: PublishMode::Ingress,
-                    })
-                    .collect(),
-                labels: BTreeMap::new(),
-            },
-        );
-        id
-    }
-
-    /// A task of `service` on host `node`, on the given networks, with a sandbox of its own.
-    pub(crate) async fn add_task(
-        &mut self,
-        number: u32,
-        service: Option<ServiceId>,
-        node: u32,
-        networks: &[(NetworkId, &[&str])],
-    ) -> Result<Sandbox> {
-        let task = TaskId::numbered(u128::from(number));
-        for (place, (network, addresses)) in networks.iter().enumerate() {
-            self.state.endpoints.insert(
-                BackendId(number * 10 + place as u32),
-                NetEndpoint {
-                    task,
-                    network: *network,
-                    node: NodeId::numbered(u128::from(node)),
-                    addresses: addresses
-                        .iter()
-                        .map(|addr| addr.parse().expect("a test's address"))
-                        .collect(),
-                    service,
-                    name: format!("t{number}"),
-                    names: Vec::new(),
-                    phase: EndpointPhase::Serving,
-                    host_ports: Vec::new(),
-                },
-            );
-        }
-        self.add_namespace(&format!("t{number}"))?;
-        self.create_sandbox(number, node).await
-    }
-
-    pub(crate) async fn create_sandbox(&mut self, number: u32, node: u32) -> Result<Sandbox> {
-        let spec = SandboxSpec::of(&self.state, TaskId::numbered(u128::from(number)));
-        let netns = NetnsRef::Path(self.netns_path(&format!("t{number}")));
-        self.hosts[&node]
-            .create_sandbox(spec, netns)
-            .await
-            .with_context(|| format!("create sandbox of t{number}"))
+    /// Gives one host the state as it is now.
+    pub(crate) async fn apply_on(&self, index: u32) -> Result<()> {
+        let node = NodeId::numbered(index.into());
+        let mut desired = Desired::of(&self.state, node, &BTreeSet::new())?;
+        desired.keys = self.keys.get(&index).cloned().unwrap_or_default();
+        let host = self.hosts.get(&index).context("a host that runs")?;
+        let applied = host.apply(desired).await;
+        let applied = applied.with_context(|| format!("apply on n{index}"))?;
+        assert_eq!(applied.revision, self.state.revision);
+        Ok(())
     }
 
     /// Runs `work` in a namespace, on a thread of its own.

@@ -58,6 +58,27 @@ impl Lan {
     }
 }
 
+/// A connection to the server at `to`, which has said who it is: that and the client's address.
+pub(crate) fn greeted(to: SocketAddr) -> Result<(TcpStream, String)> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut said = String::new();
+    let mut byte = [0];
+    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
+        said.push(byte[0] as char);
+    }
+    Ok((stream, said))
+}
+
+/// Says `word` to a server that says everything back.
+pub(crate) fn echo(stream: &mut TcpStream, word: &[u8]) -> Result<()> {
+    stream.write_all(word)?;
+    let mut back = vec![0; word.len()];
+    stream.read_exact(&mut back)?;
+    anyhow::ensure!(back == word, "the echo differs");
+    Ok(())
+}
+
 fn answer(stream: &mut TcpStream, label: &str) {
     let Ok(peer) = stream.peer_addr() else { return };
     let text = format!("{label} {}\n", plain(peer.ip()));
@@ -76,13 +97,7 @@ fn plain(ip: IpAddr) -> IpAddr {
 }
 
 pub(crate) fn ask_tcp(to: SocketAddr) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut text = String::new();
-    let mut byte = [0];
-    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
-        text.push(byte[0] as char);
-    }
+    let (mut stream, text) = greeted(to)?;
     // More than one segment, both ways: offloads and MTU take part.
     let sent: Vec<u8> = (0..200_000_u32)
         .map(|number| (number % 251) as u8)

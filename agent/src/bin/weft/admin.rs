@@ -1,7 +1,7 @@
 //! Questions to a running agent, over a socket in its state directory that only root may use.
 //!
-//! One question per connection: a word and a newline; the answer is text for people. The question may
-//! be HTTP's `GET /metrics`, too.
+//! One question per connection: a word and a newline; the answer is text for people, and begins with
+//! [`REFUSAL`] where the question cannot be answered. It may be HTTP's `GET /metrics`, too.
 
 mod metrics;
 mod show;
@@ -34,11 +34,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest question.
 const QUESTION_BYTES: u64 = 4096;
 
+/// How an answer begins that is none.
+const REFUSAL: &str = "error: ";
+
 fn socket(state_dir: &Path) -> PathBuf {
     state_dir.join("admin.sock")
 }
 
 /// Asks the agent of `state_dir` and prints what it says.
+///
+/// # Errors
+/// When it is not there, or cannot answer the question.
 pub(crate) async fn ask(state_dir: PathBuf, question: &str) -> Result<()> {
     let path = socket(&state_dir);
     let stream = UnixStream::connect(&path).await;
@@ -51,6 +57,14 @@ pub(crate) async fn ask(state_dir: PathBuf, question: &str) -> Result<()> {
     stream.write_all(format!("{question}\n").as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
+    if let Some(refusal) = answer.strip_prefix(REFUSAL) {
+        anyhow::bail!("{}", refusal.trim_end());
+    }
+    anyhow::ensure!(
+        !answer.is_empty(),
+        "the agent at {} went away before it answered: see its log",
+        path.display()
+    );
     print!("{answer}");
     Ok(())
 }
@@ -95,28 +109,32 @@ async fn answer(stream: UnixStream, membership: Arc<Membership>) -> io::Result<(
     timeout(PATIENCE, reader.read_line(&mut question)).await??;
     let words: Vec<&str> = question.split_whitespace().collect();
     let said = match words.as_slice() {
-        ["status"] => status(&membership).await,
+        ["status"] => Ok(status(&membership).await),
         ["drops"] => drops(&membership).await,
         ["flows"] => flows(&membership, false).await,
         ["flows", "all"] => flows(&membership, true).await,
         ["explain", client, server] => explain(&membership, client, server).await,
-        ["metrics"] => metrics(&membership).await,
+        ["metrics"] => Ok(metrics(&membership).await),
         ["GET", "/metrics", ..] => {
             let page = metrics(&membership).await;
-            format!(
+            Ok(format!(
                 "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}",
                 page.len()
-            )
+            ))
         }
-        ["GET" | "HEAD" | "POST", ..] => {
-            "HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned()
-        }
+        ["GET" | "HEAD" | "POST", ..] => Ok(
+            "HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned(),
+        ),
         ["rebalance", verb @ ("plan" | "apply"), budget] => {
             let budget = budget.parse().unwrap_or(0);
             rebalance(&membership, budget, *verb == "apply").await
         }
-        other => format!("weft does not know the question {:?}\n", other.join(" ")),
+        other => Err(format!(
+            "the agent does not know the question {:?}: is it of another version than this program?",
+            other.join(" ")
+        )),
     };
+    let said = said.unwrap_or_else(|refusal| format!("{REFUSAL}{refusal}\n"));
     writer.write_all(said.as_bytes()).await
 }
 
@@ -129,8 +147,8 @@ async fn status(membership: &Arc<Membership>) -> String {
     if !standing.error.is_empty() {
         line("error", standing.error);
     }
-    if let Some(why) = membership.engine_silence().await {
-        line("engine", format!("down: {why}"));
+    if let Some(why) = membership.engine_trouble().await {
+        line("engine", why);
     }
     let Some(seat) = membership.seat() else {
         return text;
@@ -167,6 +185,9 @@ async fn status(membership: &Arc<Membership>) -> String {
         glance.net.revision, glance.applied_revision
     );
     line("revision", revision);
+    if let Some(why) = &glance.refusal {
+        line("fault", format!("the network cannot be had: {why}"));
+    }
     line("tasks", glance.containers.len().to_string());
     if let Some(dataplane) = seat.wiring.started() {
         let plane = dataplane.status().await;
@@ -183,48 +204,39 @@ async fn status(membership: &Arc<Membership>) -> String {
 }
 
 /// Said where no data plane runs.
-const NO_PLANE: &str = "the data plane of this node does not run: it is in no swarm\n";
+const NO_PLANE: &str = "the data plane of this node does not run: `weft status` says why";
 
-async fn drops(membership: &Arc<Membership>) -> String {
+/// What is shown, or why it cannot be.
+type Shown = Result<String, String>;
+
+async fn drops(membership: &Arc<Membership>) -> Shown {
     let seat = membership.seat();
-    let Some(dataplane) = seat.as_ref().and_then(|seat| seat.wiring.started()) else {
-        return NO_PLANE.to_owned();
-    };
-    match dataplane.drops().await {
-        Ok(drops) => show::drops(drops),
-        Err(error) => format!("cannot read the drop counters: {error}\n"),
-    }
+    let dataplane = seat.as_ref().and_then(|seat| seat.wiring.started());
+    let counted = dataplane.ok_or(NO_PLANE)?.drops().await;
+    let counted = counted.map_err(|error| format!("cannot read the drop counters: {error}"))?;
+    Ok(show::drops(counted))
 }
 
-async fn flows(membership: &Arc<Membership>, all: bool) -> String {
+async fn flows(membership: &Arc<Membership>, all: bool) -> Shown {
     let seat = membership.seat();
-    let Some(dataplane) = seat.as_ref().and_then(|seat| seat.wiring.started()) else {
-        return NO_PLANE.to_owned();
-    };
-    match dataplane.flow_rows().await {
-        Ok(rows) if all => show::flows(&rows),
-        Ok(rows) => show::pairs(&flow_pairs(&rows)),
-        Err(error) => format!("cannot read the flows: {error}\n"),
-    }
+    let dataplane = seat.as_ref().and_then(|seat| seat.wiring.started());
+    let rows = dataplane.ok_or(NO_PLANE)?.flow_rows().await;
+    let rows = rows.map_err(|error| format!("cannot read the flows: {error}"))?;
+    Ok(if all {
+        show::flows(&rows)
+    } else {
+        show::pairs(&flow_pairs(&rows))
+    })
 }
 
-async fn explain(membership: &Arc<Membership>, client: &str, server: &str) -> String {
-    let seat = membership.seat();
-    let Some((seat, dataplane)) = seat
-        .as_ref()
-        .and_then(|seat| Some((seat, seat.wiring.started()?)))
-    else {
-        return NO_PLANE.to_owned();
-    };
+async fn explain(membership: &Arc<Membership>, client: &str, server: &str) -> Shown {
+    let seat = membership.seat().ok_or(NO_PLANE)?;
+    let dataplane = seat.wiring.started().ok_or(NO_PLANE)?;
     let net = Arc::clone(&seat.agent.glance().borrow().net);
-    let question = match show::question(client, server, &net) {
-        Ok(question) => question,
-        Err(refusal) => return format!("{refusal}\n"),
-    };
-    match dataplane.explain(question).await {
-        Ok(steps) => show::steps(&steps),
-        Err(error) => format!("cannot explain {client} to {server}: {error}\n"),
-    }
+    let question = show::question(client, server, &net)?;
+    let steps = dataplane.explain(question).await;
+    let steps = steps.map_err(|error| format!("cannot explain {client} to {server}: {error}"))?;
+    Ok(show::steps(&steps))
 }
 
 async fn metrics(membership: &Arc<Membership>) -> String {
@@ -251,20 +263,19 @@ async fn metrics(membership: &Arc<Membership>) -> String {
     metrics::page(&taken)
 }
 
-async fn rebalance(membership: &Arc<Membership>, budget: usize, apply: bool) -> String {
-    let manager = match Handle(Arc::clone(membership)).control().await {
-        Ok(manager) => manager,
-        Err(error) => return format!("only a manager can say what would move: {error}\n"),
-    };
+async fn rebalance(membership: &Arc<Membership>, budget: usize, apply: bool) -> Shown {
+    let manager = Handle(Arc::clone(membership)).control().await;
+    let manager =
+        manager.map_err(|error| format!("only a manager can say what would move: {error}"))?;
     let names = manager.call(ControlRequest::ListNodes).await;
     let moves = manager.call(ControlRequest::Rebalance { budget, apply });
     let (nodes, moves) = match (names, moves.await) {
         (Ok(ControlReply::Nodes(nodes)), Ok(ControlReply::Moves(moves))) => (nodes, moves),
-        (Err(error), _) | (_, Err(error)) => return format!("cannot plan moves: {error}\n"),
-        _ => return "the managers answered something else\n".to_owned(),
+        (Err(error), _) | (_, Err(error)) => return Err(format!("cannot plan moves: {error}")),
+        _ => return Err("cannot plan moves: the managers answered something else".to_owned()),
     };
     if moves.is_empty() {
-        return "nothing would move: services are spread as evenly as they can be\n".to_owned();
+        return Ok("nothing would move: services are spread as evenly as they can be\n".to_owned());
     }
     let hostname = |id: weft_types::NodeId| {
         let node = nodes.iter().find(|node| node.id == id);
@@ -280,5 +291,5 @@ async fn rebalance(membership: &Arc<Membership>, budget: usize, apply: bool) -> 
     } else {
         "nothing was moved: --apply does it\n"
     });
-    text
+    Ok(text)
 }

@@ -36,7 +36,7 @@ impl NodeControl for Handle {
         if request.force_new_cluster && self.standing().seat.is_some() {
             return self.found_again().await;
         }
-        self.refuse_member()?;
+        self.refuse_member().await?;
         let mut settings = addresses(
             &request.listen_addr,
             &request.advertise_addr,
@@ -69,9 +69,14 @@ impl NodeControl for Handle {
         };
         let credentials = manager.credentials();
         let node = credentials.identity().node;
-        let seat = self
-            .sit(settings, credentials, Some(manager))
-            .map_err(unknown)?;
+        let seat = match self.sit(settings, credentials, Some(Arc::clone(&manager))) {
+            Ok(seat) => seat,
+            Err(error) => {
+                manager.shutdown().await;
+                let _kept_from_nothing = self.place.forget();
+                return Err(unknown(error));
+            }
+        };
         if !seat.await_welcome(WELCOME_LIMIT).await {
             tracing::warn!("this node's own manager has not welcomed it yet; going on");
         }

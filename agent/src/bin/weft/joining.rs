@@ -45,7 +45,7 @@ impl Membership {
         request: JoinRequest,
     ) -> Result<(), ControlError> {
         let _one = self.change.lock().await;
-        self.refuse_member()?;
+        self.refuse_member().await?;
         let mut remotes = Vec::new();
         for text in &request.remote_addrs {
             remotes.push(remote(text).await?);

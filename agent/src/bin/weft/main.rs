@@ -32,7 +32,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Docker Swarm mode, rebuilt networking-first.
 #[derive(Debug, Parser)]
-#[command(name = "weft", version, about)]
+#[command(name = "weft", version)]
 struct Command {
     #[command(subcommand)]
     verb: Verb,
@@ -128,7 +128,8 @@ pub(crate) struct AgentFlags {
     /// Addresses for tasks without a network; seen by this node only.
     #[arg(long, value_name = "SUBNET", default_value = "172.29.0.0/16")]
     egress_pool: ipnetwork::Ipv4Network,
-    /// UDP port on which encrypted networks travel; may differ from node to node.
+    /// UDP port on which encrypted networks travel, and while keys change the next one too; may differ from
+    /// node to node.
     #[arg(long, value_name = "PORT", default_value_t = weft_dataplane::WIREGUARD_PORT)]
     wireguard_port: u16,
 }

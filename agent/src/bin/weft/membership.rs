@@ -321,13 +321,38 @@ impl Membership {
         }
     }
 
-    pub(crate) fn refuse_member(&self) -> Result<(), ControlError> {
-        if self.standing().state == LocalState::Inactive {
-            return Ok(());
+    /// What is wrong with the engine below, and what to do; `None` when it serves.
+    pub(crate) async fn engine_trouble(&self) -> Option<String> {
+        if let Some(why) = self.engine_silence().await {
+            return Some(format!("down: {why}"));
         }
-        Err(ControlError::unavailable(
-            "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.",
-        ))
+        self.docker_swarm().await
+    }
+
+    /// Says so when the engine below is in a swarm of Docker's own. One that does not answer is taken for
+    /// one that is not: it is described later, too.
+    async fn docker_swarm(&self) -> Option<String> {
+        let engine = self.engine().ok()?;
+        let asked = tokio::time::timeout(DESCRIBE_LIMIT, engine.is_in_docker_swarm()).await;
+        let socket = self.place.flags.engine.display();
+        matches!(asked, Ok(Ok(true))).then(|| {
+            format!(
+                "the engine at unix://{socket} is in a swarm of Docker's own, whose ports and networks are in the way: take it out first with `docker -H unix://{socket} swarm leave --force`"
+            )
+        })
+    }
+
+    /// Refuses who begins or joins a swarm on a node that is in one, ours or Docker's.
+    pub(crate) async fn refuse_member(&self) -> Result<(), ControlError> {
+        if self.standing().state != LocalState::Inactive {
+            return Err(ControlError::unavailable(
+                "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.",
+            ));
+        }
+        match self.docker_swarm().await {
+            Some(why) => Err(ControlError::precondition(why)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,13 +1,21 @@
 //! The directories of one node, held by one agent at a time.
 
-use std::{fs, io::Read as _, os::unix::fs::DirBuilderExt, path::Path};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+};
 
 use anyhow::{Context, Result};
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
-use weft_dataplane::{WireGuard, WireGuardKey};
+use weft_agent::network::keys::KEYS;
 
 use crate::AgentFlags;
 
@@ -33,9 +41,6 @@ pub(crate) struct Settings {
 /// File name of [`Settings`].
 const SETTINGS: &str = "node.json";
 
-/// File name of the private key for encrypted networks.
-const WIREGUARD_KEY: &str = "wireguard.key";
-
 impl Place {
     /// Makes the directories and takes the lock.
     pub(crate) fn open(flags: AgentFlags) -> Result<Self> {
@@ -44,16 +49,13 @@ impl Place {
             .recursive(true)
             .mode(0o711)
             .create(dir);
-        made.with_context(|| format!("cannot make the state directory {}", dir.display()))?;
-        let path = dir.join("lock");
-        let file =
-            fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-            anyhow::anyhow!(
-                "cannot lock {}: {error}; another weft agent runs with this state directory: stop it first, or name another with --state-dir",
-                path.display()
+        made.with_context(|| {
+            format!(
+                "cannot make the state directory {}; another is named with --state-dir",
+                dir.display()
             )
         })?;
+        let lock = lock(&dir.join("lock"))?;
         Ok(Self { flags, _lock: lock })
     }
 
@@ -81,39 +83,11 @@ impl Place {
         written.with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// This node's key for encrypted networks, made when there is none yet.
-    pub(crate) fn wireguard(&self) -> Result<WireGuard> {
-        let path = self.state_dir().join(WIREGUARD_KEY);
-        let key = match fs::read(&path) {
-            Ok(bytes) => {
-                let bytes = <[u8; 32]>::try_from(bytes.as_slice());
-                bytes.with_context(|| format!("{} is not a key of 32 bytes", path.display()))?
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let mut key = [0; 32];
-                fs::File::open("/dev/urandom")
-                    .and_then(|mut random| random.read_exact(&mut key))
-                    .context("cannot make a key from /dev/urandom")?;
-                let written = weft_proto::identity::write_private(&path, &key);
-                written.with_context(|| format!("cannot write {}", path.display()))?;
-                key
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-        };
-        let key = WireGuardKey::from_bytes(key);
-        Ok(WireGuard {
-            key,
-            port: self.flags.wireguard_port,
-        })
-    }
-
     /// Forgets settings, identity, journal and the manager's log.
     pub(crate) fn forget(&self) -> Result<()> {
         let dir = self.state_dir();
         weft_proto::identity::Identity::forget(dir)?;
-        for name in ["raft", "journal", SETTINGS, WIREGUARD_KEY] {
+        for name in ["raft", "journal", SETTINGS, KEYS] {
             let path = dir.join(name);
             let removed = if path.is_dir() {
                 fs::remove_dir_all(&path)
@@ -128,5 +102,56 @@ impl Place {
             }
         }
         Ok(())
+    }
+}
+
+/// Takes the lock and leaves the number of this process in it, for whom it keeps out.
+fn lock(path: &Path) -> Result<Flock<fs::File>> {
+    let named = || format!("cannot write {}", path.display());
+    let mut options = fs::OpenOptions::new();
+    let opened = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    let file = opened.with_context(named)?;
+    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((mut file, Errno::EWOULDBLOCK)) => {
+            let mut holder = String::new();
+            // Who it is only helps: an empty number says nothing wrong.
+            let _told = file.read_to_string(&mut holder);
+            anyhow::bail!(
+                "another weft agent (process {}) holds {}: stop it first, or name another state directory with --state-dir",
+                holder.trim(),
+                path.display()
+            );
+        }
+        Err((_, error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    };
+    lock.set_len(0).with_context(named)?;
+    write!(lock, "{}", std::process::id()).with_context(named)?;
+    Ok(lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_is_kept_out_and_told_by_whom() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("lock");
+        fs::write(&path, "a longer text of another life")?;
+        let held = lock(&path)?;
+        let refusal = lock(&path).map(drop).expect_err("it is held").to_string();
+        let process = format!("(process {})", std::process::id());
+        assert!(refusal.contains(&process), "{refusal}");
+        assert!(refusal.contains("--state-dir"), "{refusal}");
+        drop(held);
+        lock(&path).map(drop)
     }
 }

@@ -12,9 +12,10 @@ use weft_agent::{
     executor::{Executor, engine::Engine},
     guest::keep::{Containers, Guests, GuestsConfig, SWEEP_PERIOD},
     journal::Journal,
-    network::{Wiring, kernel::Kernel},
+    network::{Wiring, kernel::Kernel, keys::KeyShelf},
     runtime::Grpc,
 };
+use weft_dataplane::WireGuard;
 use weft_dns::{Forwarder, Resolver, Servers};
 use weft_proto::identity::Credentials;
 
@@ -63,10 +64,11 @@ impl Seat {
         let engine = Arc::new(engine);
         let forwarder = Forwarder::new(Servers::from_file(Path::new("/etc/resolv.conf")));
         let node = credentials.identity().node;
-        let wireguard = place.wireguard()?;
-        let mut config = dataplane_config(place, &settings);
-        config.wireguard = Some(wireguard.clone());
-        let wiring = Arc::new(Kernel::new(node, config, Resolver::new(forwarder)));
+        let keys = KeyShelf::open(&flags.state_dir, flags.wireguard_port)
+            .context("cannot take up the keys for encrypted networks")?;
+        let wireguard = WireGuard::told(&keys.held(), None);
+        let config = dataplane_config(place, &settings);
+        let wiring = Arc::new(Kernel::new(node, config, keys, Resolver::new(forwarder)));
         let (told, glance) = watch::channel(None);
         let guests = Guests::new(GuestsConfig {
             node,
@@ -85,7 +87,7 @@ impl Seat {
             state_dir: flags.state_dir.clone(),
             managers: settings.managers.clone(),
             data_path_addr: Some(settings.data_path),
-            wireguard: Some(wireguard.peer()),
+            wireguard,
             executor: Arc::clone(&engine) as Arc<dyn Executor>,
             wiring: Arc::clone(&wiring) as Arc<dyn Wiring>,
             dial: Arc::new(Grpc::new(credentials.clone(), flags.socket.clone())),

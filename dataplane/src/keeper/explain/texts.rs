@@ -45,7 +45,7 @@ impl<K: Kernel> Keeper<K> {
                 let addr = IpAddr::from(Addr::from_v4_word(place));
                 let mut nodes = desired.nodes.iter();
                 let at = |index: u32, node: &crate::desired::Node| {
-                    node.addr == addr || cipher::address(index).map(IpAddr::V4) == Some(addr)
+                    node.addr == addr || cipher::addresses(index).any(|inside| inside == addr)
                 };
                 let (index, _) = nodes.find(|(index, node)| at(**index, node))?;
                 Some(format!("through {}", self.node_text(desired, *index)))
@@ -199,10 +199,10 @@ impl<K: Kernel> Keeper<K> {
         } else {
             ""
         };
-        let dead = if node.dead || self.dead.contains(&index) {
-            ", which does not answer"
-        } else {
-            ""
+        let dead = match (self.verdicts.dead.contains(&index), node.missed) {
+            (true, _) => ", which does not answer",
+            (false, true) => ", whose agent managers have lost",
+            (false, false) => "",
         };
         format!("{} ({}{own}){dead}", node.name, node.addr)
     }
