@@ -1,20 +1,9 @@
-//! Programs, links and map entries removed by hand are put back without anybody asking, and counted;
-//! an agent that goes and comes back holds nobody up. Needs root.
+//! Programs, links and map entries removed by hand are put back without anybody asking, and counted.
+//! Needs root.
 
 mod lan;
 
-use std::{
-    collections::BTreeMap,
-    io::{Read as _, Write as _},
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use lan::{CLIENT4, Lan, eventually, host4};
@@ -96,93 +85,6 @@ async fn programs_taken_off_by_their_pins_are_attached_again_and_counted() -> Re
             format!("t1 {CLIENT4}"),
             "{program}"
         );
-    }
-    Ok(())
-}
-
-/// One request after the other on one connection, and how long the slowest took.
-struct Steady {
-    stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
-    thread: JoinHandle<Result<Duration>>,
-}
-
-impl Steady {
-    fn start(lan: &Lan, to: SocketAddr) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let answered = Arc::new(AtomicU64::new(0));
-        let (ends, counts) = (Arc::clone(&stop), Arc::clone(&answered));
-        let thread = lan.within("c", move || {
-            let (mut stream, _) = lan::greeted(to)?;
-            stream.set_nodelay(true)?;
-            Ok(std::thread::spawn(move || {
-                let mut worst = Duration::ZERO;
-                while !ends.load(Ordering::Relaxed) {
-                    let number = counts.load(Ordering::Relaxed);
-                    let begun = Instant::now();
-                    stream.write_all(&number.to_be_bytes())?;
-                    let mut back = [0; 8];
-                    stream
-                        .read_exact(&mut back)
-                        .with_context(|| format!("answer {number} is lost"))?;
-                    anyhow::ensure!(back == number.to_be_bytes(), "another's answer");
-                    worst = worst.max(begun.elapsed());
-                    counts.fetch_add(1, Ordering::Relaxed);
-                    // Leaves the processors to those who take over.
-                    std::thread::sleep(Duration::from_micros(200));
-                }
-                Ok(worst)
-            }))
-        })?;
-        Ok(Self {
-            stop,
-            answered,
-            thread,
-        })
-    }
-
-    /// Waits until a thousand more were answered, or one was lost.
-    async fn more(&self, when: &str) -> Result<()> {
-        let enough = self.answered.load(Ordering::Relaxed) + 1000;
-        eventually(&format!("a thousand more answers {when}"), async || {
-            anyhow::ensure!(!self.thread.is_finished(), "requests ended {when}");
-            Ok(self.answered.load(Ordering::Relaxed) >= enough)
-        })
-        .await
-    }
-
-    fn finish(self) -> Result<(u64, Duration)> {
-        self.stop.store(true, Ordering::Relaxed);
-        let worst = self
-            .thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("panicked"))??;
-        Ok((self.answered.load(Ordering::Relaxed), worst))
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_are_answered_while_the_keeper_goes_and_another_takes_over() -> Result<()> {
-    let mut lan = Lan::published(2, 2).await?;
-    let steady = Steady::start(&lan, (host4(1), 8000).into())?;
-    steady.more("with both agents").await?;
-    for round in 1..=3 {
-        lan.hosts.clear();
-        steady
-            .more(&format!("with no agent, round {round}"))
-            .await?;
-        for host in [1, 2] {
-            lan.start(host).await?;
-        }
-        steady.more(&format!("taken over, round {round}")).await?;
-        lan.apply().await?;
-        steady.more(&format!("applied, round {round}")).await?;
-    }
-    let (answered, worst) = steady.finish()?;
-    println!("{answered} requests answered, none lost, the slowest took {worst:?}");
-    for host in [1, 2] {
-        let found = repairs(&lan, host).await;
-        assert_eq!(found, Repairs::default(), "a take-over is no drift");
     }
     Ok(())
 }
