@@ -101,6 +101,7 @@ pub(crate) fn service(number: u128, name: &str, replicas: u64) -> Service {
         job_status: None,
         spec_version: Version { index: 1 },
         previous_spec_version: None,
+        update_since: Version::default(),
         allocation_error: String::new(),
         registry_auth: String::new(),
         previous_registry_auth: String::new(),

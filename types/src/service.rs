@@ -238,6 +238,10 @@ pub struct Service {
     /// Internal. The version of `previous_spec`.
     #[serde(default)]
     pub previous_spec_version: Option<Version>,
+    /// Internal. The commit with which the update or rollback of `update_status` began: tasks made
+    /// since then, of the spec in force, are of it.
+    #[serde(default)]
+    pub update_since: Version,
     /// Internal. Why the allocator could not give what the spec asks; empty when it could.
     #[serde(default)]
     pub allocation_error: String,

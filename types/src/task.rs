@@ -278,6 +278,26 @@ pub struct Task {
     /// Internal. When its desired state was set.
     #[serde(default)]
     pub desired_since: Timestamp,
+    /// Internal. The commit that made it; zero until then. What is earlier is told by this, whatever
+    /// the leaders' clocks said.
+    #[serde(default)]
+    pub made: Version,
+    /// Internal. Tasks of the same spec that failed in its place before it, oldest first: what the
+    /// scheduler counts, although history may have forgotten them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
+}
+
+/// That a task failed on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Fault {
+    /// Which.
+    pub task: TaskId,
+    /// Where.
+    pub node: NodeId,
+    /// When.
+    pub at: Timestamp,
 }
 
 impl TaskSpec {

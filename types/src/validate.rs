@@ -17,6 +17,7 @@ pub use network::{is_encrypted, network_spec};
 
 use crate::{
     cluster::ClusterSpec,
+    network::Driver,
     node::NodeSpec,
     secret::{ConfigSpec, SecretSpec},
     service::{ServiceSpec, UpdateConfig},
@@ -79,8 +80,9 @@ const MIN_MEMORY_BYTES: i64 = 4 << 20;
 /// Least CPU that a task can be given, in billionths.
 const MIN_NANO_CPUS: i64 = 1_000_000;
 
-/// Most tasks that a service may have at a time: far more than any cluster holds, and few enough that a slip of the
-/// hand does not keep the managers busy until they run out of memory.
+/// Most tasks that a service may have: far more than any cluster holds, and few enough that a slip
+/// of the hand does not keep the managers busy until they run out of memory. Runs of a job count
+/// all, for those that completed are remembered.
 pub const MAX_TASKS: u64 = 1_000_000;
 
 /// Whether a service spec can be right.
@@ -101,10 +103,15 @@ pub fn service_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
         return Err(Refusal::invalid("must specify only one service mode"));
     }
     let job = mode.replicated_job.is_some() || mode.global_job.is_some();
-    if job && spec.update_config.is_some() {
-        return Err(Refusal::invalid(
-            "job-mode services cannot have an update config",
-        ));
+    for (config, name) in [
+        (&spec.update_config, "an update"),
+        (&spec.rollback_config, "a rollback"),
+    ] {
+        if job && config.is_some() {
+            return Err(Refusal::invalid(format!(
+                "job-mode services cannot have {name} config"
+            )));
+        }
     }
     if let Some(mode) = &mode.replicated_job
         && mode.max_concurrent == Some(0)
@@ -116,6 +123,7 @@ pub fn service_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
     let wished = [
         mode.replicated.and_then(|mode| mode.replicas),
         mode.replicated_job.and_then(|mode| mode.max_concurrent),
+        mode.replicated_job.and_then(|mode| mode.total_completions),
     ];
     if let Some(count) = wished
         .into_iter()
@@ -123,7 +131,7 @@ pub fn service_spec(spec: &ServiceSpec) -> Result<(), Refusal> {
         .find(|count| *count > MAX_TASKS)
     {
         return Err(Refusal::invalid(format!(
-            "{count} tasks are more than a service may have at a time ({MAX_TASKS})"
+            "{count} tasks are more than a service may have ({MAX_TASKS})"
         )));
     }
     for config in [&spec.update_config, &spec.rollback_config]
@@ -255,11 +263,7 @@ fn update_config(config: &UpdateConfig) -> Result<(), Refusal> {
 pub fn secret_spec(spec: &SecretSpec) -> Result<(), Refusal> {
     object_name(&spec.name)?;
     fields::rest("", &spec.rest)?;
-    if spec
-        .driver
-        .as_ref()
-        .is_some_and(|driver| !driver.name.is_empty())
-    {
+    if spec.driver.as_ref().is_some_and(asks_of_driver) {
         if !spec.data.is_empty() {
             return Err(Refusal::invalid(
                 "secret data must be empty when using an external secret driver",
@@ -280,11 +284,16 @@ pub fn secret_spec(spec: &SecretSpec) -> Result<(), Refusal> {
 pub fn config_spec(spec: &ConfigSpec) -> Result<(), Refusal> {
     object_name(&spec.name)?;
     fields::rest("", &spec.rest)?;
-    if spec.driver.is_some() {
+    if spec.driver.as_ref().is_some_and(asks_of_driver) {
         return Err(Refusal::unimplemented("configs have no drivers"));
     }
     size("config", spec.data.0.len(), MAX_CONFIG_BYTES)?;
     template::file("config", spec)
+}
+
+/// Whether a driver that may be named is: options without a name are a wish too.
+fn asks_of_driver(driver: &Driver) -> bool {
+    !driver.name.is_empty() || driver.options.iter().flatten().next().is_some()
 }
 
 fn size(kind: &str, bytes: usize, limit: usize) -> Result<(), Refusal> {
@@ -313,6 +322,14 @@ fn object_name(name: &str) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+/// Whether the fields of a spec that no part of weft knows say nothing.
+///
+/// # Errors
+/// With the first that does.
+pub fn unknown(rest: &crate::Rest) -> Result<(), Refusal> {
+    fields::rest("", rest)
 }
 
 /// Whether a node spec can be right.
@@ -366,7 +383,14 @@ pub fn cluster_spec(spec: &ClusterSpec) -> Result<(), Refusal> {
             "keeping old raft snapshots is not supported",
         ));
     }
-    Ok(())
+    let ca = &spec.ca_config;
+    let external = ca.external_cas.iter().flatten().next().is_some();
+    if external || !ca.signing_ca_cert.is_empty() || !ca.signing_ca_key.is_empty() {
+        return Err(Refusal::unimplemented(
+            "certificate authorities other than the cluster's own are not supported",
+        ));
+    }
+    fields::log_driver("TaskDefaults", spec.task_defaults.log_driver.as_ref())
 }
 
 #[cfg(test)]

@@ -68,6 +68,20 @@ fn ports(view: &View, service: &mut Service, reasons: &mut Vec<String>) {
         .filter(|port| port.publish_mode == PublishMode::Ingress)
         .map(|port| (port.protocol, port.published_port))
         .collect();
+    // Whoever had a number keeps it, wherever it stands in the list; only then others choose.
+    for port in ports.iter_mut().filter(|port| is_unnamed(port)) {
+        let sticky = old.iter().find(|old| {
+            old.publish_mode == PublishMode::Ingress
+                && old.published_port != 0
+                && (&old.name, old.protocol, old.target_port)
+                    == (&port.name, port.protocol, port.target_port)
+                && !mine.contains(&(old.protocol, old.published_port))
+        });
+        if let Some(sticky) = sticky {
+            mine.insert((sticky.protocol, sticky.published_port));
+            port.published_port = sticky.published_port;
+        }
+    }
     for port in &mut ports {
         if port.publish_mode == PublishMode::Host {
             continue;
@@ -88,18 +102,9 @@ fn ports(view: &View, service: &mut Service, reasons: &mut Vec<String>) {
             }
             continue;
         }
-        let sticky = old.iter().find(|old| {
-            old.publish_mode == PublishMode::Ingress
-                && old.published_port != 0
-                && (&old.name, old.protocol, old.target_port)
-                    == (&port.name, port.protocol, port.target_port)
-                && !mine.contains(&(old.protocol, old.published_port))
-        });
-        let number = sticky.map(|old| old.published_port).or_else(|| {
-            DYNAMIC_PORTS.into_iter().find(|number| {
-                owner(*number).is_none() && !mine.contains(&(port.protocol, *number))
-            })
-        });
+        let number = DYNAMIC_PORTS
+            .into_iter()
+            .find(|number| owner(*number).is_none() && !mine.contains(&(port.protocol, *number)));
         match number {
             Some(number) => {
                 mine.insert((port.protocol, number));
@@ -114,6 +119,11 @@ fn ports(view: &View, service: &mut Service, reasons: &mut Vec<String>) {
         }
     }
     service.endpoint.ports = ports;
+}
+
+/// Whether the mesh is to serve a port under a number of our choice.
+fn is_unnamed(port: &PortConfig) -> bool {
+    port.publish_mode == PublishMode::Ingress && port.published_port == 0
 }
 
 /// The networks and families (true: v6) on which a service has a VIP; the ingress network first.
@@ -201,5 +211,71 @@ pub(super) fn network_reason(network: &weft_types::network::Network) -> String {
             "network {} is not usable: {}",
             network.spec.name, network.allocation_error
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fixture;
+
+    /// Some targets in some order, each with the number it asks for, 0 for none.
+    fn wishes() -> impl Strategy<Value = Vec<(u16, u16)>> {
+        let targets: Vec<u16> = (1..=6).collect();
+        let numbers: Vec<u16> = (30_000..30_008).collect();
+        let some = prop::sample::subsequence(targets, 0..=6).prop_shuffle();
+        let asked = prop::collection::vec(any::<bool>(), 6);
+        (some, Just(numbers).prop_shuffle(), asked).prop_map(|(targets, numbers, asked)| {
+            let wishes = targets.into_iter().zip(numbers).zip(asked);
+            wishes
+                .map(|((target, number), asks)| (target, if asks { number } else { 0 }))
+                .collect()
+        })
+    }
+
+    /// The number that each target has after the service wished so.
+    fn given(service: &mut Service, wishes: &[(u16, u16)]) -> BTreeMap<u16, u16> {
+        let config = |(target_port, published_port): &(u16, u16)| PortConfig {
+            target_port: *target_port,
+            published_port: *published_port,
+            ..PortConfig::default()
+        };
+        service.spec.endpoint_spec = Some(EndpointSpec {
+            mode: None,
+            ports: Some(wishes.iter().map(config).collect()),
+        });
+        let mut reasons = Vec::new();
+        ports(&View::default(), service, &mut reasons);
+        assert_eq!(reasons, [""; 0]);
+        let ports = service.endpoint.ports.iter();
+        ports
+            .map(|port| (port.target_port, port.published_port))
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_port_keeps_its_number_wherever_it_is_listed(first in wishes(), second in wishes()) {
+            let mut service = fixture::service(1, "web", 1);
+            let before = given(&mut service, &first);
+            let after = given(&mut service, &second);
+            let numbers: BTreeSet<&u16> = after.values().collect();
+            prop_assert_eq!(numbers.len(), second.len(), "each has its own");
+            for (target, asked) in &second {
+                let got = after[target];
+                let had = before.get(target).filter(|had| {
+                    !second.iter().any(|(_, asked)| asked == *had)
+                });
+                match (asked, had) {
+                    (0, Some(had)) => prop_assert_eq!(got, *had, "of target {}", target),
+                    (0, None) => prop_assert_ne!(got, 0),
+                    (asked, _) => prop_assert_eq!(got, *asked),
+                }
+            }
+        }
     }
 }

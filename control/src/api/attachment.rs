@@ -97,6 +97,8 @@ pub(super) fn attach(view: &View, now: Timestamp, ids: &mut IdSource, wish: &Wis
         withdrawn: false,
         running_since: now,
         desired_since: now,
+        made: Version::default(),
+        faults: Vec::new(),
     };
     let mut draft = Draft::new(view, now);
     allocator::attach(&mut draft, &mut task)

@@ -43,7 +43,12 @@ pub(super) fn update(
 ) -> Answer {
     let stored = cluster(view)?;
     validate::cluster_spec(spec).map_err(refused)?;
-    in_sequence(version, stored.meta.version)?;
+    let newest = stored.meta.version;
+    // The managers' own writes, as in a rotation of the root, outdate nobody who read the spec.
+    let since = stored.spec_version.index;
+    if since == 0 || !(since..=newest.index).contains(&version) {
+        in_sequence(version, newest)?;
+    }
     let token =
         |ids: &mut IdSource| JoinToken::new(&stored.tls_info.trust_root, ids.bytes()).to_string();
     let worker = rotate.worker_token.then(|| token(ids));
@@ -59,6 +64,8 @@ pub(super) fn update(
         cluster.spec = spec.clone();
         "default".clone_into(&mut cluster.spec.name);
         cluster.unlock_key = key;
+        // Every commit has its own index, and this one's is at least this.
+        cluster.spec_version.index = view.index() + 1;
         let tokens = &mut cluster.join_tokens;
         tokens.worker = worker.unwrap_or_else(|| std::mem::take(&mut tokens.worker));
         tokens.manager = manager.unwrap_or_else(|| std::mem::take(&mut tokens.manager));

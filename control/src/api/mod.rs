@@ -176,9 +176,7 @@ fn is_up_to_date(view: &View, task: &Task) -> bool {
     service.is_some_and(|service| !is_dirty(view, service, task))
 }
 
-fn nodes<'a>(
-    nodes: impl IntoIterator<Item = &'a Arc<weft_types::node::Node>>,
-) -> Answer {
+fn nodes<'a>(nodes: impl IntoIterator<Item = &'a Arc<weft_types::node::Node>>) -> Answer {
     let nodes = nodes.into_iter().map(|node| node.as_ref().clone());
     Ok((Vec::new(), ControlReply::Nodes(nodes.collect())))
 }

@@ -177,6 +177,7 @@ pub(super) fn update<K: Kept>(
     version: u64,
     spec: &SecretSpec,
 ) -> Answer {
+    validate::unknown(&spec.rest).map_err(refused)?;
     let mut changed = K::clone(K::find(view, reference)?);
     in_sequence(version, changed.meta().version)?;
     let stored = changed.spec_mut();

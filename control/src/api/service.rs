@@ -1,6 +1,6 @@
 //! Services made, changed, rolled back and removed.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use weft_proto::{ControlError, ControlReply, ErrorCode};
 use weft_types::{
@@ -50,6 +50,7 @@ pub(super) fn create(
         }),
         spec_version: next_version(view),
         previous_spec_version: None,
+        update_since: Version::default(),
         allocation_error: String::new(),
         registry_auth: registry_auth.to_owned(),
         previous_registry_auth: String::new(),
@@ -104,6 +105,7 @@ pub(super) fn update(view: &View, now: Timestamp, reference: &str, update: &Upda
         std::mem::swap(registry_auth, previous_registry_auth);
         service.previous_spec_version = Some(service.spec_version);
         service.spec_version = version.unwrap_or_else(|| next_version(view));
+        service.update_since = next_version(view);
         // A job runs anew at once: nothing is rolled out that could be completed.
         service.update_status = service.job_status.is_none().then(|| UpdateStatus {
             state: UpdateState::RollbackStarted,
@@ -186,8 +188,15 @@ fn checked(
         Constraint::parse(text).map_err(|error| ControlError::unknown(error.to_string()))?;
     }
     for networks in [&mut spec.task_template.networks, &mut spec.networks] {
+        let mut named = BTreeSet::new();
         for attachment in networks.iter_mut().flatten() {
             resolve(view, attachment)?;
+            if !named.insert(attachment.target.clone()) {
+                let name = find::network(view, &attachment.target)?.spec.name.clone();
+                return Err(ControlError::invalid(format!(
+                    "network {name} is named twice"
+                )));
+            }
         }
     }
     files(view, &spec)?;

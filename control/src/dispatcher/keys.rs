@@ -43,7 +43,8 @@ fn step<'a>(
     }
     let KeyGenerations { newest, oldest } = keys.generations;
     if oldest < newest {
-        let waits = keys.since.after(KEYS_PATIENCE) > now && nodes.any(|node| is_moving(node, newest));
+        let waits =
+            keys.since.after(KEYS_PATIENCE) > now && nodes.any(|node| is_moving(node, newest));
         return (!waits).then_some(KeyRotation {
             generations: KeyGenerations {
                 newest,
@@ -105,7 +106,11 @@ mod tests {
     }
 
     fn after(cluster: &Cluster, nodes: &[Node], seconds: u64) -> Option<KeyRotation> {
-        step(cluster, nodes.iter(), BEGIN.after(Duration::from_secs(seconds)))
+        step(
+            cluster,
+            nodes.iter(),
+            BEGIN.after(Duration::from_secs(seconds)),
+        )
     }
 
     #[test]
@@ -130,7 +135,10 @@ mod tests {
         let mut cluster = cluster();
         cluster.spec.ca_config.force_rotate = 1;
         cluster.keys = after(&cluster, &[], 1).unwrap();
-        assert_eq!((cluster.keys.asked, cluster.keys.generations.newest), (1, 4));
+        assert_eq!(
+            (cluster.keys.asked, cluster.keys.generations.newest),
+            (1, 4)
+        );
         // Asked for again while nodes move: that comes afterwards.
         cluster.spec.ca_config.force_rotate = 2;
         let moving = [node(1, 3, true)];
@@ -139,7 +147,10 @@ mod tests {
         cluster.keys = after(&cluster, &moved, 3).unwrap();
         assert_eq!(cluster.keys.generations.oldest, 4);
         cluster.keys = after(&cluster, &moved, 4).unwrap();
-        assert_eq!((cluster.keys.asked, cluster.keys.generations.newest), (2, 5));
+        assert_eq!(
+            (cluster.keys.asked, cluster.keys.generations.newest),
+            (2, 5)
+        );
     }
 
     #[test]
@@ -151,14 +162,26 @@ mod tests {
             next.is_some_and(|keys| keys.generations.oldest == 4)
         };
         let hour = KEYS_PATIENCE.as_secs();
-        assert!(!retired(&[node(1, 4, true), node(2, 3, true)], 1), "no key yet");
-        assert!(!retired(&[node(1, 4, true), node(2, 4, false)], 1), "not used yet");
+        assert!(
+            !retired(&[node(1, 4, true), node(2, 3, true)], 1),
+            "no key yet"
+        );
+        assert!(
+            !retired(&[node(1, 4, true), node(2, 4, false)], 1),
+            "not used yet"
+        );
         assert!(retired(&[node(1, 4, true), node(2, 4, true)], 1));
-        assert!(retired(&[node(1, 4, true), fixture::node(2)], 1), "it has no keys at all");
+        assert!(
+            retired(&[node(1, 4, true), fixture::node(2)], 1),
+            "it has no keys at all"
+        );
         let mut down = node(2, 3, true);
         down.status.state = NodeState::Down;
         let with_down = [node(1, 4, true), down];
-        assert!(!retired(&with_down, hour - 1), "tasks of a node that lost its managers speak on");
+        assert!(
+            !retired(&with_down, hour - 1),
+            "tasks of a node that lost its managers speak on"
+        );
         assert!(retired(&with_down, hour));
     }
 

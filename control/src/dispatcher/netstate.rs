@@ -8,7 +8,8 @@ use std::{
 use weft_types::{
     BackendId, NetworkId, NodeId, TaskState,
     netstate::{
-        EndpointPhase, KeyGenerations, NetEndpoint, NetNetwork, NetNode, NetService, NetState, NetworkAbout, ZONE,
+        EndpointPhase, KeyGenerations, NetEndpoint, NetNetwork, NetNode, NetService, NetState,
+        NetworkAbout, ZONE,
     },
     network::Network,
     node::{Node, NodeState},
@@ -48,7 +49,9 @@ pub(super) fn project_parts(view: &View, parts: &BTreeSet<NetworkId>) -> NetStat
         } else {
             port
         },
-        keys: cluster.map_or(KeyGenerations::default(), |cluster| cluster.keys.generations),
+        keys: cluster.map_or(KeyGenerations::default(), |cluster| {
+            cluster.keys.generations
+        }),
         nodes: view
             .nodes()
             .filter_map(|node| Some((node.id, net_node(node)?)))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use weft_types::{
     NodeId, ServiceId, TaskId, TaskState, Timestamp,
+    cluster::Cluster,
     container::ContainerSpec,
     netstate::{EndpointPhase, NetState},
     node::NodeState,
@@ -12,7 +13,7 @@ use weft_types::{
     task::{RestartPolicy, Task, TaskStatus},
 };
 
-use super::{Acks, Pictures, assignments, project, status, withdraw};
+use super::{Acks, Pictures, assignments, network_differs, project, status, withdraw};
 use crate::{
     fixture,
     store::{Change, Draft, View},
@@ -79,7 +80,10 @@ fn a_node_knows_a_network_as_long_as_a_task_of_its_own_has_not_ended() {
     });
     let back = |world: &World, node: NodeId| {
         let state = project(&world.view(), node);
-        state.networks.values().any(|network| network.name == "back")
+        state
+            .networks
+            .values()
+            .any(|network| network.name == "back")
     };
     world.until(secs(30), "two of the new spec run", |world| {
         let running = world.running(id);
@@ -90,7 +94,9 @@ fn a_node_knows_a_network_as_long_as_a_task_of_its_own_has_not_ended() {
     let node = task.node_id.unwrap();
     assert!(back(&world, node), "it runs there");
     world.crash(task.id);
-    world.until(secs(5), "it has ended", |world| world.running(id).len() == 1);
+    world.until(secs(5), "it has ended", |world| {
+        world.running(id).len() == 1
+    });
     let view = world.view();
     assert!(view.task(task.id).is_some(), "it is history");
     assert!(!back(&world, node), "nothing of it is left there");
@@ -394,4 +400,31 @@ proptest! {
             world.tick();
         }
     }
+}
+
+#[test]
+fn a_label_of_the_cluster_encrypts_every_network_and_its_keys_are_told() {
+    let (mut world, id) = world();
+    let at = world.running(id)[0].node_id.unwrap();
+    let encrypted = |world: &World| -> Vec<bool> {
+        let state = project(&world.view(), at);
+        state.networks.values().map(|net| net.encrypted).collect()
+    };
+    assert_eq!(encrypted(&world), [false, false]);
+    let change = |world: &mut World, edit: &dyn Fn(&mut Cluster)| {
+        let before = world.view();
+        let mut cluster = Cluster::clone(before.cluster().unwrap());
+        edit(&mut cluster);
+        world.commit(vec![Change::put(cluster)]);
+        network_differs(&before, &world.view(), at)
+    };
+    let is_news = change(&mut world, &|cluster| {
+        let labels = &mut cluster.spec.labels;
+        labels.insert("weft.encrypted".into(), "true".into());
+    });
+    assert!(is_news);
+    assert_eq!(encrypted(&world), [true, true], "the ingress network too");
+    let is_news = change(&mut world, &|cluster| cluster.keys.generations.newest = 7);
+    assert!(is_news);
+    assert_eq!(project(&world.view(), at).keys.newest, 7);
 }

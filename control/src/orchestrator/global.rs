@@ -19,7 +19,7 @@ pub(super) fn run(draft: &mut Draft, ids: &mut IdSource, service: &Service) {
     let now = draft.now();
     let template = &service.spec.task_template;
     let fits = |node: &Node| !is_bad(Some(node)) && constraint::satisfies(node, template);
-    let slots = Slots::of(draft, service, now);
+    let slots = Slots::of(draft, service);
     for (place, tasks) in &slots.by_place {
         let Place::Node(id) = *place else { continue };
         let Some(node) = draft.node(id).cloned() else {
@@ -42,11 +42,11 @@ pub(super) fn run(draft: &mut Draft, ids: &mut IdSource, service: &Service) {
             }
         }
     }
-    let slots = Slots::of(draft, service, now);
+    let slots = Slots::of(draft, service);
     for tasks in slots.by_place.values() {
         promote(draft, service, tasks);
     }
-    let slots = Slots::of(draft, service, now);
+    let slots = Slots::of(draft, service);
     let occupied = slots.occupied(service, now);
     let vacant: Vec<NodeId> = draft
         .nodes()

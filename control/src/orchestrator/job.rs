@@ -126,7 +126,7 @@ fn supervise(
 /// The places that this run has filled, and their tasks of this run.
 fn this_run(draft: &Draft, service: &Service) -> BTreeMap<Place, Vec<Arc<Task>>> {
     let iteration = service.job_status.map(|job| job.job_iteration);
-    let mut places = Slots::of(draft, service, draft.now()).by_place;
+    let mut places = Slots::of(draft, service).by_place;
     places.retain(|_, tasks| {
         tasks.retain(|task| task.job_iteration == iteration);
         !tasks.is_empty()

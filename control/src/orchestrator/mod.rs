@@ -3,6 +3,7 @@
 //! PURE. Everything it remembers is in the objects, so that any leader goes on in the middle.
 
 pub mod constraint;
+mod fault;
 mod global;
 mod job;
 mod moving;
@@ -13,6 +14,7 @@ mod slot;
 mod task;
 mod update;
 
+pub use fault::faults;
 pub use moving::carry_out;
 pub use restart::{delay, may_restart};
 pub use task::{Place, is_dirty, is_live, occupies, template};

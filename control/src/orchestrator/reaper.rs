@@ -102,7 +102,7 @@ fn history(draft: &mut Draft, service: &Service) {
     if draft.tasks_of(service.id).take(limit + 1).count() <= limit {
         return;
     }
-    let slots = Slots::of(draft, service, draft.now());
+    let slots = Slots::of(draft, service);
     for tasks in slots.by_place.values() {
         let is_dead = |task: &&Arc<Task>| {
             task.desired_state > TaskState::Running && task.status.state.is_terminal()

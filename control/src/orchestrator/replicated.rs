@@ -15,7 +15,7 @@ pub(super) const BATCH: u64 = 2_000;
 
 pub(super) fn run(draft: &mut Draft, ids: &mut IdSource, service: &Service, wished: u64) {
     let now = draft.now();
-    let slots = Slots::of(draft, service, now);
+    let slots = Slots::of(draft, service);
     for tasks in slots.by_place.values() {
         for task in tasks {
             if has_failed(draft, task) {
@@ -23,11 +23,11 @@ pub(super) fn run(draft: &mut Draft, ids: &mut IdSource, service: &Service, wish
             }
         }
     }
-    let slots = Slots::of(draft, service, now);
+    let slots = Slots::of(draft, service);
     for tasks in slots.by_place.values() {
         promote(draft, service, tasks);
     }
-    let slots = Slots::of(draft, service, now);
+    let slots = Slots::of(draft, service);
     let occupied = slots.occupied(service, now);
     let have = occupied.len() as u64;
     if have > wished {

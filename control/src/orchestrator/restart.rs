@@ -9,7 +9,7 @@ use weft_types::{
 };
 
 use super::{
-    moving,
+    fault, moving,
     slot::is_meant,
     task::{Place, is_bad, is_lost, new_task, occupies},
 };
@@ -123,6 +123,9 @@ pub(super) fn restart(
     };
     let mut next = new_task(service, place, TaskState::Ready, now, ids);
     next.start_after = now.after(wait);
+    if next.spec_version == task.spec_version && matches!(place, Place::Slot(_)) {
+        next.faults = fault::inherited(task, now);
+    }
     draft.put(next);
 }
 
@@ -172,6 +175,8 @@ pub(super) fn has_failed(view: &View, task: &Task) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use weft_types::service::{ReplicatedJob, ServiceMode};
+
     use super::*;
     use crate::{
         fixture,
@@ -201,6 +206,23 @@ mod tests {
                 expected,
                 "made with {made_with}, then {came_later}"
             );
+        }
+    }
+
+    #[test]
+    fn what_a_job_completed_is_not_done_again_whatever_the_policy() {
+        let now = Timestamp(1_000_000_000);
+        let mut service = fixture::service(1, "sums", 1);
+        service.spec.mode = ServiceMode {
+            replicated_job: Some(ReplicatedJob::default()),
+            ..ServiceMode::default()
+        };
+        service.spec.task_template.restart_policy = policy("any");
+        let mut ids = IdSource::seeded(1);
+        let mut task = new_task(&service, Place::Slot(0), TaskState::Complete, now, &mut ids);
+        for (ended, again) in [(TaskState::Failed, true), (TaskState::Complete, false)] {
+            task.status.state = ended;
+            assert_eq!(may_restart(&service, &task, &[], now), again, "{ended}");
         }
     }
 

@@ -8,8 +8,8 @@ use std::{
 use weft_types::{NodeId, Timestamp, service::Service, service::UpdateState, task::Task};
 
 use super::{
-    restart::{born, may_restart},
-    task::Place,
+    restart::may_restart,
+    task::{self, Place},
 };
 use crate::store::View;
 
@@ -21,7 +21,7 @@ pub(super) struct Slots {
 
 impl Slots {
     /// The places of `service`. Tasks desired removed are no part of any.
-    pub(super) fn of(view: &View, service: &Service, now: Timestamp) -> Self {
+    pub(super) fn of(view: &View, service: &Service) -> Self {
         let mut by_place: BTreeMap<Place, Vec<Arc<Task>>> = BTreeMap::new();
         for task in view.tasks_of(service.id) {
             if task.desired_state == weft_types::TaskState::Remove {
@@ -32,7 +32,7 @@ impl Slots {
             }
         }
         for tasks in by_place.values_mut() {
-            tasks.sort_by_key(|task| (born(task, now), task.meta.version.index, task.id));
+            tasks.sort_by_key(|task| (task::made(view, task), task.meta.version.index, task.id));
         }
         Self { by_place }
     }

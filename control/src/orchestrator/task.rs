@@ -1,7 +1,7 @@
 //! How a task is made, and when it no longer is what its service wishes.
 
 use weft_types::{
-    NodeId, TaskState, Timestamp,
+    NodeId, TaskState, Timestamp, Version,
     node::Node,
     service::{PublishMode, Service},
     task::{Task, TaskSpec, TaskStatus},
@@ -93,10 +93,29 @@ pub(super) fn new_task(
         withdrawn: false,
         running_since: Timestamp::ZERO,
         desired_since: now,
+        made: Version::default(),
+        faults: Vec::new(),
     }
 }
 
-/// Whether an update would replace `task`.
+/// The commit that made a task, or will: one of this very transaction is the newest.
+pub(super) fn made(view: &View, task: &Task) -> Version {
+    if task.made.index == 0 {
+        coming(view)
+    } else {
+        task.made
+    }
+}
+
+/// What the next commit is at least: every one has its own index.
+pub(super) fn coming(view: &View) -> Version {
+    Version {
+        index: view.index() + 1,
+    }
+}
+
+/// Whether an update would replace `task`: its template differs, if only by a `force_update` that
+/// has grown.
 ///
 /// Replica count, service labels and update settings never dirty a task; a placement that its node
 /// satisfies does not either. Ports of the routing mesh dirty it only when it has no leg on the

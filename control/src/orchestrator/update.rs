@@ -6,16 +6,15 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use weft_types::{
-    ServiceId, TaskId, TaskState, Timestamp,
+    ServiceId, TaskId, TaskState, Timestamp, Version,
     service::{Service, UpdateConfig, UpdateState, UpdateStatus},
     task::Task,
 };
 
 use super::{
     moving,
-    restart::born,
     slot::{Slots, is_meant},
-    task::{Place, is_dirty, new_task},
+    task::{Place, coming, is_dirty, made, new_task},
 };
 use crate::store::{Draft, IdSource, View};
 
@@ -123,14 +122,19 @@ pub(super) fn run(draft: &mut Draft, ids: &mut IdSource, id: ServiceId) {
         })
         .flatten()
         .unwrap_or(now);
-    let slots = Slots::of(draft, &service, now);
+    let since = if goes_on {
+        service.update_since
+    } else {
+        coming(draft)
+    };
+    let slots = Slots::of(draft, &service);
     let occupied = slots.occupied(&service, now);
     let mut waiting = Vec::new();
     let mut in_flight = 0usize;
     for (place, updatable) in &occupied {
         let tasks = slots.by_place.get(place).map_or(&[][..], Vec::as_slice);
         shut_replaced(draft, &service, updatable);
-        match stage(draft, &service, &settings, tasks, updatable, started) {
+        match stage(draft, &service, &settings, tasks, updatable, since) {
             Stage::Clean => {}
             Stage::Waiting => waiting.push(*place),
             Stage::InFlight => in_flight += 1,
@@ -138,19 +142,20 @@ pub(super) fn run(draft: &mut Draft, ids: &mut IdSource, id: ServiceId) {
     }
     if goes_on
         && settings.action != Action::Continue
-        && let Some(failed) = too_many_failed(draft, &service, &settings, &slots, started)
+        && let Some(failed) = too_many_failed(draft, &service, &settings, &slots, since)
     {
         stop_or_go_back(draft, &service, &settings, failed);
         return;
     }
     if waiting.is_empty() && in_flight == 0 {
         if goes_on {
-            complete(draft, &service, &settings, &slots, started);
+            complete(draft, &service, &settings, &slots, (since, started));
         }
         return;
     }
     if !goes_on && !waiting.is_empty() {
         draft.edit_service(id, |service| {
+            service.update_since = since;
             service.update_status = Some(UpdateStatus {
                 state: UpdateState::Updating,
                 started_at: Some(now),
@@ -181,7 +186,7 @@ pub(super) fn run(draft: &mut Draft, ids: &mut IdSource, id: ServiceId) {
 /// start of one and the stop of another has nobody else to end it.
 fn shut_twins(draft: &mut Draft, service: &Service) {
     let now = draft.now();
-    let slots = Slots::of(draft, service, now);
+    let slots = Slots::of(draft, service);
     for tasks in slots.occupied(service, now).into_values() {
         let clean = tasks.into_iter();
         let clean: Vec<_> = clean
@@ -212,7 +217,7 @@ fn shut_replaced(draft: &mut Draft, service: &Service, updatable: &[Arc<Task>]) 
         .max_by_key(|task| {
             (
                 task.status.state == TaskState::Running,
-                task.meta.created_at,
+                made(draft, task),
                 task.id,
             )
         });
@@ -231,7 +236,7 @@ fn stage(
     settings: &Settings,
     tasks: &[Arc<Task>],
     updatable: &[Arc<Task>],
-    started: Timestamp,
+    since: Version,
 ) -> Stage {
     let now = draft.now();
     let is_clean = |view: &View, task: &Task| !is_dirty(view, service, task);
@@ -241,7 +246,7 @@ fn stage(
     let replaced = tasks.iter().any(|task| !is_clean(draft, task));
     let new: Vec<&Arc<Task>> = tasks
         .iter()
-        .filter(|task| is_new(service, task, started, now))
+        .filter(|task| is_new(draft, service, task, since))
         .collect();
     if !replaced || new.is_empty() {
         return Stage::Clean;
@@ -261,9 +266,10 @@ fn stage(
     }
 }
 
-/// Whether a task was made by, or during, the update that began at `started`.
-fn is_new(service: &Service, task: &Task, started: Timestamp, now: Timestamp) -> bool {
-    task.spec_version == service.spec_version && born(task, now) >= started
+/// Whether a task was made by, or during, the update that began with commit `since`. No clock is
+/// asked: one that was set back in between would make it seem older.
+fn is_new(view: &View, service: &Service, task: &Task, since: Version) -> bool {
+    task.spec_version == service.spec_version && made(view, task) >= since
 }
 
 /// When a task began to run, or ended without.
@@ -276,9 +282,10 @@ fn up_at(task: &Task) -> Timestamp {
 }
 
 /// Whether a place had, or has, a task that this update replaces.
-fn is_touched(view: &View, service: &Service, tasks: &[Arc<Task>], started: Timestamp) -> bool {
+fn is_touched(view: &View, service: &Service, tasks: &[Arc<Task>], since: Version) -> bool {
+    let has_new = tasks.iter().any(|task| is_new(view, service, task, since));
     let mut old = tasks.iter().filter(|task| is_dirty(view, service, task));
-    old.any(|task| is_meant(task) || task.desired_since >= started)
+    old.any(|task| is_meant(task) || has_new)
 }
 
 /// A task of this update that failed, if of the places that it touches more failed than may. One
@@ -288,9 +295,8 @@ fn too_many_failed(
     service: &Service,
     settings: &Settings,
     slots: &Slots,
-    started: Timestamp,
+    since: Version,
 ) -> Option<TaskId> {
-    let now = draft.now();
     let failed: Vec<TaskId> = slots
         .by_place
         .values()
@@ -303,13 +309,13 @@ fn too_many_failed(
                 );
                 let early = task.running_since.is_zero()
                     || task.status.timestamp.since(task.running_since) <= settings.monitor;
-                is_new(service, task, started, now) && ended && early
+                is_new(draft, service, task, since) && ended && early
             })?;
             Some(failed.id)
         })
         .collect();
     let touched = slots.by_place.values();
-    let touched = touched.filter(|tasks| is_touched(draft, service, tasks, started));
+    let touched = touched.filter(|tasks| is_touched(draft, service, tasks, since));
     // Of a place that failed several times the first task may be forgotten already.
     let places = touched.count().max(failed.len()).max(1);
     #[expect(
@@ -321,7 +327,7 @@ fn too_many_failed(
 }
 
 fn stop_or_go_back(draft: &mut Draft, service: &Service, settings: &Settings, failed: TaskId) {
-    let now = draft.now();
+    let (now, since) = (draft.now(), coming(draft));
     let reason = format!("due to failure or early termination of task {failed}");
     let rolling_back = service
         .update_status
@@ -352,6 +358,7 @@ fn stop_or_go_back(draft: &mut Draft, service: &Service, settings: &Settings, fa
             }
             status.state = UpdateState::RollbackStarted;
             status.started_at = Some(now);
+            service.update_since = since;
             status.message = format!("update rolled back {reason}");
         }
         service.update_status = Some(status);
@@ -364,14 +371,14 @@ fn complete(
     service: &Service,
     settings: &Settings,
     slots: &Slots,
-    started: Timestamp,
+    (since, started): (Version, Timestamp),
 ) {
     let now = draft.now();
     let last = slots
         .by_place
         .values()
         .flatten()
-        .filter(|task| is_new(service, task, started, now))
+        .filter(|task| is_new(draft, service, task, since))
         .filter(|task| task.status.state >= TaskState::Running)
         .map(|task| up_at(task))
         .max()
@@ -467,14 +474,15 @@ mod tests {
         };
         store.apply(2, &second).expect("the new task");
         let draft = Draft::new(&store.view(), now);
-        let slots = Slots::of(&draft, &service, now);
+        let slots = Slots::of(&draft, &service);
         let config = UpdateConfig {
             parallelism: 1,
             max_failure_ratio: ratio,
             ..UpdateConfig::default()
         };
         let settings = Settings::of(Some(&config));
-        too_many_failed(&draft, &service, &settings, &slots, started).is_some()
+        let since = Version { index: 2 };
+        too_many_failed(&draft, &service, &settings, &slots, since).is_some()
     }
 
     #[test]

@@ -3,21 +3,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use weft_types::{
-    NodeId, ServiceId, TaskState, Timestamp,
+    NodeId, ServiceId, TaskState,
     node::Node,
     service::Protocol,
-    task::{DiscreteResource, GenericResource, NamedResource, Task},
+    task::{DiscreteResource, Fault, GenericResource, NamedResource, Task},
 };
 
 use super::filter::{Needs, host_ports};
-use crate::{orchestrator::occupies, store::Draft};
-
-/// Failures older than this are forgiven.
-const FAULT_WINDOW: Duration = Duration::from_secs(5 * 60);
+use crate::{
+    orchestrator::{faults, occupies},
+    store::Draft,
+};
 
 /// One node as the scheduler sees it.
 #[derive(Debug)]
@@ -150,15 +149,25 @@ impl NodeTable {
         let services: BTreeSet<ServiceId> =
             groups.iter().filter_map(|needs| needs.service).collect();
         for service in services {
+            let mode = draft.service(service).map(|service| &service.spec.mode);
+            // Where a global service's task is to be is not chosen, so nothing is avoided.
+            let is_chosen =
+                mode.is_some_and(|mode| mode.global.is_none() && mode.global_job.is_none());
+            let mut counted = HashSet::new();
             for task in draft.tasks_of(service) {
-                table.count_own(service, task, draft.now());
+                table.count_own(service, task);
+                for fault in faults(task, draft.now()).filter(|_| is_chosen) {
+                    if counted.insert(fault.task) {
+                        table.count_fault((service, task.spec_version.index), &fault);
+                    }
+                }
             }
         }
         table
     }
 
     /// Counts a task of a service that more tasks are placed of.
-    fn count_own(&mut self, service: ServiceId, task: &Task, now: Timestamp) {
+    fn count_own(&mut self, service: ServiceId, task: &Task) {
         let row = task.node_id.and_then(|id| self.row_of(id));
         let Some(row) = row.and_then(|row| self.rows.get_mut(row)) else {
             return;
@@ -166,10 +175,12 @@ impl NodeTable {
         if occupies(task) && task.desired_state <= TaskState::Complete {
             *row.by_service.entry(service).or_default() += 1;
         }
-        let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
-        if failed && task.slot != 0 && now.since(task.status.timestamp) < FAULT_WINDOW {
-            let key = (service, task.spec_version.index);
-            *row.failures.entry(key).or_default() += 1;
+    }
+
+    fn count_fault(&mut self, of: (ServiceId, u64), fault: &Fault) {
+        let row = self.row_of(fault.node);
+        if let Some(row) = row.and_then(|row| self.rows.get_mut(row)) {
+            *row.failures.entry(of).or_default() += 1;
         }
     }
 

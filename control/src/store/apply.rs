@@ -1,5 +1,7 @@
 //! The only way in: transactions, whole or not at all.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use weft_types::{Timestamp, Version};
 
@@ -154,6 +156,9 @@ impl View {
                     match &event.old {
                         Some(old) => meta.created_at = old.meta().created_at,
                         None => meta.created_at = now,
+                    }
+                    if let (Object::Task(task), None) = (&mut object, &event.old) {
+                        Arc::make_mut(task).made = meta.version;
                     }
                     object.set_meta(meta);
                     self.share(&mut object, event.old.as_ref());

@@ -39,6 +39,26 @@ fn of_a_service_the_first_wrong_value_is_refused_and_the_last_right_one_is_not()
     let job = |concurrent: u64| json!({"Mode": {"ReplicatedJob": {"MaxConcurrent": concurrent}}});
     let two_modes = json!({"Mode": {"Global": {}, "Replicated": {}}});
     let job_with_update = json!({"Mode": {"GlobalJob": {}}, "UpdateConfig": {"Parallelism": 1}});
+    let job_with_rollback = json!({"Mode": {"GlobalJob": {}}, "RollbackConfig": {"Order": ""}});
+    let runs = |total: u64| json!({"Mode": {"ReplicatedJob": {"TotalCompletions": total}}});
+    let rollback = |field: &str, value: Value| json!({"RollbackConfig": {field: value}});
+    let reserve = |field: &str, value: i64| json!({"TaskTemplate": {"Resources": {"Reservations": {field: value}}}});
+    let restart =
+        |field: &str, value: i64| json!({"TaskTemplate": {"RestartPolicy": {field: value}}});
+    let probe = |field: &str, value: i64| json!({"Healthcheck": {field: value}});
+    let configs = |files: [&str; 2]| {
+        let id = crate::ConfigId::numbered(1).to_string();
+        let reference =
+            |file: &str| json!({"ConfigID": id, "ConfigName": "c", "File": {"Name": file}});
+        json!({"Configs": files.map(reference)})
+    };
+    let mounts =
+        |targets: [&str; 2]| json!({"Mounts": targets.map(|target| json!({"Target": target}))});
+    let port = |mode: &str, publish: &str| json!({"EndpointSpec": {"Mode": mode, "Ports": [{"TargetPort": 80, "PublishMode": publish}]}});
+    let two_ports = |first: u16, second: u16| {
+        json!({"EndpointSpec": {"Ports": [
+        {"TargetPort": 80, "PublishedPort": first}, {"TargetPort": 81, "PublishedPort": second}]}})
+    };
     let rows = [
         ((none(), tasks(MAX_TASKS)), (none(), tasks(MAX_TASKS + 1))),
         ((none(), job(1)), (none(), job(0))),
@@ -49,6 +69,72 @@ fn of_a_service_the_first_wrong_value_is_refused_and_the_last_right_one_is_not()
         (
             (none(), json!({"Mode": {"GlobalJob": {}}})),
             (none(), job_with_update),
+        ),
+        (
+            (none(), json!({"Mode": {"GlobalJob": {}}})),
+            (none(), job_with_rollback),
+        ),
+        ((none(), runs(MAX_TASKS)), (none(), runs(MAX_TASKS + 1))),
+        (
+            (mounts(["/a", "/b"]), none()),
+            (mounts(["/a", "/a"]), none()),
+        ),
+        ((configs(["a", "b"]), none()), (configs(["a", "a"]), none())),
+        (
+            (none(), port("dnsrr", "host")),
+            (none(), port("dnsrr", "ingress")),
+        ),
+        (
+            (none(), two_ports(8000, 8001)),
+            (none(), two_ports(8000, 8000)),
+        ),
+        (
+            (none(), reserve("MemoryBytes", MIN_MEMORY_BYTES)),
+            (none(), reserve("MemoryBytes", MIN_MEMORY_BYTES - 1)),
+        ),
+        (
+            (none(), reserve("NanoCPUs", MIN_NANO_CPUS)),
+            (none(), reserve("NanoCPUs", -1)),
+        ),
+        (
+            (none(), restart("Delay", 0)),
+            (none(), restart("Delay", -1)),
+        ),
+        (
+            (none(), restart("Window", 0)),
+            (none(), restart("Window", -1)),
+        ),
+        (
+            (probe("Interval", 1_000_000), none()),
+            (probe("Interval", 999_999), none()),
+        ),
+        (
+            (probe("Timeout", 0), none()),
+            (probe("Timeout", -1), none()),
+        ),
+        (
+            (probe("StartPeriod", 1_000_000), none()),
+            (probe("StartPeriod", 1), none()),
+        ),
+        (
+            (probe("StartInterval", 1_000_000), none()),
+            (probe("StartInterval", 999_999), none()),
+        ),
+        (
+            (none(), rollback("Delay", 0.into())),
+            (none(), rollback("Delay", (-1).into())),
+        ),
+        (
+            (none(), rollback("Monitor", 0.into())),
+            (none(), rollback("Monitor", (-1).into())),
+        ),
+        (
+            (none(), rollback("FailureAction", "continue".into())),
+            (none(), rollback("FailureAction", "wait".into())),
+        ),
+        (
+            (none(), rollback("MaxFailureRatio", 0.0.into())),
+            (none(), rollback("MaxFailureRatio", (-0.01).into())),
         ),
         ((none(), limit("Pids", 0)), (none(), limit("Pids", -1))),
         (

@@ -3,13 +3,15 @@
 //!
 //! The table of the tests walks all fields of a service spec: a new one must be told there.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use serde_json::{Map, Value, json};
 
 use super::Refusal;
 use crate::{
     container::{ContainerSpec, Mount},
-    service::{Protocol, ServiceSpec},
-    task::{GenericResource, PlacementPreference, Resources, TaskSpec},
+    service::{NetworkAttachmentConfig, Protocol, ServiceSpec},
+    task::{GenericResource, LogDriver, PlacementPreference, Resources, TaskSpec},
 };
 
 /// Options of mounts that go to the engine as they are.
@@ -23,6 +25,12 @@ const MOUNT_OPTIONS: [&str; 5] = [
 
 pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     rest("", &spec.rest)?;
+    for (list, networks) in [
+        ("Networks", &spec.networks),
+        ("TaskTemplate.Networks", &spec.task_template.networks),
+    ] {
+        attachments(list, networks.as_deref().unwrap_or_default())?;
+    }
     for port in spec.ports() {
         if port.protocol == Protocol::Sctp {
             return Err(Refusal::unimplemented(
@@ -33,8 +41,43 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     task(&spec.task_template)
 }
 
+/// Each network once, and no options: what attaches tasks reads none.
+fn attachments(list: &str, networks: &[NetworkAttachmentConfig]) -> Result<(), Refusal> {
+    let mut named = BTreeSet::new();
+    for network in networks {
+        if let Some((option, value)) = network.driver_opts.iter().flatten().next() {
+            return Err(Refusal::unimplemented(format!(
+                "{list}: option {option}={value} of network {} is not supported by weft",
+                network.target
+            )));
+        }
+        if !named.insert(&network.target) {
+            return Err(Refusal::invalid(format!(
+                "{list}: network {} is named twice",
+                network.target
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Options are a driver's: without its name nobody would follow them.
+pub(super) fn log_driver(of: &str, driver: Option<&LogDriver>) -> Result<(), Refusal> {
+    let options = driver.filter(|driver| driver.name.is_empty());
+    let mut options = options
+        .into_iter()
+        .flat_map(|driver| &driver.options)
+        .flatten();
+    options.next().map_or(Ok(()), |(option, value)| {
+        Err(Refusal::invalid(format!(
+            "{of}.LogDriver: option {option}={value} without the name of a driver"
+        )))
+    })
+}
+
 fn task(spec: &TaskSpec) -> Result<(), Refusal> {
     rest("TaskTemplate.", &spec.rest)?;
+    log_driver("TaskTemplate", spec.log_driver.as_ref())?;
     if spec.network_attachment_spec.is_some() {
         return Err(Refusal::invalid("mismatched Runtime and *Spec fields"));
     }
@@ -72,11 +115,9 @@ fn container(spec: &ContainerSpec) -> Result<(), Refusal> {
     }
     let privileges = spec.privileges.as_ref().and_then(Value::as_object);
     for (name, wish) in privileges.into_iter().flatten() {
-        let known = ["SELinuxContext", "Seccomp", "AppArmor", "NoNewPrivileges"];
-        if !known.contains(&name.as_str()) && asks(wish) {
-            return Err(unsupported(format!("Privileges.{name}"), wish));
-        }
+        privilege(name, wish)?;
     }
+    names(spec)?;
     if let Some(probe) = &spec.healthcheck {
         rest("Healthcheck.", &probe.rest)?;
     }
@@ -92,6 +133,49 @@ fn container(spec: &ContainerSpec) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Modes and parts of a privilege that the agents know how to ask of their engines.
+fn privilege(name: &str, wish: &Value) -> Result<(), Refusal> {
+    let (modes, parts): (&[&str], &[&str]) = match name {
+        "NoNewPrivileges" => return Ok(()),
+        "SELinuxContext" => (&[], &["Disable", "User", "Role", "Type", "Level"]),
+        "Seccomp" => (&["default", "unconfined", "custom"], &["Mode", "Profile"]),
+        "AppArmor" => (&["default", "disabled"], &["Mode"]),
+        _ if asks(wish) => return Err(unsupported(format!("Privileges.{name}"), wish)),
+        _ => return Ok(()),
+    };
+    for (part, value) in wish.as_object().into_iter().flatten() {
+        let mode = value.as_str().unwrap_or_default();
+        let known = parts.contains(&part.as_str()) && (part != "Mode" || modes.contains(&mode));
+        if !known && asks(value) {
+            return Err(unsupported(format!("Privileges.{name}.{part}"), value));
+        }
+    }
+    Ok(())
+}
+
+/// Resolvers are addresses, and lines for the hosts file have one and a name: the agents could do
+/// nothing with others.
+fn names(spec: &ContainerSpec) -> Result<(), Refusal> {
+    let is_address = |text: &str| text.parse::<IpAddr>().is_ok();
+    let dns = spec.dns_config.iter();
+    let mut servers = dns.flat_map(|dns| dns.nameservers.iter().flatten());
+    if let Some(server) = servers.find(|server| !is_address(server)) {
+        return Err(Refusal::invalid(format!(
+            "DNSConfig: nameserver {server:?} is no IP address"
+        )));
+    }
+    let is_entry = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next().is_some_and(is_address) && words.next().is_some() && !line.contains('\n')
+    };
+    let mut lines = spec.hosts.iter().flatten();
+    lines.find(|line| !is_entry(line)).map_or(Ok(()), |line| {
+        Err(Refusal::invalid(format!(
+            "ContainerSpec: {line:?} in Hosts is not an IP address and names"
+        )))
+    })
 }
 
 fn mounted(mount: &Mount) -> Result<(), Refusal> {

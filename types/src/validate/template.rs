@@ -44,13 +44,18 @@ fn expands(field: &str, text: &str) -> Result<(), Refusal> {
 
 /// Refuses a template that is none, and drivers of templates that nobody knows.
 pub(super) fn file(kind: &str, spec: &SecretSpec) -> Result<(), Refusal> {
-    let Some(driver) = spec
-        .templating
-        .as_ref()
-        .filter(|driver| !driver.name.is_empty())
-    else {
+    let Some(driver) = &spec.templating else {
         return Ok(());
     };
+    if let Some((option, value)) = driver.options.iter().flatten().next() {
+        return Err(Refusal::unimplemented(format!(
+            "option {option}={value} of the template driver of {kind} {} is not supported by weft",
+            spec.name
+        )));
+    }
+    if driver.name.is_empty() {
+        return Ok(());
+    }
     if driver.name != "golang" {
         return Err(Refusal::unimplemented(format!(
             "template driver {:?} of {kind} {} is not known: golang is",

@@ -35,13 +35,13 @@ fn refusals_are_docker_s_word_for_word() {
             "e",
             PLAIN,
             r#","Mode":{"Replicated":{"Replicas":18446744073709551615}}"#,
-            "18446744073709551615 tasks are more than a service may have at a time (1000000)",
+            "18446744073709551615 tasks are more than a service may have (1000000)",
         ),
         (
             "e",
             PLAIN,
             r#","Mode":{"ReplicatedJob":{"MaxConcurrent":1000001}}"#,
-            "1000001 tasks are more than a service may have at a time (1000000)",
+            "1000001 tasks are more than a service may have (1000000)",
         ),
         (
             "e",

@@ -125,6 +125,7 @@ impl State {
             job_status: None,
             spec_version: Version { index: 5 },
             previous_spec_version: None,
+            update_since: Version::default(),
             allocation_error: "internal".into(),
             registry_auth: "internal".into(),
             previous_registry_auth: "internal".into(),

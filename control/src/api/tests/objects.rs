@@ -185,6 +185,23 @@ fn nodes_are_not_removed_while_they_live_and_change_by_the_version_that_was_read
         "update out of sequence",
     );
     let strange = update(version, json!({"Mood": "good"}));
+    scene.refused(
+        "a field that means nothing, with a secret's new labels",
+        &Ask::UpdateSecret {
+            secret: "other".into(),
+            version: scene
+                .world
+                .view()
+                .secret_named("other")
+                .unwrap()
+                .meta
+                .version
+                .index,
+            spec: secret(&json!({"Name": "other", "Colour": "red"})),
+        },
+        ErrorCode::Unimplemented,
+        "Colour \"red\" is not supported by weft",
+    );
     let words = "Mood \"good\" is not supported by weft";
     scene.refused(
         "an unknown field",
@@ -204,4 +221,32 @@ fn nodes_are_not_removed_while_they_live_and_change_by_the_version_that_was_read
         ErrorCode::Aborted,
         "update out of sequence",
     );
+}
+
+#[test]
+fn a_cluster_s_spec_is_as_new_as_its_last_change_by_a_user() {
+    let mut scene = Scene::new();
+    let read = |scene: &Scene| scene.world.view().cluster().unwrap().meta.version.index;
+    let update = |version: u64| Ask::UpdateCluster {
+        version,
+        spec: Box::default(),
+        rotate_worker_token: true,
+        rotate_manager_token: false,
+        rotate_unlock_key: false,
+    };
+    let words = "update out of sequence";
+    scene.world.ask(&update(read(&scene))).unwrap();
+    let first = read(&scene);
+    // A step of a rotation, or a node's removal, is written meanwhile.
+    let mut draft = Draft::new(&scene.world.view(), Timestamp(1));
+    draft.edit_cluster(|cluster| cluster.root_rotation_in_progress ^= true);
+    scene.world.commit(draft.changes());
+    assert!(read(&scene) > first);
+    scene.world.ask(&update(first)).unwrap();
+    for (rule, version) in [
+        ("another user was faster", first),
+        ("nobody read what is not there yet", read(&scene) + 1),
+    ] {
+        scene.refused(rule, &update(version), ErrorCode::Aborted, words);
+    }
 }

@@ -5,6 +5,7 @@ use super::*;
 #[test]
 fn services_that_do_not_fit_the_cluster_are_refused() {
     let mut scene = Scene::new();
+    let net = scene.world.view().network_named("net").cloned().unwrap().id;
     let Scene {
         web,
         hosted,
@@ -85,6 +86,12 @@ fn services_that_do_not_fit_the_cluster_are_refused() {
             json!({"TaskTemplate": {"Networks": [{"Target": "none"}]}}),
             ErrorCode::NotFound,
             "network none not found".to_owned(),
+        ),
+        (
+            "a network is named once, by whichever name",
+            json!({"TaskTemplate": {"Networks": [{"Target": "net"}, {"Target": net}]}}),
+            ErrorCode::InvalidArgument,
+            "network net is named twice".to_owned(),
         ),
         (
             "the deprecated field's networks are there too",

@@ -1,5 +1,8 @@
 //! What is given is given once, and stays.
 
+use std::collections::BTreeSet;
+
+use weft_proto::ControlRequest;
 use weft_types::{
     BackendId, TaskId, Timestamp,
     service::{PortConfig, ServiceSpec},
@@ -8,9 +11,9 @@ use weft_types::{
 
 use super::{on_network, overlay, publish, web};
 use crate::{
-    allocator::{AttachError, attach},
+    allocator::{self, AttachError, attach},
     fixture,
-    store::{Change, Draft, Key},
+    store::{Change, Draft, IdSource, Key, Store, Transaction},
     world::{World, secs},
 };
 
@@ -70,6 +73,58 @@ fn a_service_keeps_its_address_when_it_gets_another() {
     world.update(id, |spec| publish(spec, 8080, 80));
     let after = world.service(id).endpoint.virtual_ips;
     assert!(after.len() > 1 && after.contains(&before[0]), "{after:?}");
+}
+
+#[test]
+fn an_address_that_is_free_again_waits_until_the_others_had_their_turn() {
+    let mut world = World::new(1, 66);
+    let back = world.create_network(overlay("back", Some("10.70.0.0/24")));
+    let addresses = |world: &World| -> BTreeSet<String> {
+        let view = world.view();
+        let held = view.ledger().held(back);
+        held.map(|(address, _)| address.to_string()).collect()
+    };
+    let mut spec = web(2);
+    on_network(&mut spec, "back");
+    world.create(spec.clone());
+    world.until(secs(5), "both have addresses", |world| {
+        addresses(world).len() == 3
+    });
+    world
+        .ask(&ControlRequest::RemoveService("web".to_owned()))
+        .unwrap();
+    // Longer than an address rests: nothing but its turn keeps it from being given.
+    world.advance(secs(90));
+    assert_eq!(addresses(&world), BTreeSet::new());
+    world.create(spec);
+    assert_eq!(addresses(&world).len(), 3);
+    let first = addresses(&world).contains("10.70.0.2");
+    assert!(!first, "the search began anew: {:?}", addresses(&world));
+}
+
+#[test]
+fn the_ingress_network_has_the_first_subnet_even_of_older_ones() {
+    let mut store = Store::new();
+    let later = |store: &mut Store, changes: Vec<Change>| {
+        let index = store.index() + 1;
+        let now = Timestamp(i64::try_from(index).unwrap());
+        store.apply(index, &Transaction { now, changes }).unwrap();
+    };
+    let early = fixture::network(1, "early");
+    let first = vec![Change::put(fixture::cluster()), Change::put(early)];
+    later(&mut store, first);
+    later(
+        &mut store,
+        vec![Change::put(fixture::network(2, "ingress"))],
+    );
+    let mut ids = IdSource::seeded(1);
+    let given = allocator::reconcile(&store.view(), Timestamp(9), &mut ids);
+    later(&mut store, given.changes);
+    for (name, subnet) in [("ingress", "10.0.0.0/24"), ("early", "10.0.1.0/24")] {
+        let view = store.view();
+        let mut subnets = view.network_named(name).unwrap().subnets();
+        assert_eq!(subnets.next().unwrap().to_string(), subnet, "{name}");
+    }
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! A new spec is rolled out, and back.
 
 use weft_proto::ControlRequest;
-use weft_types::{service::UpdateConfig, service::UpdateState};
+use weft_types::{
+    TaskState, Timestamp,
+    service::{UpdateConfig, UpdateState},
+    task::Task,
+};
 
 use super::{image, publish, web};
 use crate::world::{World, secs};
@@ -167,4 +171,36 @@ fn publishing_a_port_replaces_only_tasks_without_a_leg_for_it() {
     world.advance(secs(3));
     let after: Vec<_> = world.running(id).iter().map(|task| task.id).collect();
     assert_eq!(legged, after);
+}
+
+#[test]
+fn a_clock_that_is_set_back_hurries_no_update() {
+    let mut world = World::new(3, 57);
+    let mut spec = web(4);
+    spec.update_config = Some(UpdateConfig {
+        parallelism: 1,
+        ..UpdateConfig::default()
+    });
+    let id = world.create(spec);
+    world.until(secs(5), "four run", |world| world.running(id).len() == 4);
+    world.update(id, |spec| image(spec, "new"));
+    world.now = Timestamp(world.now.0 - 30_000_000_000);
+    let version = world.service(id).spec_version;
+    let is_new =
+        |task: &&Task| task.spec_version == version && task.desired_state <= TaskState::Running;
+    // What was to be at a time of the old clock is waited for.
+    for _ in 0..500 {
+        world.tick();
+        let tasks = world.tasks(id);
+        let starting = tasks.iter().filter(is_new);
+        let starting = starting.filter(|task| task.status.state < TaskState::Running);
+        assert!(starting.count() <= 1, "{}", world.picture());
+    }
+    let tasks = world.tasks(id);
+    assert_eq!(
+        tasks.iter().filter(is_new).count(),
+        4,
+        "{}",
+        world.picture()
+    );
 }

@@ -83,6 +83,7 @@ where
 
 #[test]
 fn of_a_cluster() {
+    let foreign = "certificate authorities other than the cluster's own are not supported";
     let rows: Vec<Row> = vec![
         (
             "Name",
@@ -130,14 +131,9 @@ fn of_a_cluster() {
             json!(5),
             Err("minimum certificate expiry time is: 1h0m0s"),
         ),
-        // What a certificate says, the authority reads; external ones it refuses.
-        (
-            "CAConfig.ExternalCAs",
-            json!([{"URL": "x"}]),
-            Ok("runtime/members"),
-        ),
-        ("CAConfig.SigningCACert", json!("x"), Ok("runtime/rotation")),
-        ("CAConfig.SigningCAKey", json!("x"), Ok("runtime/rotation")),
+        ("CAConfig.ExternalCAs", json!([{"URL": "x"}]), Err(foreign)),
+        ("CAConfig.SigningCACert", json!("x"), Err(foreign)),
+        ("CAConfig.SigningCAKey", json!("x"), Err(foreign)),
         ("CAConfig.ForceRotate", json!(1), Ok("runtime/rotation")),
         (
             "TaskDefaults.LogDriver",
@@ -190,7 +186,14 @@ fn of_a_cluster() {
         rest: more(),
     };
     every_field_has_a_row(everything, &rows);
-    each_row_holds::<ClusterSpec>(&json!({"Name": "default"}), &rows, cluster_spec);
+    let base = json!({"Name": "default"});
+    each_row_holds::<ClusterSpec>(&base, &rows, cluster_spec);
+    let rows: Vec<Row> = vec![(
+        "TaskDefaults.LogDriver",
+        json!({"Options": {"max-size": "1m"}}),
+        Err("TaskDefaults.LogDriver: option max-size=1m without the name of a driver"),
+    )];
+    each_row_holds::<ClusterSpec>(&base, &rows, cluster_spec);
 }
 
 #[test]
@@ -406,12 +409,21 @@ fn of_secrets_and_configs() {
     each_row_holds::<SecretSpec>(&base, &rows("config"), config_spec);
     let jinja = "template driver \"jinja\" of secret key is not known: golang is";
     let driven = "external secret drivers are not supported";
+    let option = "option a=b of the template driver of secret key is not supported by weft";
     let rows: Vec<Row> = vec![
         ("Templating", json!({"Name": "jinja"}), Err(jinja)),
+        (
+            "Templating",
+            json!({"Name": "golang", "Options": {"a": "b"}}),
+            Err(option),
+        ),
         ("Name", json!(""), Err("name must be provided")),
     ];
     each_row_holds::<SecretSpec>(&base, &rows, secret_spec);
-    let rows: Vec<Row> = vec![("Driver", json!({"Name": "vault"}), Err(driven))];
+    let rows: Vec<Row> = vec![
+        ("Driver", json!({"Name": "vault"}), Err(driven)),
+        ("Driver", json!({"Options": {"a": "b"}}), Err(driven)),
+    ];
     each_row_holds::<SecretSpec>(&json!({"Name": "key"}), &rows, secret_spec);
     // A template that no agent could expand.
     let bad = json!({"Name": "key", "Data": "e3tyYW5nZSAueH19"});

@@ -23,8 +23,6 @@ const DELIVER: &str = "agent/src/deliver.rs";
 const RESTART: &str = "control/src/orchestrator/restart.rs";
 const FILTER: &str = "control/src/scheduler/filter.rs";
 const ENDPOINT: &str = "control/src/allocator/endpoint.rs";
-/// Options are the driver's, and the overlay driver reads none of an attachment's.
-const OVERLAY: &str = "control/src/dispatcher/netstate.rs";
 const TASK: &str = "control/src/orchestrator/task.rs";
 
 /// Path, a value of it, and what becomes of it. Elements of lists are `0`.
@@ -41,12 +39,12 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
         (
             "Mode.Replicated.Replicas",
             json!(3),
-            By("control/src/orchestrator/replicated.rs"),
+            By("control/src/orchestrator/mod.rs"),
         ),
         (
             "Mode.Global",
             json!({}),
-            By("control/src/orchestrator/global.rs"),
+            By("control/src/orchestrator/mod.rs"),
         ),
         (
             "Mode.ReplicatedJob.MaxConcurrent",
@@ -61,7 +59,7 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
         (
             "Mode.GlobalJob",
             json!({}),
-            By("control/src/orchestrator/job.rs"),
+            By("control/src/orchestrator/mod.rs"),
         ),
         (
             "Networks.0.Target",
@@ -73,7 +71,11 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
             json!(["a"]),
             By("control/src/dispatcher/netstate.rs"),
         ),
-        ("Networks.0.DriverOpts", json!({"x": "y"}), By(OVERLAY)),
+        (
+            "Networks.0.DriverOpts",
+            json!({"x": "y"}),
+            Refused("Networks: option x=y of network n is not supported by weft"),
+        ),
         ("EndpointSpec.Mode", json!("dnsrr"), By(ENDPOINT)),
         ("EndpointSpec.Ports.0.Name", json!("http"), By(ENDPOINT)),
         ("EndpointSpec.Ports.0.Protocol", json!("udp"), By(ENDPOINT)),
@@ -121,7 +123,11 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
             json!(["a"]),
             By("control/src/dispatcher/netstate.rs"),
         ),
-        (t("Networks.0.DriverOpts"), json!({"x": "y"}), By(OVERLAY)),
+        (
+            t("Networks.0.DriverOpts"),
+            json!({"x": "y"}),
+            Refused("TaskTemplate.Networks: option x=y of network n is not supported by weft"),
+        ),
         (
             t("RestartPolicy.Condition"),
             json!("on-failure"),
@@ -392,6 +398,11 @@ fn with(path: &str, value: &Value) -> Value {
             json!([{"Target": "n"}]),
         ),
         (
+            "TaskTemplate.LogDriver.Options",
+            "/TaskTemplate/LogDriver",
+            json!({"Name": "json-file"}),
+        ),
+        (
             "TaskTemplate.ContainerSpec.Mounts",
             "/TaskTemplate/ContainerSpec/Mounts",
             json!([{"Target": "/m"}]),
@@ -427,20 +438,38 @@ fn with(path: &str, value: &Value) -> Value {
     spec
 }
 
+/// Whether a file has a word for a field at all. What a mount says goes to the engine as it is.
+fn names(file: &Path, path: &str) -> bool {
+    let plain = |text: &str| text.replace('_', "").to_lowercase();
+    let mut steps = path.split('.').rev();
+    let field = if path.contains(".Mounts.") {
+        Some("Mount")
+    } else {
+        steps.find(|step| step.parse::<usize>().is_err())
+    };
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    field.is_some_and(|field| plain(&text).contains(&plain(field)))
+}
+
 #[test]
 fn each_field_is_followed_somewhere_or_refused_in_words() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut forgotten = Vec::new();
     for (path, value, told) in rows() {
         let sent = with(path, &value);
         let spec: ServiceSpec = serde_json::from_value(sent.clone()).expect(path);
         let back = serde_json::to_value(&spec).expect(path);
         assert_eq!(unread(&sent, &back), None, "{path} gets lost");
         match (service_spec(&spec), told) {
-            (Ok(()), By(file)) => assert!(root.join(file).exists(), "{path}: {file} is gone"),
+            (Ok(()), By(file)) => {
+                let found = names(&root.join(file), path);
+                forgotten.extend((!found).then(|| format!("{path}: nothing in {file}")));
+            }
             (Err(refusal), Refused(words)) => assert_eq!(refusal.message, words, "{path}"),
             (outcome, _) => panic!("{path}: {outcome:?}"),
         }
     }
+    assert_eq!(forgotten, [""; 0]);
 }
 
 #[test]
@@ -462,6 +491,51 @@ fn choices_that_weft_does_not_have_are_refused() {
             "EndpointSpec.Ports.0.Protocol",
             json!("sctp"),
             "published ports of protocol sctp are not supported by weft: publish tcp or udp",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Privileges.Seccomp",
+            json!({"Mode": "strict"}),
+            "Privileges.Seccomp.Mode \"strict\" is not supported by weft",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Privileges.AppArmor",
+            json!({"Mode": "enforced"}),
+            "Privileges.AppArmor.Mode \"enforced\" is not supported by weft",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Privileges.SELinuxContext",
+            json!({"Range": "s0"}),
+            "Privileges.SELinuxContext.Range \"s0\" is not supported by weft",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.DNSConfig.Nameservers",
+            json!(["192.0.2.53", "resolver"]),
+            "DNSConfig: nameserver \"resolver\" is no IP address",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Hosts",
+            json!(["192.0.2.1 a b", "host-gateway a"]),
+            "ContainerSpec: \"host-gateway a\" in Hosts is not an IP address and names",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Hosts",
+            json!(["192.0.2.1"]),
+            "ContainerSpec: \"192.0.2.1\" in Hosts is not an IP address and names",
+        ),
+        (
+            "TaskTemplate.ContainerSpec.Hosts",
+            json!(["192.0.2.1 a\n192.0.2.2 b"]),
+            "ContainerSpec: \"192.0.2.1 a\\n192.0.2.2 b\" in Hosts is not an IP address and names",
+        ),
+        (
+            "TaskTemplate.LogDriver",
+            json!({"Options": {"max-size": "1m"}}),
+            "TaskTemplate.LogDriver: option max-size=1m without the name of a driver",
+        ),
+        (
+            "TaskTemplate.Networks",
+            json!([{"Target": "n"}, {"Target": "n", "Aliases": ["a"]}]),
+            "TaskTemplate.Networks: network n is named twice",
         ),
         (
             "TaskTemplate.Placement.Preferences.0",
