@@ -11,7 +11,7 @@ use crate::{bed, eventually};
 /// Which docker CLI speaks. Users have both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cli {
-    /// The first on the path.
+    /// The one that `WEFT_CLI` names, `20.10` or `28`; without it the first on the path.
     Default,
     /// Debian's 20.10.
     Old,
@@ -23,7 +23,13 @@ impl Cli {
     /// The program, if the machine has it.
     pub fn program(self) -> Option<&'static str> {
         let path = match self {
-            Cli::Default => return Some("docker"),
+            Cli::Default => {
+                return match std::env::var("WEFT_CLI").as_deref() {
+                    Ok("20.10") => Cli::Old.program(),
+                    Ok("28") => Cli::New.program(),
+                    _ => Some("docker"),
+                };
+            }
             Cli::Old => "/usr/bin/docker",
             Cli::New => "/usr/local/bin/docker",
         };

@@ -12,6 +12,7 @@
 //! @ wait web                     until the service has converged
 //! @ until LINE                   until the line exits with 0 at n1
 //! @ cut n3                       a testbed verb
+//! | 20.10                        below it: what Debian's 20.10 prints instead, where that differs
 //! ```
 //!
 //! Flags after `$` and `>`: `=` every CLI, `20` or `28` only that one, `~` until it is so, `?` on whichever node and in whichever order,

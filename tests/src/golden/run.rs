@@ -37,13 +37,27 @@ pub fn tell(name: &str, hosts: &[Host]) -> Result<()> {
         let seen = told
             .step(block)
             .with_context(|| format!("{name}: {:?}", block.step))?;
-        for (status, output) in seen {
-            if bless {
+        for Seen {
+            old,
+            status,
+            output,
+        } in seen
+        {
+            if bless && old {
+                block.old = Some((status, output));
+            } else if bless {
                 block.status = status;
                 block.output = output;
-            } else if (status, output.as_str()) != (block.status, block.output.as_str()) {
-                faults.push(fault(block, status, &output));
+            } else if (status, output.as_str()) != block.due(old) {
+                faults.push(fault(block, old, status, &output));
             }
+        }
+        if block
+            .old
+            .as_ref()
+            .is_some_and(|(status, output)| (*status, output.as_str()) == block.due(false))
+        {
+            block.old = None;
         }
     }
     if bless {
@@ -63,17 +77,29 @@ fn write(file: &Path, script: &Script) -> Result<()> {
     fs::write(file, script.text()).with_context(|| format!("cannot write {}", file.display()))
 }
 
+/// What a step said.
+struct Seen {
+    /// By the CLI 20.10.
+    old: bool,
+    status: i32,
+    output: String,
+}
+
 /// Both texts, the lines that only one has marked.
-fn fault(block: &Block, status: i32, output: &str) -> String {
-    let due: Vec<&str> = block.output.lines().collect();
+fn fault(block: &Block, old: bool, status: i32, output: &str) -> String {
+    let (due_status, due) = block.due(old);
+    let due: Vec<&str> = due.lines().collect();
     let seen: Vec<&str> = output.lines().collect();
     let lines = |all: &[&str], others: &[&str], mark: char| -> Vec<String> {
         let only = all.iter().filter(|line| !others.contains(line));
         only.map(|line| format!("{mark} {line}")).collect()
     };
     let mut text = format!("{:?}", block.step);
-    if status != block.status {
-        text += &format!("\n- status {}\n+ status {status}", block.status);
+    if old {
+        text += " by the CLI 20.10";
+    }
+    if status != due_status {
+        text += &format!("\n- status {due_status}\n+ status {status}");
     }
     for line in lines(&due, &seen, '-')
         .into_iter()
@@ -93,17 +119,21 @@ struct Told<'a> {
 
 impl Told<'_> {
     /// What a step says, once per CLI; nothing when this machine lacks its CLI.
-    fn step(&mut self, block: &Block) -> Result<Vec<(i32, String)>> {
+    fn step(&mut self, block: &Block) -> Result<Vec<Seen>> {
         match &block.step {
             Step::Act(verb, what) => self.act(verb, what).map(|()| vec![]),
             Step::Command { host, line } => clis(block.flags)
                 .into_iter()
-                .map(|program| self.until(block, |told| told.command(*host, line, program, block)))
+                .map(|(program, old)| {
+                    let ask = |told: &mut Self| told.command(*host, line, program, block);
+                    self.until(block, old, ask)
+                })
                 .collect(),
             Step::Request { host, method, path } => {
                 let body = block.input.clone().unwrap_or_default();
-                let seen = self.until(block, |told| {
-                    let (status, body) = names::ask(Host(*host), method, path, &body)?;
+                let seen = self.until(block, false, |told| {
+                    let path = told.current(Host(*host), path)?;
+                    let (status, body) = names::ask(Host(*host), method, &path, &body)?;
                     Ok((status, told.shown(&pretty(&body), block.flags)))
                 });
                 Ok(vec![seen?])
@@ -127,17 +157,31 @@ impl Told<'_> {
         }
     }
 
+    /// A path with `<index>` in it: the version that the object before `/update` has now.
+    fn current(&self, host: Host, path: &str) -> Result<String> {
+        if !path.contains("<index>") {
+            return Ok(path.to_owned());
+        }
+        let (object, _) = path
+            .split_once("/update")
+            .context("<index> is for updates")?;
+        let (_, body) = names::ask(host, "GET", object, "")?;
+        let object: serde_json::Value = serde_json::from_str(&body)?;
+        Ok(path.replace("<index>", &object["Version"]["Index"].to_string()))
+    }
+
     /// Asks once, or until the answer is the one that is due. A file that is being written waits for an answer that stays.
     fn until(
         &mut self,
         block: &Block,
+        old: bool,
         mut ask: impl FnMut(&mut Self) -> Result<(i32, String)>,
-    ) -> Result<(i32, String)> {
+    ) -> Result<Seen> {
         let begun = Instant::now();
         let mut last = ask(self)?;
         let mut same = 0;
         while block.flags.until && begun.elapsed() < PATIENCE {
-            let due = (block.status, block.output.as_str()) == (last.0, last.1.as_str());
+            let due = block.due(old) == (last.0, last.1.as_str());
             if (due && !self.bless) || same >= 5 {
                 break;
             }
@@ -150,7 +194,12 @@ impl Told<'_> {
             };
             last = next;
         }
-        Ok(last)
+        let (status, output) = last;
+        Ok(Seen {
+            old,
+            status,
+            output,
+        })
     }
 
     fn command(
@@ -185,7 +234,7 @@ impl Told<'_> {
 fn shell(host: u8, line: &str, program: &str, input: &str) -> Result<Answer> {
     let env = [
         ("DOCKER_HOST", door(host)),
-        ("WEFT_CLI", program.to_owned()),
+        ("DOCKER_CLI", program.to_owned()),
         (
             "GOLDEN",
             bed::root().join("tests/golden").display().to_string(),
@@ -196,7 +245,7 @@ fn shell(host: u8, line: &str, program: &str, input: &str) -> Result<Answer> {
         ("N3", door(3)),
     ];
     // In one stream, as a terminal shows it.
-    let script = format!("docker() {{ command \"$WEFT_CLI\" \"$@\"; }}; {{ {line}\n}} 2>&1");
+    let script = format!("docker() {{ command \"$DOCKER_CLI\" \"$@\"; }}; {{ {line}\n}} 2>&1");
     command(
         "timeout",
         ["60", "sh", "-c", &script],
@@ -219,16 +268,17 @@ fn pretty(body: &str) -> String {
     text.unwrap_or_else(|| body.to_owned())
 }
 
-/// Programs to run a step with. Which CLI lies where differs from machine to machine, so each is asked for its version.
-fn clis(flags: Flags) -> Vec<&'static str> {
+/// Programs to run a step with, and which of them are 20.10. Which CLI lies where differs from machine to machine, so each is asked for its
+/// version.
+fn clis(flags: Flags) -> Vec<(&'static str, bool)> {
+    let aged = |program: &'static str| {
+        let said = command(program, ["--version"], &[], b"").map(|answer| answer.out);
+        (program, said.is_ok_and(|said| said.contains("version 20.")))
+    };
     if !(flags.old || flags.new || flags.every) {
-        return Cli::Default.program().into_iter().collect();
+        return Cli::Default.program().map(aged).into_iter().collect();
     }
     let known = [Cli::Old, Cli::New].into_iter().filter_map(Cli::program);
-    let fits = |program: &&str| {
-        let said = command(program, ["--version"], &[], b"").map(|answer| answer.out);
-        let old = said.is_ok_and(|said| said.contains("version 20."));
-        flags.every || (flags.old && old) || (flags.new && !old)
-    };
-    known.filter(fits).collect()
+    let fits = |(_, old): &(&str, bool)| flags.every || (flags.old && *old) || (flags.new && !*old);
+    known.map(aged).filter(fits).collect()
 }

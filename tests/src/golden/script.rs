@@ -59,7 +59,23 @@ pub struct Block {
     pub status: i32,
     /// Normalised output.
     pub output: String,
+    /// Both as the CLI 20.10 has them, where that differs.
+    pub old: Option<(i32, String)>,
 }
+
+impl Block {
+    /// What is due: exit status and output; `old` of the CLI 20.10.
+    #[must_use]
+    pub fn due(&self, old: bool) -> (i32, &str) {
+        match &self.old {
+            Some((status, output)) if old => (*status, output),
+            _ => (self.status, &self.output),
+        }
+    }
+}
+
+/// The line below which stands what the CLI 20.10 says.
+const OLD: &str = "| 20.10";
 
 /// A file of blocks.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -128,6 +144,16 @@ impl Script {
             text += &block.output;
             if !block.output.is_empty() {
                 text.push('\n');
+            }
+            if let Some((status, output)) = &block.old {
+                let _ = writeln!(text, "{OLD}");
+                if *status != silent {
+                    let _ = writeln!(text, "= {status}");
+                }
+                text += output;
+                if !output.is_empty() {
+                    text.push('\n');
+                }
             }
             text.push('\n');
         }
@@ -208,6 +234,7 @@ fn head(line: &str, comments: Vec<String>) -> Result<Block> {
         input: None,
         status,
         output: String::new(),
+        old: None,
     })
 }
 
@@ -217,6 +244,12 @@ fn close(blocks: &mut [Block], body: Option<Vec<&str>>) {
         return;
     };
     let mut lines = lines.as_slice();
+    let silent = block.status;
+    if let Some(at) = lines.iter().position(|line| *line == OLD) {
+        let (status, rest) = status(&lines[at + 1..]);
+        block.old = Some((status.unwrap_or(silent), joined(rest)));
+        lines = &lines[..at];
+    }
     while let Some((line, rest)) = lines.split_first() {
         if let Some(text) = line.strip_prefix("< ") {
             let input = block.input.get_or_insert_with(String::new);
@@ -224,14 +257,28 @@ fn close(blocks: &mut [Block], body: Option<Vec<&str>>) {
                 input.push('\n');
             }
             input.push_str(text);
-        } else if let Some(status) = line.strip_prefix("= ").and_then(|text| text.parse().ok()) {
+            lines = rest;
+        } else if let (Some(status), rest) = status(lines) {
             block.status = status;
+            lines = rest;
         } else {
             break;
         }
-        lines = rest;
     }
-    lines.join("\n").trim_end().clone_into(&mut block.output);
+    block.output = joined(lines);
+}
+
+/// The status that the first of the lines says, and the others.
+fn status<'a, 'b>(lines: &'b [&'a str]) -> (Option<i32>, &'b [&'a str]) {
+    let said = lines.split_first().and_then(|(first, rest)| {
+        let status = first.strip_prefix("= ")?.parse().ok()?;
+        Some((status, rest))
+    });
+    said.map_or((None, lines), |(status, rest)| (Some(status), rest))
+}
+
+fn joined(lines: &[&str]) -> String {
+    lines.join("\n").trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -240,9 +287,13 @@ mod tests {
 
     #[test]
     fn a_script_is_written_as_it_is_read() {
-        let text = "# What it shows.\n$=~? n1 docker node ls\n< in\n= 1\nID  NAME\n  indented\n\n> n2 GET /v1.41/nodes\n= 503\n{}\n\n@ wait web\n\n$20. n1 docker info | sed 1q\nx\n\n";
+        let text = "# What it shows.\n$=~? n1 docker node ls\n< in\n= 1\nID  NAME\n  indented\n\n> n2 GET /v1.41/nodes\n= 503\n{}\n\n@ wait web\n\n$ n1 docker x\n= 1\nnew\n| 20.10\n= 125\nold\n\n$ n1 docker y\n| 20.10\n\n$20. n1 docker info | sed 1q\nx\n\n";
         let script = Script::parse(text).unwrap();
-        assert_eq!(script.blocks.len(), 4);
+        assert_eq!(script.blocks.len(), 6);
+        assert_eq!(script.blocks[3].due(false), (1, "new"));
+        assert_eq!(script.blocks[3].due(true), (125, "old"));
+        assert_eq!(script.blocks[4].due(true), (0, ""));
+        assert_eq!(script.blocks[5].due(true), (0, "x"));
         assert_eq!(script.blocks[0].input.as_deref(), Some("in"));
         assert_eq!(script.text(), text);
     }
