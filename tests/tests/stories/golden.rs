@@ -66,7 +66,7 @@ macro_rules! spoiling {
 quick! {
     golden_nodes_are_shown: "node-ls", "node-inspect", "info-swarm", "on-a-worker";
     golden_secrets_and_configs: "secret-config";
-    golden_refusals: "errors";
+    golden_refusals: "errors", "errors-api";
     golden_a_service_is_shown: "service-ls-ps-inspect";
     golden_scaling: "service-scale-down";
     golden_networks: "network";
