@@ -1,7 +1,8 @@
 //! How many queries a second a sandbox's resolver answers, and what a sandbox costs.
 //!
-//! `qps serve SANDBOXES` serves that many sandboxes on loopback, prints the first one's address,
-//! then what they cost in memory and time, and ends when its standard input does.
+//! `qps serve SANDBOXES [NAMES]` serves that many sandboxes on loopback, which know `web`, and as many
+//! others as are wished, `name0` and so on. It prints the first one's address, then what they cost in
+//! memory and time, and ends when its standard input does.
 //! `qps ask ADDRESS CLIENTS WINDOW QUERIES [tcp]` asks, each client QUERIES times with WINDOW under
 //! way, and prints queries per second.
 
@@ -25,7 +26,8 @@ fn main() -> Result<()> {
     let words: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        ["serve", sandboxes] => serve(sandboxes.parse()?),
+        ["serve", sandboxes] => serve(sandboxes.parse()?, 0),
+        ["serve", sandboxes, names] => serve(sandboxes.parse()?, names.parse()?),
         ["ask", address, clients, window, queries] => ask(
             address.parse()?,
             clients.parse()?,
@@ -40,18 +42,18 @@ fn main() -> Result<()> {
             queries.parse()?,
             tcp,
         ),
-        _ => bail!("qps serve SANDBOXES | qps ask ADDRESS CLIENTS WINDOW QUERIES [tcp]"),
+        _ => bail!("qps serve SANDBOXES [NAMES] | qps ask ADDRESS CLIENTS WINDOW QUERIES [tcp]"),
     }
 }
 
-fn serve(sandboxes: usize) -> Result<()> {
+fn serve(sandboxes: usize, names: u32) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
     let _inside = runtime.enter();
     let resolver = Resolver::new(Forwarder::new(Servers::Listed(Vec::new())));
-    resolver.publish(zones()?);
+    resolver.publish(zones(names)?);
     let asker = Asker {
         networks: vec![NetworkId::numbered(1)],
         ..Asker::default()
@@ -87,14 +89,17 @@ fn sockets() -> Result<(UdpSocket, TcpListener)> {
     bail!("no port is free for both UDP and TCP")
 }
 
-fn zones() -> Result<Zones> {
-    let mut zone = ZoneBuilder::new("net", &["10.0.4.0/24".parse()?]);
-    let vips = ["10.0.4.2".parse()?];
-    zone.service(&ServiceNames {
-        names: &["web"],
-        mode: Mode::Vip(&vips),
-        tasks: &[],
-    });
+fn zones(names: u32) -> Result<Zones> {
+    let mut zone = ZoneBuilder::new("net", &["10.0.0.0/8".parse()?]);
+    let names = (0..names).map(|number| format!("name{number}"));
+    for (number, name) in std::iter::once("web".to_owned()).chain(names).enumerate() {
+        let vips = [Ipv4Addr::from_bits(0x0a00_0402 + number as u32).into()];
+        zone.service(&ServiceNames {
+            names: &[&name],
+            mode: Mode::Vip(&vips),
+            tasks: &[],
+        });
+    }
     Ok(Zones {
         networks: [(NetworkId::numbered(1), zone.build().into())].into(),
     })

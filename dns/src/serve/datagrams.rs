@@ -18,26 +18,41 @@ pub(super) async fn serve(sandbox: Arc<Sandbox>, socket: Arc<UdpSocket>) {
             time::sleep(BROKEN_PAUSE).await;
             continue;
         }
-        match drain(&sandbox, &socket) {
-            Ok(true) => task::yield_now().await,
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot receive DNS packets of a sandbox");
-                time::sleep(BROKEN_PAUSE).await;
+        loop {
+            match drain(&sandbox, &socket) {
+                Ok(Waiting::None) => break,
+                // Who asks much has asked again by now: to look once more costs less than to sleep and be woken.
+                Ok(Waiting::Perhaps) => task::yield_now().await,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot receive DNS packets of a sandbox");
+                    time::sleep(BROKEN_PAUSE).await;
+                    break;
+                }
             }
         }
     }
 }
 
+/// Whether more packets wait.
+enum Waiting {
+    /// There was none at all.
+    None,
+    /// Some were answered.
+    Perhaps,
+}
+
 /// Answers what waits on `socket`, at most a batch; says whether more may wait.
-fn drain(sandbox: &Arc<Sandbox>, socket: &Arc<UdpSocket>) -> io::Result<bool> {
+fn drain(sandbox: &Arc<Sandbox>, socket: &Arc<UdpSocket>) -> io::Result<Waiting> {
     let mut packet = [0; UDP_BYTES as usize];
     let zones = sandbox.shared.zones.load();
     let asker = sandbox.asker.load();
-    for _ in 0..BATCH {
+    for taken in 0..BATCH {
         let (len, client) = match socket.try_recv_from(&mut packet) {
             Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken == 0 => {
+                return Ok(Waiting::None);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             // An earlier answer met a closed port; the socket is fine.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
             Err(error) => return Err(error),
@@ -48,7 +63,7 @@ fn drain(sandbox: &Arc<Sandbox>, socket: &Arc<UdpSocket>) -> io::Result<bool> {
             Verdict::Drop => {}
         }
     }
-    Ok(true)
+    Ok(Waiting::Perhaps)
 }
 
 fn forward(
