@@ -110,13 +110,13 @@ impl Door {
     }
 
     pub(crate) async fn connect_network(&self, id: String, asked: Asked) -> Reply {
-        let Some(view) = self.find_swarm_network(&id, &asked, "").await? else {
+        let Some((network, network_name)) = self.guest_network(&id, &asked).await? else {
             return self.engine.pass_bytes(asked.parts, asked.body).await;
         };
         let body = parse_due(&asked.body, &go_types::CONNECT)?;
         let (container_id, container_name) = self.container(&body).await?;
         let config = &body["EndpointConfig"];
-        refuse_what_endpoints_have_not(config, view.name())?;
+        refuse_what_endpoints_have_not(config, &network_name)?;
         let aliases = config["Aliases"].as_array().into_iter().flatten();
         let wishes = ["IPv4Address", "IPv6Address"].into_iter();
         let wishes = wishes.filter_map(|field| config["IPAMConfig"][field].as_str());
@@ -130,7 +130,7 @@ impl Door {
         let attached = self.node.attach(AttachRequest {
             container_id,
             container_name,
-            network: view.id().to_owned(),
+            network,
             aliases: aliases
                 .filter_map(Value::as_str)
                 .map(str::to_owned)
@@ -143,7 +143,7 @@ impl Door {
     }
 
     pub(crate) async fn disconnect_network(&self, id: String, asked: Asked) -> Reply {
-        let Some(view) = self.find_swarm_network(&id, &asked, "").await? else {
+        let Some((network, _)) = self.guest_network(&id, &asked).await? else {
             return self.engine.pass_bytes(asked.parts, asked.body).await;
         };
         let body = parse_due(&asked.body, &go_types::DISCONNECT)?;
@@ -155,11 +155,28 @@ impl Door {
         };
         let detached = self.node.detach(DetachRequest {
             container_id,
-            network: view.id().to_owned(),
+            network,
             force,
         });
         detached.await.map_err(ApiError::from_manager)?;
         Ok(empty(StatusCode::OK))
+    }
+
+    /// Id and name of the swarm's network that a container is connected to, or taken from. A worker on
+    /// which nothing uses the network knows neither; then both are what was said, and a manager
+    /// decides, as when a container starts.
+    async fn guest_network(
+        &self,
+        reference: &str,
+        asked: &Asked,
+    ) -> Result<Option<(String, String)>, ApiError> {
+        if let Some(view) = self.find_swarm_network(reference, asked, "").await? {
+            return Ok(Some((view.id().to_owned(), view.name().to_owned())));
+        }
+        let is_worker = self.node.status().await.state == LocalState::Active
+            && matches!(self.node.control().await, Err(NotManager::Worker));
+        let may_be = is_worker && !self.engine_may_have_network(reference).await;
+        Ok(may_be.then(|| (reference.to_owned(), reference.to_owned())))
     }
 
     pub(crate) async fn create_network(&self, asked: Asked) -> Reply {

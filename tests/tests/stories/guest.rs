@@ -102,3 +102,75 @@ fn a_running_container_is_connected_and_disconnected() {
         )
     });
 }
+
+#[test]
+fn addresses_of_both_families_are_kept_shown_and_given_back() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let [n1, n2, n3] = bed.hosts()[..] else {
+            anyhow::bail!("three hosts were asked for")
+        };
+        n1.say("network create --driver overlay --attachable --ipv6 --subnet 10.76.0.0/24 --subnet fd76::/64 both")?;
+        n1.say("run -d --name mine --network both --ip 10.76.0.76 --ip6 fd76::76 --network-alias other weft/tools sleep 1000")?;
+        prints(
+            n1,
+            "exec mine ip addr show eth0",
+            &["10.76.0.76/24", "fd76::76/64"],
+        )?;
+        n2.say("run -d --name theirs --network both weft/tools sleep 1000")?;
+        for name in ["mine", "other"] {
+            for (family, address) in [("-4", "10.76.0.76"), ("-6", "fd76::76")] {
+                let line = format!("exec theirs ping {family} -c 1 -W 3 {name}");
+                prints(n2, &line, &[address])?;
+            }
+        }
+        let shown = "inspect --format {{json .NetworkSettings.Networks.both}} mine";
+        prints(
+            n1,
+            shown,
+            &[
+                r#""IPAddress":"10.76.0.76""#,
+                r#""IPPrefixLen":24"#,
+                r#""GlobalIPv6Address":"fd76::76""#,
+                r#""GlobalIPv6PrefixLen":64"#,
+                r#""other""#,
+            ],
+        )?;
+        let facts = [r#""mine""#, "10.76.0.76/24", "fd76::76/64"];
+        prints(n1, "network inspect both", &facts)?;
+        prints(n1, "network inspect -v both", &facts)?;
+        // What is taken, or of another network, is refused before anything runs.
+        for address in ["10.76.0.76", "10.99.0.1"] {
+            let line = format!("run --rm --network both --ip {address} busybox true");
+            n2.docker(&line)?.refused("attach to network both")?;
+        }
+        // A worker that has nothing of the network yet: a manager says whether it is there.
+        n3.say("run -d --name late weft/tools sleep 1000")?;
+        n3.docker("network connect nosuch late")?
+            .refused("nosuch not found")?;
+        n3.say("network connect --ip6 fd76::99 --alias tardy both late")?;
+        prints(n2, "exec theirs ping -6 -c 1 -W 3 tardy", &["fd76::99"])?;
+        n3.say("network disconnect both late")?;
+        n3.docker("network disconnect both late")?
+            .refused("is not connected to")?;
+        // Who ends by itself gives back name and address; who is started again has both.
+        n1.say("kill mine")?;
+        eventually(PATIENCE, "its name to go", || {
+            let found = n2.say("exec theirs dig +short +time=2 +tries=1 mine")?;
+            ensure!(found.is_empty(), "{found}");
+            Ok(())
+        })?;
+        n1.say("start mine")?;
+        prints(n2, "exec theirs ping -6 -c 1 -W 3 mine", &["fd76::76"])?;
+        n1.say("run -d --name brief --network both --ip 10.76.0.80 busybox true")?;
+        eventually(PATIENCE, "the address of one that ended to be free", || {
+            n2.say("run --rm --network both --ip 10.76.0.80 busybox true")
+                .map(drop)
+        })?;
+        n1.say("rm -f mine brief")?;
+        n2.say("rm -f theirs")?;
+        n3.say("rm -f late")?;
+        eventually(PATIENCE, "the network to be free", || {
+            n1.say("network rm both").map(drop)
+        })
+    });
+}
