@@ -10,6 +10,7 @@ pub mod census;
 pub mod client;
 pub mod command;
 pub mod golden;
+pub mod held;
 pub mod host;
 pub mod load;
 pub mod story;
@@ -18,6 +19,7 @@ pub mod world;
 
 pub use bed::{Bed, Shape};
 pub use command::{Answer, command};
+pub use held::Held;
 pub use host::{Cli, Host};
 pub use story::story;
 pub use wait::eventually;
