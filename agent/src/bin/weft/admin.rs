@@ -5,6 +5,7 @@
 
 mod metrics;
 mod show;
+mod taken;
 
 use std::{
     fmt::Write as _,
@@ -196,7 +197,8 @@ async fn status(membership: &Arc<Membership>) -> String {
         line("flows", plane.flows.to_string());
         line("repairs", plane.repairs.total().to_string());
         line("mtu", format!("{} bytes", plane.mtu_bytes));
-        for fault in plane.faults {
+        let taken = taken::faults(&glance.net, identity.node);
+        for fault in plane.faults.into_iter().chain(taken) {
             line("fault", fault);
         }
     }

@@ -22,7 +22,7 @@ pub(crate) struct ClusterFlags {
     #[arg(long = "cluster-filter", value_name = "NAME")]
     cluster_filters: Vec<Filter>,
     /// By which part hosts promise more memory and CPUs than they have.
-    #[arg(long, value_name = "PART", default_value_t = 0.05)]
+    #[arg(long, value_name = "PART", default_value_t = 0.05, value_parser = part)]
     cluster_overcommit: f64,
 }
 
@@ -57,5 +57,26 @@ impl ClusterFlags {
         let served = weft_docker::serve_cluster(config, node, stop.cancelled()).await;
         stop.cancel();
         served
+    }
+}
+
+/// A part of a whole, zero and more.
+fn part(text: &str) -> Result<f64, String> {
+    let part = text.parse::<f64>().ok();
+    part.filter(|part| part.is_finite() && *part >= 0.0)
+        .ok_or_else(|| format!("{text:?} is no part of what hosts have: 0.05 is a twentieth more"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_promise_a_number_more_than_they_have() {
+        assert_eq!(part("0.05"), Ok(0.05));
+        assert_eq!(part("0"), Ok(0.0));
+        for text in ["-7", "NaN", "inf", "5%", ""] {
+            assert!(part(text).is_err(), "{text}");
+        }
     }
 }
