@@ -4,6 +4,7 @@ use std::{
     collections::{HashSet, VecDeque},
     convert::Infallible,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -84,21 +85,7 @@ struct Sieve {
 }
 
 impl Sieve {
-    /// The lines that remain.
-    async fn pass(&mut self, lines: Bytes) -> Bytes {
-        let mut kept = BytesMut::with_capacity(lines.len());
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            if !self.is_hidden(line).await {
-                kept.extend_from_slice(line);
-            }
-        }
-        kept.freeze()
-    }
-
-    async fn is_hidden(&mut self, line: &[u8]) -> bool {
-        let Ok(event) = serde_json::from_slice::<serde_json::Value>(line) else {
-            return false;
-        };
+    async fn is_hidden(&mut self, event: &serde_json::Value) -> bool {
         let attributes = &event["Actor"]["Attributes"];
         if event["Type"] == "container" {
             if is_on_swarm_networks(attributes)
@@ -138,7 +125,25 @@ fn is_on_swarm_networks(labels: &serde_json::Value) -> bool {
         .any(|label| labels[label].is_string())
 }
 
-/// Events of both, whole objects after each other; ends with the engine's.
+/// How long an engine may take to tell of its past, from word to word, before the swarm's is told without it.
+const BACKLOG: Duration = Duration::from_millis(200);
+
+/// What the swarm has to tell of its past, not told yet.
+struct Past {
+    events: VecDeque<Arc<Event>>,
+    filters: Filters,
+}
+
+impl Past {
+    /// Tells of what was before `time`, in nanoseconds, into `told`.
+    fn until(&mut self, time: i64, told: &mut BytesMut) {
+        while let Some(event) = self.events.pop_front_if(|event| event.at.0 <= time) {
+            told.extend_from_slice(&text(&event, &self.filters).unwrap_or_default());
+        }
+    }
+}
+
+/// Events of both, whole objects after each other, those of the past by their time; ends with the engine's.
 fn merged(
     engine: Incoming,
     connection: Connection,
@@ -152,51 +157,64 @@ fn merged(
         /// Bytes of an object that is not whole yet.
         rest: BytesMut,
         _connection: Connection,
-        past: VecDeque<Arc<Event>>,
+        past: Past,
         swarm: Option<Receiver<Arc<Event>>>,
-        filters: Filters,
         sieve: Sieve,
     }
     let state = State {
         engine,
         rest: BytesMut::new(),
         _connection: connection,
-        past,
+        past: Past {
+            events: past,
+            filters,
+        },
         swarm: Some(swarm),
-        filters,
         sieve,
     };
     let frames = stream::unfold(state, |mut state| async move {
-        while let Some(event) = state.past.pop_front() {
-            if let Some(text) = text(&event, &state.filters) {
-                return Some((text, state));
-            }
-        }
         loop {
+            let waits = !state.past.events.is_empty();
             let next_swarm = async {
                 match &mut state.swarm {
-                    Some(events) => events.recv().await,
-                    None => std::future::pending().await,
+                    Some(events) if !waits => events.recv().await,
+                    _ => std::future::pending().await,
                 }
             };
+            let mut told = BytesMut::new();
             tokio::select! {
                 bytes = next_bytes(&mut state.engine) => {
                     let Some(Ok(bytes)) = bytes else {
-                        let rest = std::mem::take(&mut state.rest).freeze();
-                        return (!rest.is_empty()).then_some((rest, state));
+                        state.past.until(i64::MAX, &mut told);
+                        told.extend_from_slice(&std::mem::take(&mut state.rest));
+                        return (!told.is_empty()).then_some((told.freeze(), state));
                     };
                     state.rest.extend_from_slice(&bytes);
-                    if let Some(end) = state.rest.iter().rposition(|byte| *byte == b'\n') {
-                        let objects = state.rest.split_to(end + 1).freeze();
-                        let objects = state.sieve.pass(objects).await;
-                        if !objects.is_empty() {
-                            return Some((objects, state));
+                    let Some(end) = state.rest.iter().rposition(|byte| *byte == b'\n') else {
+                        continue;
+                    };
+                    for line in state.rest.split_to(end + 1).split_inclusive(|byte| *byte == b'\n') {
+                        let event = serde_json::from_slice::<serde_json::Value>(line);
+                        let event = event.unwrap_or_default();
+                        let time = event["timeNano"].as_i64().unwrap_or(i64::MAX);
+                        state.past.until(time, &mut told);
+                        if !state.sieve.is_hidden(&event).await {
+                            told.extend_from_slice(line);
                         }
+                    }
+                    if !told.is_empty() {
+                        return Some((told.freeze(), state));
+                    }
+                }
+                () = tokio::time::sleep(BACKLOG), if waits => {
+                    state.past.until(i64::MAX, &mut told);
+                    if !told.is_empty() {
+                        return Some((told.freeze(), state));
                     }
                 }
                 event = next_swarm => match event {
                     Ok(event) => {
-                        if let Some(text) = text(&event, &state.filters) {
+                        if let Some(text) = text(&event, &state.past.filters) {
                             return Some((text, state));
                         }
                     }

@@ -139,6 +139,11 @@ const EVENTS: &str = r#"{"Type":"container","Action":"start"}
 {"Type":"network","Action":"connect","Actor":{"ID":"b","Attributes":{"container":"t1","name":"bridge","type":"bridge"}}}
 "#;
 
+/// From before and after all that the swarm has to tell.
+const DATED: &str = r#"{"Type":"container","Action":"die","timeNano":1}
+{"Type":"container","Action":"start","timeNano":9000000000000000000}
+"#;
+
 fn networks() -> serde_json::Value {
     json!([
         {"Name": "bridge", "Id": "b".repeat(64), "Scope": "local", "Driver": "bridge"},
@@ -242,9 +247,12 @@ async fn answer(
             whole(204, String::new())
         }
         (&Method::GET, "/events") => {
-            let all = request.uri().query() == Some("all");
             let first = EVENTS.split_inclusive('\n').next().unwrap_or_default();
-            let events = if all { EVENTS } else { first };
+            let events = match request.uri().query() {
+                Some("all") => EVENTS,
+                Some("since=2") => DATED,
+                _ => first,
+            };
             stream(events.as_bytes(), 0, Some(Told(cancelled)))
         }
         (&Method::GET, "/download") => {

@@ -142,6 +142,12 @@ async fn the_past_is_told_to_who_asks_for_it() {
     bed.node.cluster.tell(None, Some(object));
     assert_eq!(late.next().await["Actor"]["ID"], node_id(3).to_string());
 
+    // Among what the engine remembers, by the time of each.
+    let mut dated = Stream::raw(&bed, "since=2").await;
+    for action in ["die", "create", "create", "start"] {
+        assert_eq!(dated.next().await["Action"], action);
+    }
+
     let mut none = Stream::raw(&bed, "since=4000000000").await;
     assert_eq!(none.next().await["Type"], "container");
 }
