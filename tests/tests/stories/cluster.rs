@@ -1,5 +1,12 @@
 //! The cluster socket: all hosts behind one engine's API.
 
+mod compose;
+mod follower;
+mod images;
+mod objects;
+mod programs;
+mod rules;
+
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -7,13 +14,30 @@ use weft_tests::{Answer, Cli, Host, Shape, eventually, story};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
+/// `DOCKER_HOST` of a host's cluster socket.
+fn socket(host: Host) -> String {
+    format!("unix://{}", host.dir().join("cluster.sock").display())
+}
+
 /// The docker CLI at a host's cluster socket.
 fn docker(host: Host, line: &str) -> Result<Answer> {
-    let socket = format!("unix://{}", host.dir().join("cluster.sock").display());
+    docker_by(host, Cli::Default, line)
+}
+
+/// The docker CLI of choice at a host's cluster socket.
+fn docker_by(host: Host, cli: Cli, line: &str) -> Result<Answer> {
+    let socket = socket(host);
     let words = weft_tests::command::words(line);
     let words = words.iter().map(String::as_str);
     let words: Vec<&str> = ["-H", socket.as_str()].into_iter().chain(words).collect();
-    host.docker_words(Cli::Default, &words, b"")
+    host.docker_words(cli, &words, b"")
+}
+
+/// Each CLI that this machine has.
+fn clis() -> impl Iterator<Item = Cli> {
+    [Cli::Old, Cli::New]
+        .into_iter()
+        .filter(|cli| cli.program().is_some())
 }
 
 fn say(host: Host, line: &str) -> Result<String> {
@@ -65,7 +89,7 @@ fn one_socket_shows_the_containers_of_all_hosts() {
         docker(n1, "logs web")?.refused("n1/web, n3/web")?;
         docker(n1, "logs nobody")?.refused("No such container: nobody")?;
         // What is typed reaches a program on another host, and its end is told.
-        let socket = format!("unix://{}", n1.dir().join("cluster.sock").display());
+        let socket = socket(n1);
         let typed = ["-H", &socket, "exec", "-i", "n3/web", "cat"];
         let said = n1
             .docker_words(Cli::Default, &typed, b"through the tunnel")?
@@ -194,11 +218,21 @@ fn a_container_of_a_lost_host_is_made_anew_elsewhere() {
             "run -d --name stays -e constraint:node==~n3 busybox sleep 1000",
         )?;
         ensure!(names(n1, "phoenix")? == ["n3/phoenix"]);
+        // The label asks for the same.
+        say(
+            n1,
+            "run -d --name ember --label 'com.docker.swarm.reschedule-policies=[\"on-node-failure\"]' -e constraint:node==~n3 busybox sleep 1000",
+        )?;
         n3.verb("cut")?;
         let moved = eventually(PATIENCE, "the container to run on another host", || {
             let shown = say(n1, "ps --filter name=phoenix --format {{.Names}}")?;
             ensure!(shown == "n1/phoenix" || shown == "n2/phoenix", "{shown}");
             Ok(shown)
+        })?;
+        eventually(PATIENCE, "the labelled one to run on another host", || {
+            let shown = say(n1, "ps --filter name=ember --format {{.Names}}")?;
+            ensure!(shown == "n1/ember" || shown == "n2/ember", "{shown}");
+            Ok(())
         })?;
         // Others stay where they were, and are shown so.
         let lost = say(n1, "ps -a --format {{.Names}}={{.Status}}")?;
@@ -210,7 +244,7 @@ fn a_container_of_a_lost_host_is_made_anew_elsewhere() {
             ensure!(n3.say("ps -aq --filter name=phoenix")?.is_empty());
             Ok(())
         })?;
-        say(n1, "rm -f phoenix stays")?;
+        say(n1, "rm -f phoenix ember stays")?;
         Ok(())
     });
 }
