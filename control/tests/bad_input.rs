@@ -135,6 +135,13 @@ fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_nanos()).expect("before 2262"))
 }
 
+/// An error and all that led to it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    causes.join(": ")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_certificate_is_refused() {
     log_to_stderr();
@@ -146,15 +153,19 @@ async fn an_expired_certificate_is_refused() {
     };
     let expired = forged(&manager, &host, Role::Manager, validity).await;
     let manager = host.restart().await;
+    let before = nodes(&manager).await;
     let refused = match dial::connect(host.addr, &expired).await {
         // TLS 1.3 tells a client only after its first words that it was refused.
-        Ok(channel) => dial::control(channel)
-            .call(ControlRequest::GetCluster)
-            .await
-            .is_err(),
-        Err(_) => true,
+        Ok(channel) => {
+            let answer = dial::control(channel)
+                .call(ControlRequest::GetCluster)
+                .await;
+            causes(&answer.expect_err("an expired certificate"))
+        }
+        Err(error) => causes(&error),
     };
-    assert!(refused, "an expired certificate was taken");
+    assert!(refused.contains("CertificateExpired"), "{refused}");
+    assert_eq!(nodes(&manager).await, before);
     manager.shutdown().await;
 }
 

@@ -260,37 +260,3 @@ async fn bad_tokens_are_refused_and_change_nothing() {
     assert_eq!(nodes(&manager).await, before);
     manager.shutdown().await;
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn roles_are_checked_on_every_call() {
-    log_to_stderr();
-    let host = Host::new();
-    let manager = host.init().await;
-    let tokens = cluster_of(&manager).await.join_tokens;
-    let worker = Host::new();
-    let credentials = worker.join(host.addr, &tokens.worker).await;
-
-    let channel = dial::connect(host.addr, &credentials)
-        .await
-        .expect("a connection");
-    let refusal = dial::control(channel.clone())
-        .call(ControlRequest::GetCluster)
-        .await
-        .expect_err("a worker is no manager");
-    assert_eq!(refusal.code(), tonic::Code::PermissionDenied, "{refusal}");
-    let refusal = dial::raft(channel)
-        .leave(weft_proto::raft::LeaveRequest {
-            node: credentials.identity().node,
-        })
-        .await
-        .expect_err("a worker is no manager");
-    assert_eq!(refusal.code(), tonic::Code::PermissionDenied, "{refusal}");
-
-    // A node of another cluster does not get through the handshake.
-    let elsewhere = Host::new();
-    let other = elsewhere.init().await;
-    let stranger = dial::connect(host.addr, &elsewhere.credentials()).await;
-    assert!(stranger.is_err(), "a stranger's manager was let in");
-    other.shutdown().await;
-    manager.shutdown().await;
-}

@@ -1,0 +1,222 @@
+//! Who calls with words that mean nothing, or in a role that is not its own, is told so, and
+//! nothing changes.
+
+mod cluster;
+
+use bytes::{Buf, BufMut};
+use cluster::*;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tonic::{
+    Code, Request, Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::http::uri::PathAndQuery,
+    transport::Channel,
+};
+use weft_proto::{
+    ControlApi, ControlRequest,
+    ca::IssueRequest,
+    codec, dial,
+    raft::{JoinRequest, LeaveRequest, RaftCall, RaftMessage},
+};
+use weft_types::NodeId;
+
+/// Bodies as they come, whatever they mean.
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining()).to_vec()))
+    }
+}
+
+async fn refusal(channel: &Channel, call: &'static str, body: Vec<u8>) -> Status {
+    let mut client = Grpc::new(channel.clone());
+    client.ready().await.expect("a connection");
+    let path = PathAndQuery::from_static(call);
+    let answer = client.unary(Request::new(body), path, Raw).await;
+    answer.expect_err("it means nothing")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_that_mean_nothing_are_refused_on_every_call() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    let before = nodes(&manager).await;
+    let channel = dial::connect(host.addr, &host.credentials())
+        .await
+        .expect("a connection");
+    // A real request that breaks off, another type's words, and bytes that are no words at all.
+    let leave = LeaveRequest {
+        node: host.credentials().identity().node,
+    };
+    let whole = codec::encode(&leave).expect("written");
+    let bodies = [
+        whole[..whole.len() - 3].to_vec(),
+        codec::encode(&vec![1, 2, 3]).expect("written"),
+        vec![0xc1; 100],
+        Vec::new(),
+    ];
+    for call in [
+        "/weft.v1.Control/Call",
+        "/weft.v1.Control/Logs",
+        "/weft.v1.Dispatcher/Ask",
+        "/weft.v1.Ca/Issue",
+        "/weft.v1.Raft/Message",
+        "/weft.v1.Raft/Join",
+        "/weft.v1.Raft/Leave",
+    ] {
+        for body in &bodies {
+            let refused = refusal(&channel, call, body.clone()).await;
+            assert_eq!(refused.code(), Code::InvalidArgument, "{call}: {refused}");
+            let words = refused.message();
+            assert!(words.starts_with("cannot decode: "), "{call}: {words}");
+        }
+    }
+    let unknown = refusal(&channel, "/weft.v1.Control/Reboot", whole).await;
+    assert_eq!(unknown.code(), Code::Unimplemented, "{unknown}");
+    assert_eq!(nodes(&manager).await, before);
+    assert!(manager.standing().await.leads, "it leads no more");
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_is_told_on_every_call_that_it_is_no_manager() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    let tokens = cluster_of(&manager).await.join_tokens;
+    let worker = Host::new();
+    let credentials = worker.join(host.addr, &tokens.worker).await;
+    let before = nodes(&manager).await;
+    let node = credentials.identity().node;
+    let channel = dial::connect(host.addr, &credentials)
+        .await
+        .expect("a connection");
+    let raft = || dial::raft(channel.clone());
+    let message = RaftMessage {
+        call: RaftCall::Vote,
+        body: Vec::new(),
+    };
+    let join = JoinRequest {
+        node,
+        addr: "127.0.0.1:2377".to_owned(),
+    };
+    let leave = LeaveRequest {
+        node: host.credentials().identity().node,
+    };
+    let remove = ControlRequest::RemoveNode {
+        node: node.to_string(),
+        force: true,
+    };
+    let refusals = [
+        dial::control(channel.clone()).call(remove).await.err(),
+        raft().message(message).await.err(),
+        raft().join(join).await.err(),
+        raft().leave(leave).await.err(),
+    ];
+    for (nth, refused) in refusals.into_iter().enumerate() {
+        let refused = refused.unwrap_or_else(|| panic!("call {nth} was answered"));
+        assert_eq!(refused.code(), Code::PermissionDenied, "{nth}: {refused}");
+        let words = format!("node {node} is a worker; this call is for managers");
+        assert_eq!(refused.message(), words, "{nth}");
+    }
+    assert_eq!(nodes(&manager).await, before);
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_poses_as_a_manager_is_talked_to_by_nobody() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    let token = cluster_of(&manager).await.join_tokens.worker;
+    let worker = Host::new();
+    let credentials = worker.join(host.addr, &token).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    let poses = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a caller");
+        let acceptor = TlsAcceptor::from(credentials.server_config());
+        acceptor.accept(stream).await.is_ok()
+    });
+    let refused = dial::connect(addr, &host.credentials()).await;
+    let refused = refused.expect_err("it is no manager").to_string();
+    assert!(refused.contains("swarm-manager"), "{refused}");
+    assert!(!poses.await.expect("an end"), "it was believed");
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_another_cluster_is_nobody_here() {
+    log_to_stderr();
+    let (host, elsewhere) = (Host::new(), Host::new());
+    let manager = host.init().await;
+    let other = elsewhere.init().await;
+    let before = nodes(&manager).await;
+    let refused = dial::connect(host.addr, &elsewhere.credentials()).await;
+    let refused = refused.expect_err("a stranger").to_string();
+    assert!(refused.contains("invalid peer certificate"), "{refused}");
+    // Its token names another root: it is not sent to whoever answers.
+    let token = cluster_of(&other).await.join_tokens.worker;
+    let wish = dial::JoinWish {
+        token,
+        availability: Default::default(),
+        advertise_addr: String::new(),
+    };
+    let refused = dial::join(host.addr, &wish).await.expect_err("a stranger");
+    let words = refused.to_string();
+    assert!(
+        words.contains("remote CA does not match fingerprint"),
+        "{words}"
+    );
+    // Without a certificate and with no token at all.
+    let channel = dial::connect(host.addr, &host.credentials())
+        .await
+        .expect("a connection");
+    let (_, csr) = dial::new_key().expect("a key");
+    let ask = IssueRequest {
+        csr: csr.replace('A', "B"),
+        token: String::new(),
+        availability: Default::default(),
+        advertise_addr: String::new(),
+        on_behalf_of: Some(NodeId::numbered(77)),
+        certified: None,
+    };
+    let body = codec::encode(&ask).expect("written");
+    let refused = refusal(&channel, "/weft.v1.Ca/Issue", body).await;
+    assert!(!refused.message().is_empty(), "{refused}");
+    assert_eq!(nodes(&manager).await, before);
+    other.shutdown().await;
+    manager.shutdown().await;
+}
