@@ -1,6 +1,6 @@
 //! The network as the managers tell it, and what the kernel makes of it.
 
-use weft_types::netstate::{NetDelta, NetState};
+use weft_types::netstate::{FormerKey, NetDelta, NetState, WireGuardPeer};
 
 use super::*;
 
@@ -82,4 +82,42 @@ async fn a_new_session_is_told_what_the_kernel_holds_though_nothing_has_changed(
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn keys_are_told_until_the_network_has_them() {
+    let world = World::new();
+    let first = WireGuardPeer {
+        key: [1; 32],
+        port: 51871,
+        ..WireGuardPeer::default()
+    };
+    world.wiring.held().keys = Some(first);
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let told = |keys| move |message: &NodeMessage| *message == NodeMessage::WireGuard(keys);
+    // The first telling may have been lost on the way to the store.
+    for _ in 0..2 {
+        line.until("the keys told", told(first)).await;
+    }
+    let newer = WireGuardPeer {
+        key: [2; 32],
+        port: 51872,
+        generation: 1,
+        before: Some(FormerKey {
+            key: first.key,
+            port: first.port,
+        }),
+        settled: false,
+    };
+    world.wiring.held().keys = Some(newer);
+    line.until("the newer keys told", told(newer)).await;
+    // A new session begins with them: without them the others would take this node's keys away.
+    drop(line);
+    let mut line = node.lines.recv().await.expect("another session");
+    let hello = line.from_node.recv().await;
+    let Some(NodeMessage::Hello { wireguard, .. }) = hello else {
+        panic!("first comes Hello, not {hello:?}");
+    };
+    assert_eq!(wireguard, Some(newer));
 }
