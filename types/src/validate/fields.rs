@@ -41,11 +41,16 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     task(&spec.task_template)
 }
 
-/// Each network once, and no options: what attaches tasks reads none.
+/// Options to which Docker gives a meaning begin so. Docker's overlays keep and show any others, and follow
+/// none of them; so do clients' tests.
+const MEANT: &str = "com.docker.network.";
+
+/// Each network once, and no option that means something: what attaches tasks reads none.
 fn attachments(list: &str, networks: &[NetworkAttachmentConfig]) -> Result<(), Refusal> {
     let mut named = BTreeSet::new();
     for network in networks {
-        if let Some((option, value)) = network.driver_opts.iter().flatten().next() {
+        let mut options = network.driver_opts.iter().flatten();
+        if let Some((option, value)) = options.find(|(option, _)| option.starts_with(MEANT)) {
             return Err(Refusal::unimplemented(format!(
                 "{list}: option {option}={value} of network {} is not supported by weft",
                 network.target

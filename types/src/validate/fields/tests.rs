@@ -73,8 +73,10 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
         ),
         (
             "Networks.0.DriverOpts",
-            json!({"x": "y"}),
-            Refused("Networks: option x=y of network n is not supported by weft"),
+            json!({"com.docker.network.endpoint.ifname": "y"}),
+            Refused(
+                "Networks: option com.docker.network.endpoint.ifname=y of network n is not supported by weft",
+            ),
         ),
         ("EndpointSpec.Mode", json!("dnsrr"), By(ENDPOINT)),
         ("EndpointSpec.Ports.0.Name", json!("http"), By(ENDPOINT)),
@@ -125,8 +127,10 @@ fn rows() -> Vec<(&'static str, Value, Told)> {
         ),
         (
             t("Networks.0.DriverOpts"),
-            json!({"x": "y"}),
-            Refused("TaskTemplate.Networks: option x=y of network n is not supported by weft"),
+            json!({"com.docker.network.endpoint.ifname": "y"}),
+            Refused(
+                "TaskTemplate.Networks: option com.docker.network.endpoint.ifname=y of network n is not supported by weft",
+            ),
         ),
         (
             t("RestartPolicy.Condition"),
@@ -556,6 +560,18 @@ fn choices_that_weft_does_not_have_are_refused() {
         let spec = serde_json::from_value(with(path, &value)).expect(path);
         assert_eq!(service_spec(&spec).unwrap_err().message, words, "{path}");
     }
+}
+
+#[test]
+fn options_of_an_attachment_that_mean_nothing_are_kept() {
+    let sent = with("TaskTemplate.Networks.0.DriverOpts", &json!({"foo": "bar"}));
+    let spec = serde_json::from_value(sent).expect("a spec");
+    service_spec(&spec).expect("Docker accepts it");
+    let kept = serde_json::to_value(&spec).expect("JSON");
+    assert_eq!(
+        kept["TaskTemplate"]["Networks"][0]["DriverOpts"]["foo"],
+        "bar"
+    );
 }
 
 #[test]
