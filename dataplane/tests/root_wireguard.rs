@@ -11,9 +11,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lan::{Lan, PATIENCE, eventually, run, wireguard_of};
-use weft_dataplane::WIREGUARD_PORT;
-use weft_types::{NetworkId, NodeId, netstate::WireGuardPeer};
+use lan::{Lan, PATIENCE, eventually, run, wireguard_at, wireguard_of};
+use weft_types::{
+    NetworkId, NodeId,
+    netstate::{FormerKey, WireGuardPeer},
+};
 
 fn red() -> NetworkId {
     NetworkId::numbered(2)
@@ -44,8 +46,10 @@ impl Drop for Other {
 }
 
 impl Other {
-    async fn start(lan: &mut Lan) -> Result<Self> {
+    /// With a key of this generation, to speak with the one of ours.
+    async fn start(lan: &mut Lan, generation: u64) -> Result<Self> {
         let host = lan.namespace("n2");
+        let ours = wireguard_at(1, generation);
         // Names of control sockets are the machine's.
         let number = DEVICES.fetch_add(1, Ordering::Relaxed);
         let device = format!("wo{}-{number}", std::process::id());
@@ -69,26 +73,31 @@ impl Other {
         let bytes: Vec<u8> = (0..public.len() / 2)
             .map(|at| u8::from_str_radix(&public[2 * at..2 * at + 2], 16))
             .collect::<Result<_, _>>()?;
-        let told = WireGuardPeer {
+        let node = lan.state.nodes.get_mut(&NodeId::numbered(2));
+        let node = node.context("host 2")?;
+        let port = 50_000 + generation as u16;
+        node.wireguard = Some(WireGuardPeer {
             key: bytes
                 .try_into()
                 .map_err(|_| anyhow::anyhow!("a key of 32 bytes"))?,
-            port: 50_000,
-            ..WireGuardPeer::default()
-        };
-        lan.state
-            .nodes
-            .get_mut(&NodeId::numbered(2))
-            .context("host 2")?
-            .wireguard = Some(told);
-        std::fs::write(&peer, wireguard_of(1).peer().key)?;
+            port,
+            generation,
+            before: node.wireguard.map(|former| FormerKey {
+                key: former.key,
+                port: former.port,
+            }),
+            settled: false,
+        });
+        std::fs::write(&peer, ours.peer().key)?;
         let theirs = run(&format!("base64 < {}", peer.display()))?;
+        let half = ["198.18", "198.19"][generation as usize % 2];
         let set = format!(
-            "ip netns exec {host} wg set {device} listen-port 50000 private-key {} peer {} allowed-ips 198.18.0.1/32 \
-             endpoint 192.0.2.11:{WIREGUARD_PORT} && \
-             ip -n {host} addr add 198.18.0.2/15 dev {device} && ip -n {host} link set {device} mtu 1440 up",
+            "ip netns exec {host} wg set {device} listen-port {port} private-key {} peer {} allowed-ips {half}.0.1/32 \
+             endpoint 192.0.2.11:{} && \
+             ip -n {host} addr add {half}.0.2/16 dev {device} && ip -n {host} link set {device} mtu 1440 up",
             key.display(),
-            theirs.trim()
+            theirs.trim(),
+            ours.port,
         );
         eventually("wireguard-go to be configured", async || {
             Ok(run(&set).is_ok())
@@ -105,7 +114,7 @@ async fn two_kinds() -> Result<(Lan, Other)> {
     let mut lan = Lan::new(2)?;
     lan.start(1).await?;
     lan.give_keys(1, vec![wireguard_of(1)])?;
-    let other = Other::start(&mut lan).await?;
+    let other = Other::start(&mut lan, 0).await?;
     encrypt_red(&mut lan).await?;
     lan.serve("n1", 7000)?;
     lan.serve("n2", 7000)?;
@@ -128,6 +137,23 @@ async fn an_independent_wireguard_is_understood_both_ways() -> Result<()> {
         lan.ask_udp("n1", THEIRS.parse::<SocketAddr>()?)?,
         "n2 198.18.0.1"
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_independent_wireguard_is_followed_to_its_newer_key() -> Result<()> {
+    let (mut lan, _other) = two_kinds().await?;
+    assert_eq!(ask(&lan, "n1", THEIRS)?, "n2 198.18.0.1");
+    let _newer = Other::start(&mut lan, 1).await?;
+    lan.give_keys(1, vec![wireguard_at(1, 0), wireguard_at(1, 1)])?;
+    lan.apply().await?;
+    let host = lan.hosts[&1].clone();
+    eventually("the newer key alone to be used", async || {
+        Ok(host.key_state().await.settled == Some(1))
+    })
+    .await?;
+    assert_eq!(ask(&lan, "n1", "198.19.0.2:7000")?, "n2 198.19.0.1");
+    assert_eq!(ask(&lan, "n2", "198.19.0.1:7000")?, "n1 198.19.0.2");
     Ok(())
 }
 
