@@ -3,12 +3,17 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::{
+    socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt},
+    time::TimeVal,
+};
 
 use crate::{Way, lan::within};
 
@@ -25,7 +30,19 @@ pub(crate) enum Kind {
     Connect,
 }
 
+/// How often each way has its turn in a round with questions: short turns that follow each other closely, so that
+/// what else goes on in the machine meets all ways alike.
+const PASSES: u32 = 4;
+
 impl Kind {
+    /// Turns in a round.
+    pub(crate) fn passes(self) -> u32 {
+        match self {
+            Self::Up | Self::Down => 1,
+            Self::Ask | Self::Connect => PASSES,
+        }
+    }
+
     pub(crate) const ALL: [Self; 4] = [Self::Up, Self::Down, Self::Ask, Self::Connect];
 
     fn letter(self) -> u8 {
@@ -46,42 +63,68 @@ pub(crate) struct Sample {
     /// Microseconds of the question in the middle, and of the hundredth slowest.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
-    /// Seconds of all processors together, per Gbit of a stream.
+    /// Seconds of all processors together, per Gbit of a stream or per question.
     pub(crate) cpu: f64,
     /// Connections that did not come about.
     pub(crate) failed: f64,
 }
 
 const CHUNK: usize = 128 * 1024;
+/// Seconds after which one side takes the other for gone.
+const PATIENCE: i64 = 3;
+/// Threads that serve at a port: more than ask there at once. A thread for each connection, and a buffer of its
+/// own, would cost more than many a way from client to server, and make them all look alike.
+const SERVERS: usize = ASKERS + 2;
 
 /// Serves all kinds at a port of a namespace.
 pub(crate) fn serve(namespace: &Path, port: u16) -> Result<()> {
     within(namespace, move || {
         let listener = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(stream) = stream else { return };
-                std::thread::spawn(move || answer(stream));
-            }
-        });
+        // What is accepted has these too.
+        setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
+        be_patient(&listener)?;
+        let listener = Arc::new(listener);
+        for _ in 0..SERVERS {
+            let listener = Arc::clone(&listener);
+            std::thread::spawn(move || {
+                let mut bytes = vec![0; CHUNK];
+                loop {
+                    // Nobody came for a while, or one went before it was taken.
+                    if let Ok((stream, _)) = listener.accept() {
+                        answer(stream, &mut bytes);
+                    }
+                }
+            });
+        }
         Ok(())
     })
 }
 
-fn answer(mut stream: TcpStream) {
-    let mut kind = [0];
+fn be_patient(socket: &impl std::os::fd::AsFd) -> Result<()> {
+    let patience = TimeVal::new(PATIENCE, 0);
+    setsockopt(socket, sockopt::SendTimeout, &patience)?;
+    setsockopt(socket, sockopt::ReceiveTimeout, &patience)?;
+    Ok(())
+}
+
+/// One byte says which kind it is; the first question may come with it.
+fn answer(mut stream: TcpStream, bytes: &mut [u8]) {
     // Clients reset their connections when they have enough: every error is an end.
-    if stream.set_nodelay(true).is_err() || stream.read_exact(&mut kind).is_err() {
+    let Ok(came @ 1..) = stream.read(bytes) else {
         return;
-    }
-    let mut bytes = vec![0; CHUNK];
-    match kind[0] {
-        b'u' => while matches!(stream.read(&mut bytes), Ok(1..)) {},
-        b'd' => while stream.write_all(&bytes).is_ok() {},
+    };
+    match bytes[0] {
+        b'u' => while matches!(stream.read(bytes), Ok(1..)) {},
+        b'd' => while stream.write_all(bytes).is_ok() {},
         _ => {
-            while matches!(stream.read(&mut bytes[..1]), Ok(1)) {
-                if stream.write_all(&bytes[..1]).is_err() {
+            let mut questions = came - 1;
+            loop {
+                if questions > 0 && stream.write_all(&bytes[..questions]).is_err() {
                     return;
+                }
+                match stream.read(bytes) {
+                    Ok(more @ 1..) => questions = more,
+                    _ => return,
                 }
             }
         }
@@ -105,26 +148,31 @@ fn busy() -> f64 {
         / 100.0
 }
 
-fn connect(to: SocketAddr, kind: Kind) -> Result<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(3))?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(3)))?;
+/// Connects, with as few system calls as there can be.
+fn connect(to: SocketAddr) -> Result<TcpStream> {
+    let family = if to.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    be_patient(&socket)?;
     // A reset at the end: no port stays behind, waiting.
     setsockopt(
-        &stream,
+        &socket,
         sockopt::Linger,
         &libc::linger {
             l_onoff: 1,
             l_linger: 0,
         },
     )?;
-    stream.write_all(&[kind.letter()])?;
-    Ok(stream)
+    socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(TcpStream::from(socket))
 }
 
 fn stream(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
-    let mut stream = connect(to, kind)?;
+    let mut stream = connect(to)?;
+    stream.write_all(&[kind.letter()])?;
     let mut bytes = vec![0; CHUNK];
     let mut pass = |until: Instant| -> Result<f64> {
         let mut count = 0;
@@ -159,13 +207,22 @@ fn ask(to: SocketAddr, kind: Kind, time: Duration) -> Result<(Vec<f64>, f64)> {
     let begun = Instant::now();
     while begun.elapsed() < time {
         let asked = Instant::now();
-        let connected = kept.take().map_or_else(|| connect(to, kind), Ok);
-        let Ok(mut stream) = connected else {
-            failed += 1.0;
-            anyhow::ensure!(failed < 5.0, "no connection to {to}");
-            continue;
+        let mut said = &[kind.letter(), b'?'][..];
+        let mut stream = match kept.take() {
+            Some(stream) => {
+                said = b"?";
+                stream
+            }
+            None => match connect(to) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    failed += 1.0;
+                    anyhow::ensure!(failed < 5.0, "no connection to {to}: {error:#}");
+                    continue;
+                }
+            },
         };
-        stream.write_all(b"?")?;
+        stream.write_all(said)?;
         stream.read_exact(&mut [0]).context("read an answer")?;
         if kind == Kind::Ask {
             kept = Some(stream);
@@ -179,7 +236,7 @@ fn ask(to: SocketAddr, kind: Kind, time: Duration) -> Result<(Vec<f64>, f64)> {
 
 fn questions(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
     let askers = if kind == Kind::Ask { 1 } else { ASKERS };
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), busy());
     let all: Vec<(Vec<f64>, f64)> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..askers)
             .map(|_| scope.spawn(move || ask(to, kind, time)))
@@ -191,7 +248,7 @@ fn questions(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
         };
         threads.into_iter().map(join).collect::<Result<_>>()
     })?;
-    let took = begun.elapsed().as_secs_f64();
+    let (took, cpu) = (begun.elapsed().as_secs_f64(), busy() - before);
     let failed = all.iter().map(|(_, failed)| failed).sum();
     let mut waits: Vec<f64> = all.into_iter().flat_map(|(waits, _)| waits).collect();
     waits.sort_by(f64::total_cmp);
@@ -205,8 +262,8 @@ fn questions(to: SocketAddr, kind: Kind, time: Duration) -> Result<Sample> {
         rate: waits.len() as f64 / took,
         p50: at(0.5),
         p99: at(0.99),
+        cpu: cpu / waits.len().max(1) as f64,
         failed,
-        ..Sample::default()
     })
 }
 
@@ -215,6 +272,6 @@ pub(crate) fn measure(way: &Way, kind: Kind, time: Duration) -> Result<Sample> {
     let to = way.to;
     within(&way.client, move || match kind {
         Kind::Up | Kind::Down => stream(to, kind, time),
-        Kind::Ask | Kind::Connect => questions(to, kind, time / 2),
+        Kind::Ask | Kind::Connect => questions(to, kind, time / PASSES),
     })
 }

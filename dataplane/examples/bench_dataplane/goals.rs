@@ -4,15 +4,18 @@ use std::fmt::Write as _;
 
 use crate::{gauge::Kind, record::Record};
 
-const LOCAL: &str = "weft: published port, local task";
-const REMOTE: &str = "weft: published port, remote task";
+pub(crate) const LOCAL: &str = "weft: published port, local task";
+pub(crate) const REMOTE: &str = "weft: published port, remote task";
 const DIRECT: &str = "weft: task to task";
 const VIP: &str = "weft: task to service address";
 const SECRET: &str = "weft: task to task, encrypted";
-const BRIDGE: &str = "bridge + VXLAN, task to task";
+pub(crate) const BRIDGE: &str = "bridge + VXLAN, task to task";
 const FORWARD: &str = "kernel forwarding";
-const DNAT_LOCAL: &str = "nftables DNAT, local task";
-const DNAT_REMOTE: &str = "nftables DNAT, remote task";
+pub(crate) const VETH: &str = "plain veth";
+pub(crate) const HAPROXY_LOCAL: &str = "HAProxy (TCP), local task";
+pub(crate) const HAPROXY_REMOTE: &str = "HAProxy (TCP), remote task";
+pub(crate) const DNAT_LOCAL: &str = "nftables DNAT, local task";
+pub(crate) const DNAT_REMOTE: &str = "nftables DNAT, remote task";
 
 /// Figures in which less is better are compared the other way round.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,17 +103,10 @@ const GOALS: [Goal; 19] = [
         LOCAL,
         Rate,
         Kind::Connect,
-        "HAProxy (TCP), local task",
+        HAPROXY_LOCAL,
         3.0,
     ),
-    (
-        "… remote",
-        REMOTE,
-        Rate,
-        Kind::Connect,
-        "HAProxy (TCP), remote task",
-        3.0,
-    ),
+    ("… remote", REMOTE, Rate, Kind::Connect, HAPROXY_REMOTE, 3.0),
     (
         "service address beside task address, Gbit/s up",
         VIP,
@@ -139,15 +135,25 @@ const GOALS: [Goal; 19] = [
     ),
 ];
 
-/// The table of goals, each met or by how much it was missed.
-pub(crate) fn table(record: &Record) -> String {
+/// The table of goals, each met or by how much it was missed, and the names of those that were.
+pub(crate) fn table(record: &Record) -> (String, Vec<String>) {
     let mut text = String::from("| goal | asked | found | met |\n|---|---|---|---|\n");
+    let (mut missed, mut whole) = (Vec::new(), String::new());
     let mut row = |what: &str, asked: f64, found: Option<f64>| {
+        // "…" stands for what the goal before it is about.
+        let name = match what.strip_prefix('…') {
+            Some(rest) => format!("{whole},{rest}"),
+            None => {
+                whole = what.split(", ").next().unwrap_or(what).to_owned();
+                what.to_owned()
+            }
+        };
         if let Some(found) = found {
             let met = if found >= asked {
                 "yes".to_owned()
             } else {
-                format!("**no**, {:.0} % short", 100.0 * (1.0 - found / asked))
+                missed.push(name);
+                format!("**no**, {:.1} % short", 100.0 * (1.0 - found / asked))
             };
             // Writing to a string cannot fail.
             let _ = writeln!(text, "| {what} | ≥ {asked:.2} | {found:.2} | {met} |");
@@ -191,5 +197,5 @@ pub(crate) fn table(record: &Record) -> String {
         0.95,
         record.ratio_of_names(&ours(100_000), &ours(10), |(rate, _)| rate),
     );
-    text
+    (text, missed)
 }

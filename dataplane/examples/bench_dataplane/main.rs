@@ -4,7 +4,8 @@
 //! Everything is on one machine: switches, clients and hosts as network namespaces. So the figures
 //! compare paths through one kernel; they say nothing of network cards. `WEFT_BENCH_ROUNDS` (5) and
 //! `WEFT_BENCH_SECONDS` (1) change how long it takes; `WEFT_BENCH_ONLY` keeps the ways whose name
-//! holds that text (crowds only when it names one), and then nothing is written.
+//! holds that text (crowds only when it names one, and nothing but take-overs for `take-over`), and then
+//! nothing is written.
 
 #[path = "../../tests/lan/mod.rs"]
 mod lan;
@@ -13,10 +14,12 @@ mod chart;
 mod docker;
 mod gauge;
 mod goals;
+mod misses;
 mod names;
 mod own;
 mod peers;
 mod record;
+mod takeover;
 
 use std::{
     path::{Path, PathBuf},
@@ -51,14 +54,17 @@ fn number(name: &str, usual: f64) -> f64 {
     told.and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
-/// Measures every way once for each kind, all ways of a kind one after the other, `rounds` times
-/// over; every second round backwards, so that nobody always goes first.
+/// Measures every way for each kind, all ways of a kind one after the other, `rounds` times over, questions in
+/// several turns of a round; every second time backwards, so that nobody always goes first.
 fn interleaved(record: &mut Record, ways: &[Way], rounds: u32, time: Duration) -> Result<()> {
     let begun = Instant::now();
     for round in 1..=rounds {
-        for kind in Kind::ALL {
+        let turns = Kind::ALL
+            .into_iter()
+            .flat_map(|kind| (0..kind.passes()).map(move |pass| (kind, pass)));
+        for (kind, pass) in turns {
             let mut order: Vec<&Way> = ways.iter().collect();
-            if round % 2 == 0 {
+            if (round + pass) % 2 == 0 {
                 order.reverse();
             }
             for way in order {
@@ -112,6 +118,10 @@ async fn main() -> Result<()> {
         begun.elapsed()
     );
     interleaved(&mut record, &ways, rounds, time)?;
+    if only.as_ref().is_none_or(|only| only == "take-over") {
+        takeover::measure(&mut record, rounds).await?;
+        println!("{}", record.takeovers());
+    }
     // The crowds' hosts look at their tables from time to time; names are measured without that.
     drop(crowded);
     if only.is_none() {

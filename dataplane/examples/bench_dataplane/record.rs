@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     Way, chart,
     gauge::{ASKERS, Kind, Sample},
-    goals,
+    goals, misses,
 };
 
 /// Everything that a run found: by way and kind, a sample of each round.
@@ -18,12 +18,18 @@ pub(crate) struct Record {
     /// Queries a second and microseconds of one, by resolver.
     names: Vec<(String, Vec<(f64, f64)>)>,
     applied: Vec<String>,
+    /// Rows of the table of take-overs.
+    takeovers: Vec<String>,
     left_out: Vec<String>,
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn positive(ratio: f64) -> Option<f64> {
+    (ratio.is_finite() && ratio > 0.0).then_some(ratio)
 }
 
 fn first_line(command: &str) -> String {
@@ -36,7 +42,7 @@ impl Record {
         let load = std::fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
         let about = format!(
             "{} × {}, kernel {}, {} MiB; {}; load average before the run {}; commit {}. Medians of {rounds} rounds, all ways \
-             in turn in each round, {:.1} s a stream, half of that a row of questions. One stream or asker at a time; \
+             in turn in each round, {:.1} s a stream, {} turns of {:.2} s of questions. One stream or asker at a time; \
              connections are opened by {ASKERS} at once, so that no processor waits.",
             first_line("nproc"),
             first_line("sed -n 's/^model name.*: //p' /proc/cpuinfo"),
@@ -46,6 +52,8 @@ impl Record {
             load.split(' ').next().unwrap_or("?"),
             first_line("git rev-parse --short HEAD"),
             time.as_secs_f64(),
+            Kind::Ask.passes(),
+            time.as_secs_f64() / f64::from(Kind::Ask.passes()),
         );
         Ok(Self {
             about,
@@ -53,6 +61,7 @@ impl Record {
             found: BTreeMap::new(),
             names: Vec::new(),
             applied: Vec::new(),
+            takeovers: Vec::new(),
             left_out: Vec::new(),
         })
     }
@@ -79,8 +88,24 @@ impl Record {
     /// How long it took to apply that much.
     pub(crate) fn applied(&mut self, what: &str, took: Duration) {
         let took = took.as_secs_f64();
-        self.applied
-            .push(format!("{what} were applied to two hosts in {took:.1} s"));
+        let told = format!("{what} were applied to two hosts in {took:.1} s");
+        eprintln!("{told}");
+        self.applied.push(told);
+    }
+
+    /// The slowest answer while something happened to the agents, in milliseconds: the middle of all rounds
+    /// and the most of them; and how many seconds it took, in the middle.
+    pub(crate) fn took_over(&mut self, what: &str, middle: f64, most: f64, took: f64) {
+        self.takeovers
+            .push(format!("| {what} | {middle:.1} | {most:.1} | {took:.1} |"));
+    }
+
+    /// The table of take-overs.
+    pub(crate) fn takeovers(&self) -> String {
+        format!(
+            "| on both hosts | slowest answer ms, median of rounds | worst round | until applied s |\n|---|---|---|---|\n{}\n",
+            self.takeovers.join("\n")
+        )
     }
 
     /// What could not be measured here, and why.
@@ -108,15 +133,22 @@ impl Record {
         }
     }
 
-    /// The ratio of the middles of two ways' figures.
+    /// The middle of the ratios of two ways' figures, each of one turn: what came and went meanwhile is in both.
     pub(crate) fn ratio(
         &self,
         of: (&str, Kind),
         to: (&str, Kind),
         pick: fn(&Sample) -> f64,
     ) -> Option<f64> {
-        let ratio = pick(&self.middle(of.0, of.1)) / pick(&self.middle(to.0, to.1));
-        (ratio.is_finite() && ratio > 0.0).then_some(ratio)
+        let samples = |(way, kind): (&str, Kind)| self.found.get(&(way.to_owned(), kind));
+        let turns = samples(of)?.iter().zip(samples(to)?);
+        positive(median(turns.map(|(of, to)| pick(of) / pick(to)).collect()))
+    }
+
+    /// How many times less processor time than `than` a way takes for a connection, beyond what `base` takes.
+    pub(crate) fn cheaper(&self, of: &str, than: &str, base: &str) -> Option<f64> {
+        let cpu = |way| self.middle(way, Kind::Connect).cpu;
+        positive((cpu(than) - cpu(base)) / (cpu(of) - cpu(base)))
     }
 
     fn middle_of_names(&self, resolver: &str, pick: fn((f64, f64)) -> f64) -> f64 {
@@ -125,28 +157,34 @@ impl Record {
         median(samples.unwrap_or_default())
     }
 
-    /// The ratio of the middles of two resolvers' figures.
+    /// The middle of the ratios of two resolvers' figures, each of one turn.
     pub(crate) fn ratio_of_names(
         &self,
         of: &str,
         to: &str,
         pick: fn((f64, f64)) -> f64,
     ) -> Option<f64> {
-        let ratio = self.middle_of_names(of, pick) / self.middle_of_names(to, pick);
-        (ratio.is_finite() && ratio > 0.0).then_some(ratio)
+        let samples = |name: &str| {
+            let found = self.names.iter().find(|(resolver, _)| resolver == name);
+            found.map(|(_, samples)| samples)
+        };
+        let turns = samples(of)?.iter().zip(samples(to)?);
+        positive(median(
+            turns.map(|(of, to)| pick(*of) / pick(*to)).collect(),
+        ))
     }
 
     pub(crate) fn table(&self) -> String {
         let mut text = String::from(
-            "| way | Gbit/s up | CPU s/Gbit | Gbit/s down | CPU s/Gbit | questions/s | p50 µs | p99 µs | connections/s | p50 µs | p99 µs |\n\
-             |---|---|---|---|---|---|---|---|---|---|---|\n",
+            "| way | Gbit/s up | CPU s/Gbit | Gbit/s down | CPU s/Gbit | questions/s | p50 µs | p99 µs | connections/s | p50 µs | p99 µs | CPU µs |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|\n",
         );
         for name in &self.order {
             let [up, down, ask, connect] = Kind::ALL.map(|kind| self.middle(name, kind));
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "| {name} | {:.2} | {:.3} | {:.2} | {:.3} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
+                "| {name} | {:.2} | {:.3} | {:.2} | {:.3} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
                 up.rate,
                 up.cpu,
                 down.rate,
@@ -156,7 +194,8 @@ impl Record {
                 ask.p99,
                 connect.rate,
                 connect.p50,
-                connect.p99
+                connect.p99,
+                connect.cpu * 1e6
             );
         }
         if !self.names.is_empty() {
@@ -184,6 +223,7 @@ impl Record {
     }
 
     fn page(&self) -> String {
+        let (goals, missed) = goals::table(self);
         format!(
             "# The data plane beside its peers\n\n\
              Made by `cargo xtask bench dataplane`; do not edit. {}\n\n\
@@ -191,14 +231,17 @@ impl Record {
              has them: the figures compare paths through one kernel and say nothing of network cards. CPU is that of the whole \
              machine, both ends included. Where others share the machine a figure may be off by a third: ratios within one run \
              are what to look at.\n\n\
-             {}\n{}\n## Goals\n\nAs ratios of medians of this run.\n\n{}\n{}.\n\n{}\n\n{}\n\n\
-             ![throughput and connections](dataplane.svg)\n",
+             {}\n{}\n## Goals\n\nAs medians of the ratios within each turn.\n\n{}\n{}{}.\n\n{}\n\n\
+             ## Taking over\n\nOne connection at a remote published port, one question after the other, and no answer lost.\n\n{}\n\
+             {}\n\n![throughput and connections](dataplane.svg)\n",
             self.about,
             self.table(),
             self.failures(),
-            goals::table(self),
+            goals,
+            misses::told(self, &missed),
             self.applied.join("; "),
             self.left_out.join(" "),
+            self.takeovers(),
             NOTES
         )
     }

@@ -1,0 +1,121 @@
+//! Where a goal was missed: where the time goes, and what was tried.
+
+use std::fmt::Write as _;
+
+use crate::{gauge::Kind, goals, record::Record};
+
+/// Shares of a connection's processor time: samples of `perf` by the nearest function of each kind, of the build before
+/// what is told beside it was tried, while other work ran.
+const SHARES: &str = "Of the processor time of a connection to a published port with a remote task (client, both hosts and server in \
+one kernel; by `perf`, the nearest function of each kind in 4,200 call chains): TCP, IP and sockets 29 %; threads and their memory, \
+which the bench then made for each connection, 14 %; the programs with the tables that they look into 10 %; veth and the receive \
+path 10 %; the bridge between the hosts 6 %; netfilter's tracking 5 %; VXLAN and UDP around it 4 %; the scheduler 3 %; the rest is \
+entering the kernel, copying, locks. Of nftables DNAT over the same hosts: 32, 16, 0, 11, 10, 7, 4 and 3 %. By themselves \
+(`programs.md`) the programs take 0.7 to 0.8 µs for a packet's whole way.";
+
+/// What one missed goal is owed.
+struct Miss {
+    /// Beginning of the goals' names that it is about.
+    goals: &'static [&'static str],
+    text: fn(&Record) -> String,
+}
+
+const MISSES: [Miss; 5] = [
+    Miss {
+        goals: &["connections beside HAProxy"],
+        text: haproxy,
+    },
+    Miss {
+        goals: &[
+            "connections beside",
+            "service address beside task address, connections",
+        ],
+        text: |_| {
+            format!(
+                "{SHARES} Tried: netfilter no longer tracks the tunnel's packets, which was a connection more on either host for each \
+                 one inside; the bench no longer makes a thread and a buffer for each connection."
+            )
+        },
+    },
+    Miss {
+        goals: &[
+            "remote published port beside bridge + VXLAN, p99",
+            "remote published port beside nftables DNAT, p99",
+        ],
+        text: |record| {
+            let half = |name: &str| record.middle(name, Kind::Ask).p50;
+            format!(
+                "A question to a remote published port crosses a host more than task to task over a bridge does: client, host, host. \
+                 Its middle is {:.0} µs beside {:.0} µs, and {:.0} µs of nftables DNAT over the same hosts. Direct return would spare the \
+                 answer that host, see `programs.md`.",
+                half(goals::REMOTE),
+                half(goals::BRIDGE),
+                half(goals::DNAT_REMOTE)
+            )
+        },
+    },
+    Miss {
+        goals: &["encrypted beside wireguard-go"],
+        text: |_| {
+            "Both encrypt in user space on the same two processors, ours with the VXLAN header inside; see decision 0011 and \
+             what it says of offloads."
+                .to_owned()
+        },
+    },
+    Miss {
+        goals: &["names beside Docker's resolver", "100,000 names"],
+        text: |_| {
+            "Of the resolver's time by `perf` 70 % is the kernel's (44 % sending, the asker's receiving in it; 10 % receiving, 13 % \
+             waiting), 10 % the C library's, 19 % its own: reading the question and writing the answer, 4 % looking the name up among \
+             100,000. Tried: names packed so that a look-up touches two places in memory instead of four; looking for more questions \
+             once before sleeping."
+                .to_owned()
+        },
+    },
+];
+
+fn haproxy(record: &Record) -> String {
+    let rate = |name: &str| record.middle(name, Kind::Connect).rate;
+    let mut text = String::new();
+    for (haproxy, ours, dnat) in [
+        (goals::HAPROXY_LOCAL, goals::LOCAL, goals::DNAT_LOCAL),
+        (goals::HAPROXY_REMOTE, goals::REMOTE, goals::DNAT_REMOTE),
+    ] {
+        let cheaper = |way| record.cheaper(way, haproxy, goals::VETH).unwrap_or(0.0);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "{haproxy}: plain veth, with nothing between client and server, opens {:.2} times its connections. Beyond what plain veth \
+             takes, a connection of ours takes {:.1} times less processor time than its, one of nftables DNAT {:.1} times less. ",
+            rate(goals::VETH) / rate(haproxy),
+            cheaper(ours),
+            cheaper(dnat),
+        );
+    }
+    format!(
+        "The goal was set for machines of their own. Here client, hosts and server share two processors, and what each connection \
+         costs in the client's and the server's stack is in both figures. {}",
+        text.trim_end()
+    )
+}
+
+/// A paragraph for each group of goals of which one was missed.
+pub(crate) fn told(record: &Record, missed: &[String]) -> String {
+    let mut text = String::new();
+    for miss in MISSES {
+        let of: Vec<&str> = missed
+            .iter()
+            .filter(|goal| miss.goals.iter().any(|about| goal.starts_with(about)))
+            .map(String::as_str)
+            .collect();
+        if !of.is_empty() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "**{}**: {}\n", of.join("; "), (miss.text)(record));
+        }
+    }
+    if text.is_empty() {
+        text
+    } else {
+        format!("## Where a goal was missed\n\n{text}")
+    }
+}
