@@ -37,25 +37,30 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
+/// The pinned map of this name, made when there is none yet.
+fn memory<K: aya::Pod, V: aya::Pod>(
+    pin_dir: &Path,
+    pin: &'static str,
+    entries: u32,
+) -> Result<Map<K, V>, DataplaneError> {
+    let path = pin_dir.join(pin);
+    if !path.exists() {
+        let fail = |error: std::io::Error| DataplaneError::Bpf {
+            operation: "make map",
+            object: pin.to_owned(),
+            cause: error.to_string(),
+        };
+        let map = syscall::create_hash(size_of::<K>() as u32, size_of::<V>() as u32, entries)
+            .map_err(fail)?;
+        syscall::pin(map.as_fd(), &path).map_err(fail)?;
+    }
+    Map::open(&path, pin)
+}
+
 impl Switches {
     /// Opens the memory, or begins it.
     pub(super) fn open(pin_dir: &Path) -> Result<Self, DataplaneError> {
-        let path = pin_dir.join(PIN);
-        if !path.exists() {
-            let fail = |error: std::io::Error| DataplaneError::Bpf {
-                operation: "make map",
-                object: PIN.to_owned(),
-                cause: error.to_string(),
-            };
-            let map = syscall::create_hash(
-                size_of::<Name>() as u32,
-                size_of::<Values>() as u32,
-                ENTRIES,
-            )
-            .map_err(fail)?;
-            syscall::pin(map.as_fd(), &path).map_err(fail)?;
-        }
-        Map::open(&path, PIN).map(Self)
+        memory(pin_dir, PIN, ENTRIES).map(Self)
     }
 
     /// Sets a switch, remembering what it was when we touch it for the first time.

@@ -3,9 +3,12 @@
 //! A process of the host that asks for any port, or connects without one, would else get a port at which a service
 //! answers. The switch `ip_local_reserved_ports` is others' too: what they reserved stays theirs.
 
-use std::{collections::BTreeSet, os::fd::AsFd as _, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
-use super::super::{error::DataplaneError, map::Map, syscall, sysctl};
+use super::{
+    super::{error::DataplaneError, map::Map, sysctl},
+    memory,
+};
 
 const KEY: &str = "ipv4/ip_local_reserved_ports";
 const PIN: &str = "reserved";
@@ -85,27 +88,13 @@ fn plan(now: &Ports, ours: &Ports, wanted: &Ports) -> (Ports, Ports) {
     )
 }
 
-fn open(pin_dir: &Path) -> Result<Map<u32, u32>, DataplaneError> {
-    let path = pin_dir.join(PIN);
-    if !path.exists() {
-        let fail = |error: std::io::Error| DataplaneError::Bpf {
-            operation: "make map",
-            object: PIN.to_owned(),
-            cause: error.to_string(),
-        };
-        let map = syscall::create_hash(4, 4, ENTRIES).map_err(fail)?;
-        syscall::pin(map.as_fd(), &path).map_err(fail)?;
-    }
-    Map::open(&path, PIN)
-}
-
 /// Reserves these ports, and no longer those of the last call that are not among them.
 pub(crate) fn set(pin_dir: &Path, published: &[Run]) -> Result<(), DataplaneError> {
     let Some(now) = sysctl::get(KEY) else {
         return Ok(());
     };
     // Which ports are ours outlives this process, as the switch does.
-    let memory = open(pin_dir)?;
+    let memory: Map<u32, u32> = memory(pin_dir, PIN, ENTRIES)?;
     let held: BTreeSet<u32> = memory.keys()?.into_iter().collect();
     let ours = Ports::of(held.iter().map(|run| ((run >> 16) as u16, *run as u16)));
     let now = Ports::read(&now);
