@@ -194,12 +194,7 @@ pub(crate) struct Plan {
 /// What the devices must be for `desired`, oldest generation first; none while no network is encrypted, or
 /// this node has no key. `mtu` is that of the link with the data path address, `vxlan_port` where tunnels
 /// lead.
-pub(crate) fn plans(
-    desired: &Desired,
-    data_path: IpAddr,
-    mtu: u32,
-    vxlan_port: u16,
-) -> Vec<Plan> {
+pub(crate) fn plans(desired: &Desired, data_path: IpAddr, mtu: u32, vxlan_port: u16) -> Vec<Plan> {
     if desired.ciphered.is_empty() {
         return Vec::new();
     }

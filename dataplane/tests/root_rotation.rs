@@ -161,7 +161,10 @@ fn count(socket: &UdpSocket, goes_on: &dyn Fn() -> bool) -> Result<()> {
         take(&mut missing, Duration::from_millis(100))?;
     }
     let lost = missing.len();
-    ensure!(lost == 0, "{lost} of {sent} datagrams were lost: {missing:?}");
+    ensure!(
+        lost == 0,
+        "{lost} of {sent} datagrams were lost: {missing:?}"
+    );
     Ok(())
 }
 
@@ -229,7 +232,10 @@ async fn keys_change_under_load_and_nothing_is_lost() -> Result<()> {
         }
         let before = sent_by(&lan, 1, device)?;
         load.go_on().await?;
-        ensure!(sent_by(&lan, 1, device)? > before, "{device} carries nothing");
+        ensure!(
+            sent_by(&lan, 1, device)? > before,
+            "{device} carries nothing"
+        );
     }
     load.stop()
 }

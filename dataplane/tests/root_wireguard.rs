@@ -184,6 +184,59 @@ async fn a_peer_is_found_where_its_packets_come_from() -> Result<()> {
     Ok(())
 }
 
+/// What a translator before a host does: its packets leave from other ports, and nobody reaches it who was
+/// not spoken to from there.
+const TRANSLATOR: &str = "table ip translator {
+    chain out {
+        type nat hook postrouting priority srcnat
+        oifname eth0 udp sport 51871-51872 masquerade to :40000-40009
+    }
+    chain in {
+        type filter hook prerouting priority filter
+        iifname eth0 udp dport 51871-51872 ct direction original drop
+    }
+}";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_behind_a_translator_is_answered_and_changes_keys() -> Result<()> {
+    let mut lan = Lan::new(2)?;
+    let behind = lan.namespace("n2");
+    run(&format!(
+        "ip netns exec {behind} nft -f - <<'RULES'\n{TRANSLATOR}\nRULES"
+    ))?;
+    lan.start_all_with_keys().await?;
+    encrypt_red(&mut lan).await?;
+    for number in [1, 2] {
+        let address = format!("10.0.1.{number}/24");
+        lan.add_task(number, None, number, &[(red(), &[&address])])
+            .await?;
+        lan.serve(&format!("t{number}"), 80)?;
+    }
+    lan.apply().await?;
+    let unasked = ask(&lan, "t1", "10.0.1.2:80");
+    ensure!(unasked.is_err(), "the translator lets {unasked:?} through");
+    let both_ways = |lan: &Lan| -> Result<()> {
+        assert_eq!(ask(lan, "t2", "10.0.1.1:80")?, "t1 10.0.1.2");
+        assert_eq!(ask(lan, "t1", "10.0.1.2:80")?, "t2 10.0.1.1");
+        Ok(())
+    };
+    both_ways(&lan)?;
+    for host in [1, 2] {
+        lan.give_keys(host, vec![wireguard_at(host, 0), wireguard_at(host, 1)])?;
+    }
+    lan.apply().await?;
+    for host in [1, 2] {
+        let dataplane = lan.hosts[&host].clone();
+        eventually("the newer keys alone to be used", async || {
+            Ok(dataplane.key_state().await.settled == Some(1))
+        })
+        .await?;
+        lan.give_keys(host, vec![wireguard_at(host, 1)])?;
+    }
+    lan.apply().await?;
+    both_ways(&lan)
+}
+
 fn talk(stream: &mut TcpStream, bytes: usize) -> Result<()> {
     let sent: Vec<u8> = (0..bytes).map(|at| at as u8).collect();
     let mut writer = stream.try_clone()?;

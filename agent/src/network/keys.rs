@@ -63,7 +63,10 @@ impl KeyShelf {
                     .map_err(|_| io::Error::other("it is not a key of 32 bytes: remove it"))
             });
             let bytes = read.map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
+                io::Error::new(
+                    error.kind(),
+                    format!("cannot read {}: {error}", path.display()),
+                )
             })?;
             held.push(own(generation, bytes, port));
         }
@@ -156,7 +159,11 @@ mod tests {
         assert_eq!(step(&[4, 5], 5, 4), (None, vec![]));
         assert_eq!(step(&[4, 5], 5, 5), (None, vec![4]));
         assert_eq!(step(&[2], 5, 5), (Some(5), vec![2]), "it was away for long");
-        assert_eq!(step(&[7], 5, 5), (Some(5), vec![7]), "the cluster is an older one again");
+        assert_eq!(
+            step(&[7], 5, 5),
+            (Some(5), vec![7]),
+            "the cluster is an older one again"
+        );
     }
 
     #[test]

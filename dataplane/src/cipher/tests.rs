@@ -74,7 +74,10 @@ fn clear_networks_need_no_device() {
     assert_eq!(plans(&desired, AT, 1500, 4789).len(), 1);
     desired.ciphered.clear();
     assert_eq!(plans(&desired, AT, 1500, 4789), []);
-    assert_eq!(ways(&desired, &DEVICES, &no_keys(), &no_keys(), &BTreeSet::new()), Ways::default());
+    assert_eq!(
+        ways(&desired, &DEVICES, &no_keys(), &no_keys(), &BTreeSet::new()),
+        Ways::default()
+    );
     desired.ciphered.insert(4097);
     desired.keys.clear();
     assert_eq!(plans(&desired, AT, 1500, 4789), [], "no key, no device");
@@ -87,7 +90,10 @@ fn peers_are_all_others_that_have_a_key() {
         panic!("one device");
     };
     assert_eq!(plan.address, Ipv4Addr::new(198, 18, 0, 1));
-    assert_eq!((plan.device, plan.mtu, plan.own.port), ("weft-wg", 1440, WIREGUARD_PORT));
+    assert_eq!(
+        (plan.device, plan.mtu, plan.own.port),
+        ("weft-wg", 1440, WIREGUARD_PORT)
+    );
     let peer = Peer {
         address: Ipv4Addr::new(198, 18, 0, 2),
         endpoint: "192.0.2.2:1000".parse().unwrap(),
@@ -131,7 +137,8 @@ fn no_keys() -> BTreeSet<[u8; 32]> {
 /// The halves of the range by which nodes are spoken to.
 fn halves(ways: &Ways) -> Vec<(u32, u8)> {
     let all = ways.all.iter().filter(|(index, _)| **index != 1);
-    all.map(|(index, way)| (*index, way.to.octets()[1] - 18)).collect()
+    all.map(|(index, way)| (*index, way.to.octets()[1] - 18))
+        .collect()
 }
 
 #[test]
@@ -140,11 +147,17 @@ fn a_pair_moves_when_its_new_keys_have_shaken_hands() {
     let desired = desired(&[0, 1], &all);
     let none = BTreeSet::new();
     // Before any packet there is nothing to lose.
-    assert_eq!(halves(&ways(&desired, &DEVICES, &no_keys(), &no_keys(), &none)), [(2, 1), (3, 1)]);
+    assert_eq!(
+        halves(&ways(&desired, &DEVICES, &no_keys(), &no_keys(), &none)),
+        [(2, 1), (3, 1)]
+    );
 
     let old = BTreeSet::from([key(2, 0), key(3, 0)]);
     let waits = ways(&desired, &DEVICES, &old, &no_keys(), &none);
-    assert_eq!((halves(&waits), waits.settled), (vec![(2, 0), (3, 0)], None));
+    assert_eq!(
+        (halves(&waits), waits.settled),
+        (vec![(2, 0), (3, 0)], None)
+    );
     assert_eq!(waits.coming[&2].from, Ipv4Addr::new(198, 19, 0, 1));
     assert_eq!(waits.coming[&2].to, Ipv4Addr::new(198, 19, 0, 2));
 
@@ -155,7 +168,10 @@ fn a_pair_moves_when_its_new_keys_have_shaken_hands() {
 
     let tried = BTreeSet::from([key(2, 1), key(3, 1)]);
     let moved = ways(&desired, &DEVICES, &old, &tried, &none);
-    assert_eq!((halves(&moved), moved.settled), (vec![(2, 1), (3, 1)], Some(1)));
+    assert_eq!(
+        (halves(&moved), moved.settled),
+        (vec![(2, 1), (3, 1)], Some(1))
+    );
     assert!(moved.coming.is_empty());
 }
 
@@ -174,7 +190,10 @@ fn a_device_that_cannot_be_had_is_not_used() {
     let up = ["weft-wg"];
     let ways = ways(&desired, &up, &no_keys(), &no_keys(), &BTreeSet::new());
     assert_eq!(halves(&ways), [(2, 0)]);
-    assert_eq!((newest_up(&desired, &up), newest_up(&desired, &DEVICES)), (Some(0), Some(1)));
+    assert_eq!(
+        (newest_up(&desired, &up), newest_up(&desired, &DEVICES)),
+        (Some(0), Some(1))
+    );
 }
 
 #[test]

@@ -71,7 +71,10 @@ pub(crate) fn ways(
     let mut is_settled = true;
     for (index, node) in &desired.nodes {
         let key = |own: &WireGuard| node.wireguard?.of(own.generation).map(|(key, _)| key);
-        let mut common = own.iter().rev().filter_map(|own| Some((key(own)?, way(own, *index)?)));
+        let mut common = own
+            .iter()
+            .rev()
+            .filter_map(|own| Some((key(own)?, way(own, *index)?)));
         let Some((newer_key, newer)) = common.next() else {
             continue;
         };

@@ -52,7 +52,10 @@ fn packets_take_the_newer_keys_when_a_session_by_them_stands() {
 
     keeper.apply(encrypted(&[0, 1], &[0])).unwrap();
     assert_eq!(way(&keeper), "198.18.0.2");
-    assert!(keeper.kernel.knocks.is_empty(), "there is nobody to knock at");
+    assert!(
+        keeper.kernel.knocks.is_empty(),
+        "there is nobody to knock at"
+    );
 
     keeper.apply(encrypted(&[0, 1], &[0, 1])).unwrap();
     assert_eq!(way(&keeper), "198.18.0.2");
@@ -76,8 +79,16 @@ fn packets_take_the_newer_keys_when_a_session_by_them_stands() {
     assert_eq!(way(&keeper), "198.19.0.2");
 
     keeper.apply(encrypted(&[1], &[1])).unwrap();
-    let devices: Vec<_> = keeper.kernel.cipher.iter().map(|plan| plan.device).collect();
-    assert_eq!((devices, way(&keeper).as_str()), (vec!["weft-wg1"], "198.19.0.2"));
+    let devices: Vec<_> = keeper
+        .kernel
+        .cipher
+        .iter()
+        .map(|plan| plan.device)
+        .collect();
+    assert_eq!(
+        (devices, way(&keeper).as_str()),
+        (vec!["weft-wg1"], "198.19.0.2")
+    );
 }
 
 #[test]
