@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use weft_types::{BackendId, TaskId};
 
 use crate::{
-    Config, DataplaneError, Desired, DropCount, FlowRow, KeyState, NetnsRef, PathReport, Question, Repairs,
-    ResolverSockets, Sandbox, SandboxSpec, Status, Step, keeper,
+    Config, DataplaneError, Desired, DropCount, FlowRow, KeyState, NetnsRef, PathReport, Question,
+    Repairs, ResolverSockets, Sandbox, SandboxSpec, Status, Step, keeper,
     kernel::{linux::Linux, netns, prober::Wake, watch::Watch},
 };
 

@@ -36,7 +36,9 @@ async fn the_tunnels_packets_fill_no_hosts_table_of_connections() -> Result<()> 
     for host in [1, 2] {
         let table = lan::within(&lan.netns_path(&format!("n{host}")), || {
             // The calling thread's namespace, not the process's.
-            Ok(std::fs::read_to_string("/proc/thread-self/net/nf_conntrack")?)
+            Ok(std::fs::read_to_string(
+                "/proc/thread-self/net/nf_conntrack",
+            )?)
         })?;
         let tunnelled = table.lines().filter(|line| line.contains("dport=4789"));
         assert_eq!(tunnelled.count(), 0, "on host {host}: {table}");

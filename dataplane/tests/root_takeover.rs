@@ -64,7 +64,9 @@ async fn requests_are_answered_while_the_agent_goes_and_another_takes_over() -> 
     let after = [ids(&lan, 1)?, ids(&lan, 2)?];
     assert_eq!(after, before, "a restart verifies nothing");
     let answered = steady.finish()?;
-    println!("{answered} answered, none lost; the slowest took {quiet:?} before, {worst:?} meanwhile");
+    println!(
+        "{answered} answered, none lost; the slowest took {quiet:?} before, {worst:?} meanwhile"
+    );
     for host in [1, 2] {
         let found = lan.hosts[&host].status().await.repairs;
         assert_eq!(found, Repairs::default(), "a take-over is no drift");
@@ -87,7 +89,9 @@ async fn requests_are_answered_while_another_version_takes_over() -> Result<()> 
     .await?;
     let worst = steady.worst();
     let answered = steady.finish()?;
-    println!("{answered} answered, none lost; the slowest took {quiet:?} before, {worst:?} meanwhile");
+    println!(
+        "{answered} answered, none lost; the slowest took {quiet:?} before, {worst:?} meanwhile"
+    );
     let after = ids(&lan, 1)?;
     assert!(
         after.len() == before.len() && after.iter().all(|(name, id)| before[name] != *id),

@@ -393,7 +393,11 @@ fn memory_told(memory: &[f64]) -> (String, String) {
     let late = middle(&memory[memory.len() - third..]);
     let most = memory.iter().copied().fold(0.0, f64::max);
     // The word that `cargo xtask bench door` looks for.
-    let verdict = if late > early * SLACK { "grows" } else { "flat" };
+    let verdict = if late > early * SLACK {
+        "grows"
+    } else {
+        "flat"
+    };
     let figure = format!(
         "**{verdict}**: **{early:.0} MiB** in the first third, **{late:.0} MiB** in the last (medians), {most:.0} at most"
     );

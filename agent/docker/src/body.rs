@@ -52,10 +52,7 @@ pub(crate) fn parse_go(text: &[u8]) -> Result<serde_json::Value, ApiError> {
 ///
 /// # Errors
 /// 400, when it is none.
-pub(crate) fn parse_due(
-    text: &[u8],
-    due: &'static Struct,
-) -> Result<serde_json::Value, ApiError> {
+pub(crate) fn parse_due(text: &[u8], due: &'static Struct) -> Result<serde_json::Value, ApiError> {
     let value = parse_go(text)?;
     go_types::check(&value, due)?;
     Ok(value)

@@ -56,8 +56,7 @@ impl Door {
                 && filters.exact("runtime", "container")
         };
         let services: Vec<&Arc<Service>> = services.iter().filter(fits).collect();
-        let with_status =
-            asked.version >= ApiVersion::new(1, 41) && asked.query.truth("status")?;
+        let with_status = asked.version >= ApiVersion::new(1, 41) && asked.query.truth("status")?;
         let mut by_service: BTreeMap<ServiceId, Vec<Arc<Task>>> = BTreeMap::new();
         if with_status && !services.is_empty() {
             let request = ControlRequest::ListTasks {

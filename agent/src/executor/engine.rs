@@ -21,9 +21,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bollard::{
     Docker,
-    models::{
-        ContainerCreateBody, ContainerInspectResponse, HealthStatusEnum, LocalNodeState,
-    },
+    models::{ContainerCreateBody, ContainerInspectResponse, HealthStatusEnum, LocalNodeState},
     query_parameters::{
         CreateContainerOptions, InspectContainerOptions, ListContainersOptions,
         RemoveContainerOptions, StartContainerOptions, StopContainerOptions,

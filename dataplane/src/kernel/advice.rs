@@ -1,6 +1,7 @@
 //! What users can do about a kernel that refuses.
 
 use super::error::DataplaneError;
+use crate::links::OVERLAY;
 
 /// The oldest kernel with all that the programs need: tcx.
 const OLDEST: (u32, u32) = (6, 6);
@@ -54,7 +55,7 @@ pub(super) fn no_overlay(error: DataplaneError, port: u16) -> DataplaneError {
         }
         _ => return error,
     };
-    DataplaneError::Refused(format!("{error}: {way_out}"))
+    DataplaneError::Refused(format!("overlay device {OVERLAY}: {error}: {way_out}"))
 }
 
 #[cfg(test)]

@@ -270,10 +270,7 @@ fn refuse_what_is_not_built(body: &Value, wish: &Wish, mixed: bool) -> Result<()
 }
 
 /// Refuses what a container's end of the swarm network `name` cannot have here, rather than to leave it out.
-pub(crate) fn refuse_what_endpoints_have_not(
-    endpoint: &Value,
-    name: &str,
-) -> Result<(), ApiError> {
+pub(crate) fn refuse_what_endpoints_have_not(endpoint: &Value, name: &str) -> Result<(), ApiError> {
     let given = |value: &Value| !is_empty(value);
     let what = if given(&endpoint["MacAddress"]) {
         "a MAC address of its own"

@@ -147,6 +147,8 @@ fn odd_requests_to_all_hosts_are_answered() {
         }
         (asked, accepted, slowest)
     });
-    println!("{asked} inputs to the cluster socket: {accepted} accepted, the slowest took {slowest:.1?}");
+    println!(
+        "{asked} inputs to the cluster socket: {accepted} accepted, the slowest took {slowest:.1?}"
+    );
     assert!(accepted * 10 > asked, "only {accepted} of {asked} accepted");
 }

@@ -304,10 +304,20 @@ mod tests {
         let chunked = "POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
             3;x=y\r\n\"\n\"\r\nb\r\n<<\r\n0\r\n\r\n>\n\r\n0\r\nX: \"1\"\r\n\r\n";
         let attach = "POST /v1.41/containers/a/attach?stdin=1 HTTP/1.1\r\n\r\n";
-        let sent = [quoted, plain, quoted, chunked, "\r\n", quoted, attach, quoted].concat();
-        let due = [mended, plain, mended, chunked, "\r\n", mended, attach, quoted].concat();
+        let sent = [
+            quoted, plain, quoted, chunked, "\r\n", quoted, attach, quoted,
+        ]
+        .concat();
+        let due = [
+            mended, plain, mended, chunked, "\r\n", mended, attach, quoted,
+        ]
+        .concat();
         for size in [1, 2, 3, 7, 64, 4096, sent.len()] {
-            assert_eq!(through(sent.as_bytes(), size).await, due, "pieces of {size}");
+            assert_eq!(
+                through(sent.as_bytes(), size).await,
+                due,
+                "pieces of {size}"
+            );
         }
     }
 

@@ -287,7 +287,10 @@ async fn urls_are_read_as_people_type_them() {
         .unwrap();
     assert_eq!(answers.matches("HTTP/1.1 200").count(), 4, "{answers}");
     assert_eq!(answers.matches("\"Hostname\":\"node1\"").count(), 2);
-    assert!(answers.contains("\r\n\r\n9") && answers.contains("\r\n\r\n3"), "{answers}");
+    assert!(
+        answers.contains("\r\n\r\n9") && answers.contains("\r\n\r\n3"),
+        "{answers}"
+    );
 }
 
 #[tokio::test]

@@ -102,7 +102,7 @@ impl NodeControl for Handle {
             );
             if !force {
                 return Err(unknown(
-                    error.context("use `--force` to leave all the same"),
+                    error.context("tasks or network of this node cannot be taken away (`docker swarm leave --force` leaves all the same)"),
                 ));
             }
         }

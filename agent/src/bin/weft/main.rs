@@ -194,7 +194,9 @@ fn main() -> ExitCode {
 
 fn in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
-        anyhow::bail!("this verb needs root, for the agent's directory and the kernel: run it with sudo");
+        anyhow::bail!(
+            "this verb needs root, for the agent's directory and the kernel: run it with sudo"
+        );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
