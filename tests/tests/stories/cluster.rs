@@ -238,10 +238,11 @@ fn a_container_of_a_lost_host_is_made_anew_elsewhere() {
         let lost = say(n1, "ps -a --format {{.Names}}={{.Status}}")?;
         ensure!(lost.contains("n3/stays=Host Down"), "{lost}");
         n3.verb("heal")?;
-        eventually(PATIENCE, "the one that came back to go", || {
+        eventually(PATIENCE, "those that came back to go", || {
             let shown = names(n1, "phoenix")?;
             ensure!(shown == [moved.clone()], "{shown:?}");
-            ensure!(n3.say("ps -aq --filter name=phoenix")?.is_empty());
+            let left = n3.say("ps -aq --filter name=phoenix --filter name=ember")?;
+            ensure!(left.is_empty(), "{left}");
             Ok(())
         })?;
         say(n1, "rm -f phoenix ember stays")?;
