@@ -45,7 +45,7 @@ pub(crate) const RANGE: Ipv4Network =
 
 /// Which of the two devices, ports and halves of the range a generation of keys has.
 fn half(generation: u64) -> usize {
-    usize::from(generation % 2 != 0)
+    usize::from(!generation.is_multiple_of(2))
 }
 
 /// Prefix length of each half of [`RANGE`].
