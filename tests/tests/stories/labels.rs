@@ -51,7 +51,7 @@ impl Inner {
         let inner = Self {
             host,
             addresses: [
-                format!("198.51.100.{}", host.0),
+                format!("203.0.113.{}", host.0),
                 format!("2001:db8:51::{}", host.0),
             ],
         };
@@ -232,7 +232,7 @@ fn only_those_on_the_list_are_answered_and_each_by_its_own_task() {
         let n1 = hosts[0];
         n1.create(
             "web",
-            "--replicas 3 --publish 8080:80 --label weft.allow=203.0.113.0/24 weft/whoami",
+            "--replicas 3 --publish 8080:80 --label weft.allow=10.9.0.0/16 weft/whoami",
         )?;
         for host in hosts {
             for (address, _) in host.faces() {
