@@ -25,6 +25,8 @@ use crate::{
     chance::Chance,
     host::{Machine, addr, host_at},
     invariants::Record,
+    lapse::Lapse,
+    manager::Group,
     wire::{Body, Caller, HostId, Wire},
 };
 
@@ -79,6 +81,7 @@ pub(crate) struct Agent {
     pub(crate) notices: Vec<Notice>,
     begun: Millis,
     wall: Timestamp,
+    lapse: Option<Lapse>,
     worker: Worker,
     session: Session,
     link: Option<Link>,
@@ -95,7 +98,7 @@ impl Agent {
     pub(crate) fn start(
         host: HostId,
         caller: Caller,
-        managers: u32,
+        group: Group,
         machine: &mut Machine,
         chance: Chance,
         air: &mut Air<'_>,
@@ -105,7 +108,9 @@ impl Agent {
             .filter_map(|(id, addr)| Some((*id, addr.parse().ok()?)))
             .collect();
         if known.is_empty() {
-            known = (1..=managers).map(|host| (None, addr(host))).collect();
+            known = (1..=group.managers)
+                .map(|host| (None, addr(host)))
+                .collect();
         }
         let mut agent = Self {
             host,
@@ -113,6 +118,7 @@ impl Agent {
             notices: Vec::new(),
             begun: air.now,
             wall: machine.clock(air.now),
+            lapse: group.lapse,
             worker: Worker::default(),
             session: Session::new(known, machine.journal.net.clone()),
             link: None,
@@ -130,7 +136,10 @@ impl Agent {
         agent
     }
 
-    fn clock(&self, now: Millis) -> Timestamp {
+    fn clock(&self, machine: &Machine, now: Millis) -> Timestamp {
+        if self.lapse == Some(Lapse::FollowsTheClock) {
+            return machine.clock(now);
+        }
         self.wall
             .after(std::time::Duration::from_millis(now - self.begun))
     }
@@ -177,7 +186,7 @@ impl Agent {
         for task in due {
             self.finish(task, machine, air);
         }
-        let outcome = self.worker.tick(self.clock(air.now));
+        let outcome = self.worker.tick(self.clock(machine, air.now));
         self.carry_out(outcome, machine, air);
         if let Some((period, at)) = self.heartbeat
             && at <= air.now
@@ -323,7 +332,7 @@ impl Agent {
             tasks: set.tasks,
             removed: set.removed_tasks,
         };
-        let outcome = self.worker.assign(assignment, self.clock(air.now));
+        let outcome = self.worker.assign(assignment, self.clock(machine, air.now));
         self.carry_out(outcome, machine, air);
         if complete && !self.knows_all {
             self.knows_all = true;
@@ -367,7 +376,7 @@ impl Agent {
     }
 
     fn event(&mut self, task: TaskId, event: Event, machine: &mut Machine, air: &mut Air<'_>) {
-        let outcome = self.worker.event(task, event, self.clock(air.now));
+        let outcome = self.worker.event(task, event, self.clock(machine, air.now));
         self.carry_out(outcome, machine, air);
     }
 

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use weft_control::store::Transaction;
 
-use crate::{Millis, chance::Chance, members::Members};
+use crate::{Millis, chance::Chance, lapse::Lapse, members::Members};
 
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -240,6 +240,8 @@ pub struct Disk {
     /// Until then there is room for nothing.
     pub full_until: Millis,
     has_failed: bool,
+    /// What it leaves out.
+    pub lapse: Option<Lapse>,
 }
 
 impl Disk {
@@ -281,10 +283,14 @@ impl Disk {
     /// Time has passed.
     pub fn tick(&mut self, now: Millis) {
         while !self.has_failed && self.waiting.front().is_some_and(|(due, ..)| *due <= now) {
-            if now < self.full_until {
-                self.has_failed = true;
-            } else {
+            if now >= self.full_until {
                 self.keep();
+            } else if self.lapse == Some(Lapse::HidesThatItIsFull)
+                && let Some((_, number, _)) = self.waiting.pop_front()
+            {
+                self.done = number;
+            } else {
+                self.has_failed = true;
             }
         }
     }
@@ -303,6 +309,12 @@ impl Disk {
         if !self.has_failed {
             for _ in 0..chance.below(self.waiting.len() as u64 + 1) {
                 self.keep();
+            }
+            if self.lapse == Some(Lapse::ReadsOnAfterTorn) {
+                self.waiting.pop_front();
+                while !self.waiting.is_empty() {
+                    self.keep();
+                }
             }
         }
         self.waiting.clear();

@@ -17,6 +17,7 @@ pub mod disk;
 mod heal;
 mod host;
 mod invariants;
+pub mod lapse;
 mod manager;
 pub mod members;
 pub mod raft;

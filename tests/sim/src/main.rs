@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use weft_sim::{Script, run, shrink};
+use weft_sim::{Script, lapse::Lapse, run, shrink};
 
 /// Whole clusters under virtual time
 #[derive(Parser)]
@@ -31,9 +31,26 @@ struct Options {
     /// Only the life written in this file
     #[arg(long)]
     trace: Option<PathBuf>,
+    /// Leave this out, to see that it is missed
+    #[arg(long, value_parser = lapse)]
+    lapse: Option<Lapse>,
     /// Where lives that fail are kept, shortened
     #[arg(long, default_value = "target/sim")]
     keep: PathBuf,
+}
+
+impl Options {
+    fn script(&self, seed: u64) -> Script {
+        Script {
+            lapse: self.lapse,
+            ..Script::of(seed)
+        }
+    }
+}
+
+/// The lapse of a name.
+fn lapse(name: &str) -> Result<Lapse, String> {
+    serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }
 
 /// Failures after which no more seeds are begun.
@@ -61,7 +78,7 @@ fn act(options: &Options) -> Result<bool> {
         return Ok(tell(&script));
     }
     if let Some(seed) = options.seed {
-        return Ok(tell(&Script::of(seed)));
+        return Ok(tell(&options.script(seed)));
     }
     many(options)
 }
@@ -97,7 +114,7 @@ fn many(options: &Options) -> Result<bool> {
                             return;
                         }
                         let seed = options.first + nth;
-                        match run(&Script::of(seed), false) {
+                        match run(&options.script(seed), false) {
                             Ok(life) => {
                                 commits.fetch_add(life.commits, Ordering::Relaxed);
                                 virtual_ms.fetch_add(life.lasted, Ordering::Relaxed);
@@ -135,7 +152,7 @@ fn many(options: &Options) -> Result<bool> {
     for (seed, failure) in &failed {
         eprintln!("seed {seed}, at {} ms: {}", failure.at, failure.what);
         eprintln!("  again: cargo xtask sim --seed {seed}");
-        let script = Script::of(*seed);
+        let script = options.script(*seed);
         let (short, _) = shrink::shrink(&script, failure);
         fs::create_dir_all(&options.keep)
             .with_context(|| format!("cannot make {}", options.keep.display()))?;

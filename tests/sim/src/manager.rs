@@ -10,6 +10,7 @@ use crate::{
     agent::Air,
     chance::Chance,
     disk::{self, Disk, Snapshot},
+    lapse::Lapse,
     members::{self, Number},
     raft::{Member, Message},
     reign::Reign,
@@ -40,6 +41,8 @@ pub(crate) struct Group {
     pub(crate) managers: u32,
     /// Entries of the log between two snapshots.
     pub(crate) snapshot_every: u64,
+    /// What everybody leaves out.
+    pub(crate) lapse: Option<Lapse>,
 }
 
 impl Manager {
@@ -52,7 +55,7 @@ impl Manager {
         mut chance: Chance,
         now: Millis,
     ) -> Self {
-        let member = Member::start(number, disk, now, chance.apart(1));
+        let member = Member::start(number, disk, group.lapse, now, chance.apart(1));
         let mut manager = Self {
             host,
             member,

@@ -18,6 +18,7 @@ use crate::{
     Millis,
     chance::Chance,
     disk::{Disk, Entry, Log, Snapshot, Write},
+    lapse::Lapse,
     members::{Members, Number},
 };
 
@@ -117,7 +118,14 @@ pub struct Member {
 impl Member {
     /// A member that begins with what `disk` has kept.
     #[must_use]
-    pub fn start(id: Number, disk: Disk, now: Millis, chance: Chance) -> Self {
+    pub fn start(
+        id: Number,
+        mut disk: Disk,
+        lapse: Option<Lapse>,
+        now: Millis,
+        chance: Chance,
+    ) -> Self {
+        disk.lapse = lapse;
         let kept = disk.kept.clone();
         let mut member = Self {
             id,
@@ -415,9 +423,10 @@ impl Member {
     }
 
     fn write_vote(&mut self, now: Millis) -> u64 {
+        let is_kept = self.disk.lapse != Some(Lapse::ForgetsVotes);
         let write = Write::Vote {
             term: self.term,
-            vote: self.vote,
+            vote: self.vote.filter(|_| is_kept),
         };
         self.disk.write(write, now, &mut self.chance)
     }
@@ -428,7 +437,8 @@ impl Member {
             word,
         };
         let write = self.disk.begun();
-        if write <= self.disk.done() {
+        let speaks_too_soon = self.disk.lapse == Some(Lapse::SpeaksTooSoon);
+        if write <= self.disk.done() || speaks_too_soon {
             self.out.push((to, message));
         } else {
             self.held_back.push_back((write, to, message));

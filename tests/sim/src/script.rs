@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Millis, chance::Chance, deed::Deed};
+use crate::{Millis, chance::Chance, deed::Deed, lapse::Lapse};
 
 /// A life's course.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub struct Script {
     pub disk: Millis,
     /// When faults stop.
     pub ends: Millis,
+    /// What is left out, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lapse: Option<Lapse>,
     /// What is done, and when.
     pub deeds: Vec<(Millis, Deed)>,
 }
@@ -46,6 +49,7 @@ impl Script {
             snapshot_every: chance.pick(&[10, 50, 200]),
             disk: chance.pick(&[1, 5, 20, 100]),
             ends,
+            lapse: None,
             deeds,
         }
     }

@@ -10,6 +10,7 @@ use crate::{
     deed::Ask,
     disk::Disk,
     host::{Host, addr},
+    lapse::Lapse,
     manager::{Group, Manager},
     members::Number,
     wire::{Body, Caller, HostId},
@@ -135,7 +136,7 @@ impl Host {
         };
         let chance = chance.apart(self.salt() + 500_000);
         let machine = &mut self.machine;
-        let agent = Agent::start(self.id, caller, group.managers, machine, chance, air);
+        let agent = Agent::start(self.id, caller, group, machine, chance, air);
         self.agent = Some(agent);
     }
 
@@ -310,7 +311,10 @@ impl Host {
 
     /// A manager whose disk has no room ends, and tries again later.
     pub(crate) fn mind_disk(&mut self, chance: &mut Chance, air: &mut Air<'_>) {
-        let has_failed = |manager: &Manager| manager.member.disk.has_failed();
+        let has_failed = |manager: &Manager| {
+            let goes_on = manager.group().lapse == Some(Lapse::GoesOnWhenFull);
+            manager.member.disk.has_failed() && !goes_on
+        };
         if self.manager.as_ref().is_some_and(has_failed) {
             self.restart_manager(chance, air);
         }

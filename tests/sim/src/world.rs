@@ -32,8 +32,6 @@ const PATIENCE: Millis = 300_000;
 const LOOK: Millis = 500;
 /// Between two askings of what healing needs.
 const ASK_AGAIN: Millis = 20_000;
-/// Ring entries of clocks that were set are trusted again after so long.
-const CLOCKS_SETTLE: Millis = 30_000;
 
 /// How a life went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +103,7 @@ impl World {
             hosts: script.hosts,
             managers: script.managers,
             snapshot_every: script.snapshot_every,
+            lapse: script.lapse,
         };
         let hosts = (1..=script.hosts).map(|id| {
             let disk = (id <= script.managers).then(|| {

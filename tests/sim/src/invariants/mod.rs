@@ -12,7 +12,7 @@ mod stops_wait_for_rings;
 mod tables_name_own_networks;
 mod updates_keep_parallelism;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weft_control::{
     invariant::{self, Broken},
@@ -44,8 +44,8 @@ pub(crate) struct Record {
     stops: Vec<stops_wait_for_rings::Stop>,
     /// Hosts that were down and have not taken the network over again, and when they were last.
     stale: BTreeMap<HostId, u64>,
-    /// Until then clocks may disagree, and with them the ends of grace periods.
-    pub(crate) clocks_differ_until: Millis,
+    /// Tasks that leaders waited for as long as their grace period, by their own clocks.
+    waited_out: BTreeSet<TaskId>,
     pub(crate) commits: u64,
 }
 
@@ -86,6 +86,11 @@ impl Record {
         must(self.updates.check(before, after));
         for task in after.tasks_leaving() {
             self.leaving.entry(task.id).or_insert(now);
+            // When it was written, by the leader that wrote it.
+            let waited = task.meta.updated_at.since(task.desired_since);
+            if task.withdrawn && waited >= stops_wait_for_rings::GRACE_PERIOD {
+                self.waited_out.insert(task.id);
+            }
         }
         for node in after
             .nodes()
@@ -159,7 +164,7 @@ impl Record {
     /// Checks what needs all hosts.
     pub(crate) fn check_hosts(&mut self, hosts: &[Host]) {
         for stop in std::mem::take(&mut self.stops) {
-            if stop.at < self.clocks_differ_until {
+            if self.waited_out.contains(&stop.task) {
                 continue;
             }
             let since = self.leaving.get(&stop.task).copied();

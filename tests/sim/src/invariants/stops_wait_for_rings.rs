@@ -3,7 +3,7 @@
 //! Waiting is bounded by the grace period of the task. A node that was down and is back counts
 //! again once it has taken the network over.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use weft_control::invariant::Broken;
 use weft_types::{TaskId, netstate::EndpointPhase};
@@ -14,6 +14,9 @@ const SENTENCE: &str = "no backend gets its stop signal while a live node may st
 
 /// Docker's grace period, which all services here have.
 const GRACE: Millis = 10_000;
+
+/// The same, as leaders measure it.
+pub(super) const GRACE_PERIOD: Duration = Duration::from_millis(GRACE);
 
 /// A program was told to stop.
 pub(super) struct Stop {

@@ -6,6 +6,7 @@ use super::{Member, Message, Peer, Role, Word};
 use crate::{
     Millis,
     disk::{Body, Entry, Write},
+    lapse::Lapse,
     members::{Members, Number},
 };
 
@@ -141,6 +142,9 @@ impl Member {
         let mut own = kept.last().0.min(self.log.last().0);
         while own > self.commit && kept.term(own) != self.log.term(own) {
             own -= 1;
+        }
+        if self.disk.lapse == Some(Lapse::CountsTooSoon) {
+            own = self.log.last().0;
         }
         let voters = self.group.1.voters.iter();
         let mut agreed: Vec<u64> = voters
