@@ -278,3 +278,19 @@ async fn without_a_key_nothing_goes_in_clear() -> Result<()> {
         .await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_was_taken_away_is_made_again() -> Result<()> {
+    let mut lan = two_hosts().await?;
+    let address: std::net::SocketAddr = "10.0.1.2:80".parse()?;
+    assert_eq!(lan.ask_tcp("t1", address)?, "t2 10.0.1.1");
+    let host = lan.namespace("n1");
+    lan::run(&format!("ip -n {host} link del weft-wg"))?;
+    eventually("encrypted packets to pass again", async || {
+        lan.apply().await?;
+        Ok(lan
+            .ask_tcp("t1", address)
+            .is_ok_and(|said| said == "t2 10.0.1.1"))
+    })
+    .await
+}

@@ -38,6 +38,10 @@ pub(crate) trait Control: Send + Sync {
     fn set(&mut self, plan: Option<&Plan>, changes: &Changes) -> io::Result<()>;
     /// Its peers.
     fn peers(&mut self) -> io::Result<Peers>;
+    /// Whether somebody is at work behind the device.
+    fn is_running(&self) -> bool {
+        true
+    }
 }
 
 /// The device in this process was given key and port when it began.
@@ -49,6 +53,10 @@ impl Control for Pump {
 
     fn peers(&mut self) -> io::Result<Peers> {
         Ok(Pump::peers(self).into_iter().collect())
+    }
+
+    fn is_running(&self) -> bool {
+        Pump::is_running(self)
     }
 }
 
@@ -251,7 +259,7 @@ impl Tunnel {
         let link = netlink.link(self.plan.device)?;
         let same_link = link.is_some_and(|link| link.index == self.link && link.up);
         let own = |plan: &Plan| (plan.own.clone(), plan.address, plan.mtu, plan.vxlan_port);
-        Ok(same_link && own(&self.plan) == own(plan))
+        Ok(same_link && self.control.is_running() && own(&self.plan) == own(plan))
     }
 
     fn peers(&mut self) -> Result<Peers, DataplaneError> {

@@ -95,6 +95,11 @@ impl Pump {
         self.shared.protocol.change(changes);
     }
 
+    /// Whether both threads are at work.
+    pub(super) fn is_running(&self) -> bool {
+        !self.threads.iter().any(JoinHandle::is_finished)
+    }
+
     /// The public keys of its peers, and how long ago the last handshake with each was.
     pub(super) fn peers(&self) -> Vec<([u8; 32], Option<Duration>)> {
         self.shared.protocol.peers()
@@ -110,6 +115,13 @@ impl Drop for Pump {
             let _ = thread.join();
         }
     }
+}
+
+/// Whether a device was removed by others.
+fn is_gone(error: &io::Error) -> bool {
+    let gone = [Errno::EBADFD, Errno::EBADF, Errno::ENODEV];
+    let raw = error.raw_os_error();
+    gone.iter().any(|errno| raw == Some(*errno as i32))
 }
 
 /// Copies bytes into a packet of the pool.
@@ -164,7 +176,11 @@ impl Shared {
                         return;
                     }
                 }
-                Err(error) => return tracing::info!(%error, "the TAP is gone"),
+                Err(error) if is_gone(&error) => {
+                    return tracing::info!(%error, "the TAP is gone");
+                }
+                // One packet that the kernel cannot give in this form.
+                Err(error) => tracing::debug!(%error, "nothing read from the TAP"),
             }
             self.socket.send(&mut out);
         }
