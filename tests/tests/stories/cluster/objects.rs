@@ -1,6 +1,6 @@
 //! Networks and volumes through the cluster socket: a host's own as `node/name`, and the swarm's.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use weft_tests::{Shape, eventually, story};
 
 use super::{PATIENCE, clis, docker_by, names, three};
