@@ -351,13 +351,18 @@ impl Machine {
                 Some(Action::Start)
             }
             Stage::Ready => None,
-            Stage::Connecting | Stage::Probing if wants_stop => self.stop(None),
-            Stage::Connecting | Stage::Probing => None,
-            Stage::Running if wants_stop => {
+            // Nobody chooses it before it was reported running. A task that an earlier life of this
+            // agent reported so is in the rings of others while it is only being adopted.
+            Stage::Connecting | Stage::Probing
+                if wants_stop && self.status.state < TaskState::Running =>
+            {
+                self.stop(None)
+            }
+            Stage::Connecting | Stage::Probing | Stage::Running if wants_stop => {
                 self.stage = Stage::Withdrawing(now.after(self.grace()));
                 self.withdraw(now)
             }
-            Stage::Running => None,
+            Stage::Connecting | Stage::Probing | Stage::Running => None,
             Stage::Withdrawing(_) | Stage::Draining(_) => self.withdraw(now),
             Stage::Ended => self.clear(),
         }

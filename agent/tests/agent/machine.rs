@@ -177,6 +177,34 @@ fn a_stop_waits_until_nobody_chooses_the_task() {
 }
 
 #[test]
+fn a_stop_waits_for_the_rings_also_while_the_task_is_being_adopted() {
+    let before = running(networked(1));
+    let (mut machine, _) = Machine::adopt(before.task().clone(), before.status().clone(), at(10));
+    let found = Observation::Running {
+        pid: 7,
+        health: Health::Unprobed,
+    };
+    let connect = machine.step(Event::Observed(Ok(found)), at(11));
+    assert_eq!(connect, Some(Action::Connect { pid: 7 }));
+    let stop = assigned(&machine, |task| task.desired_state = TaskState::Shutdown);
+    assert_eq!(
+        machine.step(stop, at(12)),
+        None,
+        "it was running before: others may choose it"
+    );
+    assert_eq!(
+        machine.step(Event::Connected(Ok(Health::Unprobed)), at(12)),
+        None
+    );
+    let withdrawn = assigned(&machine, |task| task.withdrawn = true);
+    assert_eq!(machine.step(withdrawn, at(13)), None, "its flows may go on");
+    assert!(matches!(
+        machine.step(Event::Flows(0), at(14)),
+        Some(Action::Stop { .. })
+    ));
+}
+
+#[test]
 fn flows_that_live_on_hold_a_stop_up_for_some_seconds_only() {
     let mut machine = running(networked(1));
     let stop = assigned(&machine, |task| {
