@@ -16,7 +16,6 @@ use crate::{
     heal,
     host::{Host, Machine},
     invariants::{Record, settled_is_quiet},
-    lapse::Lapse,
     manager::Group,
     members::Members,
     script::Script,
@@ -33,9 +32,6 @@ const PATIENCE: Millis = 300_000;
 const LOOK: Millis = 500;
 /// Between two askings of what healing needs.
 const ASK_AGAIN: Millis = 20_000;
-
-/// Ring entries of clocks that were set are trusted again after so long.
-const CLOCKS_SETTLE: Millis = 30_000;
 
 /// How a life went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +126,7 @@ impl World {
             now: 0,
             hosts: hosts.collect(),
             wire: Wire::new(chance.apart(11)),
-            record: Record::looking(script.lapse == Some(Lapse::FollowsTheClock)),
+            record: Record::default(),
             sessions: 0,
             chance,
             is_loud,

@@ -44,10 +44,6 @@ pub(crate) struct Record {
     stops: Vec<stops_wait_for_rings::Stop>,
     /// Hosts that were down and have not taken the network over again, and when they were last.
     stale: BTreeMap<HostId, u64>,
-    /// Whether stops are looked at although clocks were set. Some lives do not stand up to that yet.
-    looks_past_clocks: bool,
-    /// Until then clocks may disagree, and with them the ends of grace periods.
-    pub(crate) clocks_differ_until: Millis,
     /// Tasks that leaders waited for as long as their grace period, by their own clocks.
     waited_out: BTreeSet<TaskId>,
     pub(crate) commits: u64,
@@ -60,14 +56,6 @@ fn must(result: Result<(), Broken>) {
 }
 
 impl Record {
-    /// Nothing remembered yet.
-    pub(crate) fn looking(past_clocks: bool) -> Self {
-        Self {
-            looks_past_clocks: past_clocks,
-            ..Self::default()
-        }
-    }
-
     /// The newest state that any manager has applied.
     pub(crate) fn newest(&self) -> &View {
         &self.newest
@@ -179,8 +167,7 @@ impl Record {
     /// Checks what needs all hosts.
     pub(crate) fn check_hosts(&mut self, hosts: &[Host]) {
         for stop in std::mem::take(&mut self.stops) {
-            let differ = stop.at < self.clocks_differ_until && !self.looks_past_clocks;
-            if differ || self.waited_out.contains(&stop.task) {
+            if self.waited_out.contains(&stop.task) {
                 continue;
             }
             let since = self.leaving.get(&stop.task).copied();

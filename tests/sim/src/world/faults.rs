@@ -1,6 +1,6 @@
 //! What befalls the world, and its end.
 
-use super::{CLOCKS_SETTLE, World};
+use super::World;
 use crate::{
     Millis,
     agent::Air,
@@ -20,9 +20,6 @@ impl World {
         self.wire.weather = Weather::default();
         self.wire.cut.clear();
         for host in &mut self.hosts {
-            if host.machine.off != 0 {
-                self.record.clocks_differ_until = self.now + CLOCKS_SETTLE;
-            }
             host.machine.off = 0;
             host.machine.refuses_until = 0;
             if let Some(disk) = host.disk_mut() {
@@ -66,7 +63,6 @@ impl World {
                 }
             }
             Deed::Clock { host, off } => {
-                self.record.clocks_differ_until = Millis::MAX;
                 if let Some(host) = self.host_mut(*host) {
                     host.machine.off = *off;
                 }
