@@ -19,10 +19,8 @@ async fn way(lan: &Lan) -> Result<PathReport> {
 async fn becomes(lan: &Lan, what: &str, fits: impl Fn(&PathReport) -> bool) -> Result<()> {
     let mut last = None;
     let waited = eventually(what, async || {
-        let path = way(lan).await?;
-        let done = fits(&path);
-        last = Some(path);
-        Ok(done)
+        last = way(lan).await.ok();
+        Ok(last.as_ref().is_some_and(&fits))
     });
     let result = waited.await;
     result.with_context(|| format!("the way is {last:?}\n{}", lan.report()))

@@ -274,3 +274,54 @@ async fn a_newer_key_that_cannot_be_used_is_not() -> Result<()> {
     }
     load.stop()
 }
+
+/// After so long WireGuard wants a new session (section 6.2 of its paper), and this much grace.
+const RENEWAL: Duration = Duration::from_secs(120 + 30);
+
+/// Handshakes that a host began or was asked for. Nothing else has their length: 148 bytes and a UDP
+/// header.
+fn handshakes(lan: &Lan, host: u32) -> Result<u64> {
+    let host = lan.namespace(&format!("n{host}"));
+    let told = lan::run(&format!(
+        "ip netns exec {host} nft -j list counter inet watch begun"
+    ))?;
+    let told: serde_json::Value = serde_json::from_str(&told)?;
+    let objects = told["nftables"].as_array().context("what nft tells")?;
+    let counter = objects.iter().find_map(|object| object.get("counter"));
+    counter
+        .and_then(|counter| counter["packets"].as_u64())
+        .context("the counter")
+}
+
+fn watch_handshakes(lan: &Lan, host: u32) -> Result<()> {
+    let host = lan.namespace(&format!("n{host}"));
+    let mut rules = "add table inet watch; add counter inet watch begun;".to_owned();
+    for hook in ["input", "output"] {
+        rules.push_str(&format!(
+            "add chain inet watch {hook} {{ type filter hook {hook} priority 0; }};\
+             add rule inet watch {hook} udp length 156 counter name begun;"
+        ));
+    }
+    lan::run(&format!("ip netns exec {host} nft '{rules}'"))?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_are_renewed_under_load_and_nothing_is_lost() -> Result<()> {
+    let lan = three_hosts().await?;
+    watch_handshakes(&lan, 2)?;
+    let load = Load::start(&lan)?;
+    load.go_on().await?;
+    let before = handshakes(&lan, 2)?;
+    let deadline = Instant::now() + RENEWAL;
+    // One for each of the two that speak to it.
+    while handshakes(&lan, 2)? < before + 2 {
+        ensure!(
+            Instant::now() < deadline,
+            "no new sessions after {RENEWAL:?}"
+        );
+        load.go_on().await?;
+    }
+    load.go_on().await?;
+    load.stop()
+}
