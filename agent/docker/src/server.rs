@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,12 +18,15 @@ use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::UnixListener,
     sync::{mpsc, watch},
 };
 
 use crate::{door::Door, engine::Engine, node::NodeControl, reply::Body};
+
+/// How long a client that was answered may go on writing.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Where the front door is and what is behind it.
 #[derive(Debug, Clone)]
@@ -193,7 +197,7 @@ impl Drop for Listening {
 /// Out of descriptors: others must end first.
 async fn pause(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a connection");
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 /// One client's connection. A client that goes away ends what was done for it.
@@ -224,16 +228,37 @@ where
         }
         _ = stop.changed() => None,
     };
-    if let (Some(takeover), Some(parts)) = (takeover, connection.into_parts()) {
-        tokio::select! {
-            end = splice(parts.io.into_inner(), &parts.read_buf, takeover) => {
-                if let Err(error) = end {
-                    tracing::debug!(%error, "raw connection broke");
-                }
-            }
-            _ = stop.changed() => {}
+    let Some(parts) = connection.into_parts() else {
+        return;
+    };
+    let client = parts.io.into_inner();
+    let end = async {
+        match takeover {
+            Some(takeover) => splice(client, &parts.read_buf, takeover).await,
+            None => linger(client).await,
         }
+    };
+    tokio::select! {
+        end = end => {
+            if let Err(error) = end {
+                tracing::debug!(%error, "raw connection broke");
+            }
+        }
+        _ = stop.changed() => {}
     }
+}
+
+/// Hears a client out whose request was answered before all of it had come, as Go's servers do: one
+/// that finds the connection closed while it still writes does not read why it was refused.
+async fn linger(mut client: impl AsyncRead + Unpin) -> io::Result<()> {
+    let mut rest = [0; 8192];
+    let drained = async {
+        while client.read(&mut rest).await? > 0 {}
+        Ok(())
+    };
+    tokio::time::timeout(LINGER, drained)
+        .await
+        .unwrap_or(Ok(()))
 }
 
 /// Both ways until both ends are closed; `early` is what the client has said already.

@@ -148,6 +148,30 @@ async fn an_upload_ends_with_its_client() {
 }
 
 #[tokio::test]
+async fn who_is_refused_in_the_middle_of_a_body_hears_why() {
+    let bed = Bed::new(FakeNode::inactive()).await;
+    let mut stream = bed.connect().await;
+    let rest = vec![b'x'; 4 << 20];
+    let head = format!(
+        "POST /v9.99/build HTTP/1.1\r\nHost: d\r\nContent-Length: {}\r\n\r\n",
+        rest.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.readable().await.unwrap();
+    // Answered, and the door knows nothing to wait for: what is left is written all the same.
+    soon("the body to be taken", stream.write_all(&rest))
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    soon("the end", stream.read_to_end(&mut answer))
+        .await
+        .unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("too new"), "{answer}");
+}
+
+#[tokio::test]
 async fn an_engine_that_dies_in_the_middle_is_named() {
     let mut bed = Bed::new(FakeNode::inactive()).await;
     let engine = bed.engine.take().unwrap();
