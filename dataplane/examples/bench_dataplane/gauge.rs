@@ -216,7 +216,10 @@ fn ask(to: SocketAddr, kind: Kind, time: Duration) -> Result<(Vec<f64>, f64)> {
             None => match connect(to) {
                 Ok(stream) => stream,
                 Err(error) => {
-                    eprintln!("no connection to {to} after {:?}: {error:#}", asked.elapsed());
+                    eprintln!(
+                        "no connection to {to} after {:?}: {error:#}",
+                        asked.elapsed()
+                    );
                     failed += 1.0;
                     anyhow::ensure!(failed < 5.0, "no connection to {to}: {error:#}");
                     continue;
