@@ -41,7 +41,7 @@ const WRITES: usize = 300;
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 
 /// Replicas of each service while memory is measured.
-const REPLICAS: usize = 500;
+const REPLICAS: usize = 10;
 
 /// How long anything may take here.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -350,10 +350,10 @@ async fn memory() {
         let begun = Instant::now();
         let making = async {
             while made < wanted {
-                // Each network has room for 50 services.
+                // A network has room for 25,000 tasks.
                 let number = made / REPLICAS;
-                if number.is_multiple_of(50) {
-                    let part = number / 50;
+                if number.is_multiple_of(25_000 / REPLICAS) {
+                    let part = number / (25_000 / REPLICAS);
                     let subnet = format!("10.{}.0.0/16", 64 + part);
                     networks.push(network(&manager, &format!("wide{part}"), &subnet).await);
                 }
