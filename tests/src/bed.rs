@@ -178,7 +178,7 @@ impl Bed {
             }
         }
         eventually(
-            Duration::from_secs(30),
+            Duration::from_secs(60),
             "containers of the last story to end",
             || {
                 for host in self.hosts() {

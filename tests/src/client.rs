@@ -12,7 +12,7 @@ use crate::command::{Answer, command};
 use crate::{Bed, Host, eventually};
 
 /// How long a port may take to open on a host once its tasks run.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How it is seen over IPv4.
 pub const V4: &str = "192.0.2.100";
@@ -54,7 +54,7 @@ pub struct Whoami {
 /// Asks `weft/whoami` over HTTP; `address` as it stands in a URL.
 ///
 /// # Errors
-/// When there is no answer within 3 s, or a strange one.
+/// When there is no answer within 10 s, or a strange one.
 pub fn ask(address: &str, port: u16) -> Result<Whoami> {
     let url = format!("http://{address}:{port}/");
     let body = run(&[
@@ -64,17 +64,36 @@ pub fn ask(address: &str, port: u16) -> Result<Whoami> {
         "--fail",
         "--globoff",
         "--max-time",
-        "3",
+        "10",
         &url,
     ])?
     .ok()?;
     read(&body)
 }
 
+/// Whether nobody lets the client in at this address: it is refused, or met by silence.
+///
+/// # Errors
+/// When the question cannot be put.
+pub fn is_shut(address: &str, port: u16) -> Result<bool> {
+    let url = format!("http://{address}:{port}/");
+    let words = [
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-g",
+        "--max-time",
+        "2",
+        &url,
+    ];
+    Ok(run(&words)?.status != 0)
+}
+
 /// Asks `weft/whoami` with one datagram.
 ///
 /// # Errors
-/// When there is no answer within 2 s, or a strange one.
+/// When there is no answer within 5 s, or a strange one.
 pub fn ask_by_datagram(address: &str, port: u16) -> Result<Whoami> {
     let family = if address.starts_with('[') {
         "UDP6"
@@ -84,8 +103,8 @@ pub fn ask_by_datagram(address: &str, port: u16) -> Result<Whoami> {
     let body = run_with(
         &[
             "socat",
-            "-t2",
-            "-T2",
+            "-t5",
+            "-T5",
             "-",
             &format!("{family}:{address}:{port}"),
         ],

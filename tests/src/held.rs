@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, setns};
 use crate::client::{self, Whoami};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection to `weft/whoami`.
 pub struct Held {

@@ -129,7 +129,7 @@ impl Host {
             ),
             ("DOCKER_BUILDKIT", "0".to_owned()),
         ];
-        let words = [&["60", program][..], words].concat();
+        let words = [&["120", program][..], words].concat();
         // A CLI that waits for ever is a fault to report, not to wait for.
         command("timeout", words, &env, input)
     }
@@ -186,10 +186,10 @@ impl Host {
     /// Waits until as many tasks of the service run as it wishes, none of an older version among them.
     ///
     /// # Errors
-    /// When that does not happen within 60 s; the message shows its tasks.
+    /// When that does not happen within 120 s; the message shows its tasks.
     pub fn converged(self, name: &str) -> Result<()> {
         let waited = eventually(
-            Duration::from_secs(60),
+            Duration::from_secs(120),
             &format!("{name} to converge"),
             || {
                 let list = self.say("service ls --format {{.Name}}={{.Replicas}}")?;

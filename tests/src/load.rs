@@ -20,7 +20,7 @@ const ASKERS: u32 = 32;
 const SLOW_ONE_IN: u32 = 20;
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Requests that go on until [`Load::end`].
 pub struct Load {

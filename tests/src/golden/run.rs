@@ -13,7 +13,7 @@ use crate::command::{Answer, command};
 use crate::{Cli, Host, bed, eventually};
 
 /// How long a step that waits is asked again.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Tells `tests/golden/NAME.txt` on the bed's hosts. With `WEFT_BLESS` in the environment what is seen is written into the file instead.
 ///

@@ -95,7 +95,7 @@ fn a_bed_that_another_clone_abandoned_is_no_obstacle() {
             .spawn()
             .context("cannot start a process in the other clone's host")?;
         let refused = eventually(
-            Duration::from_secs(10),
+            Duration::from_secs(60),
             "a bed in use to be left alone",
             || {
                 let refusal = testbed(&["status"]).err().context("it is not refused")?;
@@ -130,7 +130,7 @@ fn cutting_a_host_off_and_healing_it_is_all_that_changes() {
         second.verb("cut")?;
         ensure!(!reaches()?, "n1 still reaches n2, which is cut off");
         second.verb("heal")?;
-        eventually(Duration::from_secs(10), "n1 to reach n2 again", || {
+        eventually(Duration::from_secs(60), "n1 to reach n2 again", || {
             ensure!(reaches()?, "no answer");
             Ok(())
         })
@@ -144,7 +144,7 @@ fn a_story_that_fails_keeps_logs_tables_and_a_capture() {
         story(Shape::Swarm(3, 1), |bed| {
             bed.hosts()[0].create("web", "--replicas 3 --publish 8080:80 weft/whoami")?;
             let capture = weft_tests::bed::folder().join(format!("{name}.pcap"));
-            eventually(Duration::from_secs(10), "the capture to begin", || {
+            eventually(Duration::from_secs(60), "the capture to begin", || {
                 ensure!(capture.metadata()?.len() > 24, "it is empty");
                 Ok(())
             })?;

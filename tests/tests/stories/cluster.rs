@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use weft_tests::{Answer, Cli, Host, Shape, eventually, story};
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `DOCKER_HOST` of a host's cluster socket.
 fn socket(host: Host) -> String {
@@ -77,8 +77,11 @@ fn one_socket_shows_the_containers_of_all_hosts() {
         // One container, by its name alone, with its host, and by the beginning of its id.
         let id = n2.say("inspect --format {{.Id}} far")?;
         for name in ["far", "n2/far", &id, &id[..12]] {
-            let said = say(n1, &format!("logs {name}"))?;
-            ensure!(said == "said on two", "{name}: {said}");
+            eventually(PATIENCE, "what it says", || {
+                let said = say(n1, &format!("logs {name}"))?;
+                ensure!(said == "said on two", "{name}: {said}");
+                Ok(())
+            })?;
         }
         let host = say(n1, "exec -e A=b far sh -c 'hostname; echo $A; exit 3'");
         let refusal = host.err().map(|error| error.to_string());

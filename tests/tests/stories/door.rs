@@ -1,9 +1,12 @@
 //! The front door: swarm's paths are ours, all others are the engine's, byte for byte.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::{Cli, Host, Shape, story};
+use weft_tests::{Cli, Host, Shape, eventually, story};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Each CLI that this machine has.
 fn each_cli(tell: impl Fn(Cli) -> Result<()>) -> Result<()> {
@@ -62,7 +65,10 @@ fn what_is_not_swarms_goes_through_to_the_engine() {
                 (seven.status, seven.out.as_str(), seven.err.as_str()) == (7, "out", "err"),
                 "exec: {seven}"
             );
-            ensure!(say(n1, cli, &["logs", &id])? == "started", "logs");
+            eventually(PATIENCE, "the container's word in its log", || {
+                ensure!(say(n1, cli, &["logs", &id])? == "started", "logs");
+                Ok(())
+            })?;
             let folder = n1.dir().join("copy");
             fs::create_dir_all(&folder)?;
             let target = folder.join("passwd");
@@ -95,7 +101,7 @@ fn a_terminal_goes_through_to_the_engine() {
             )];
             let at_terminal = |words: &str| {
                 let run = format!("EXEC:{program} {words},pty,setsid,ctty,stderr");
-                weft_tests::command("timeout", ["20", "socat", "-t5", "-", &run], &env, b"")
+                weft_tests::command("timeout", ["60", "socat", "-t30", "-", &run], &env, b"")
             };
             let seen = at_terminal("run --rm -it busybox sh -c 'tty; stty size'")?;
             ensure!(
@@ -122,17 +128,20 @@ fn a_terminal_goes_through_to_the_engine() {
                 "no terminal in exec: {seen}"
             );
             // Followed until told to end: what is said meanwhile comes by itself.
-            let followed = weft_tests::command(
-                "timeout",
-                ["5", program, "logs", "-f", "--tail", "0", "companion"],
-                &env,
-                b"",
-            )?;
-            ensure!(
-                followed.status == 124
-                    && followed.out.lines().filter(|line| *line == "tick").count() > 1,
-                "logs -f: {followed}"
-            );
+            eventually(PATIENCE, "ticks in the followed log", || {
+                let followed = weft_tests::command(
+                    "timeout",
+                    ["5", program, "logs", "-f", "--tail", "0", "companion"],
+                    &env,
+                    b"",
+                )?;
+                ensure!(
+                    followed.status == 124
+                        && followed.out.lines().filter(|line| *line == "tick").count() > 1,
+                    "logs -f: {followed}"
+                );
+                Ok(())
+            })?;
             say(n1, cli, &["rm", "-f", "companion"])?;
             Ok(())
         })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use weft_tests::{Host, Shape, eventually, story};
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `line`, told to the CLI of `host`, prints all of `words`.
 fn prints(host: Host, line: &str, words: &[&str]) -> Result<()> {
@@ -44,8 +44,10 @@ fn containers_and_services_share_an_attachable_network() {
                 Ok(())
             })?;
         }
-        let pinged = n2.exec("probe", &["ping", "-c", "1", "-W", "3", "mine"])?;
-        ensure!(pinged.status == 0, "the container is not reached: {pinged}");
+        eventually(PATIENCE, "the container to be reached", || {
+            n2.exec("probe", &["ping", "-c", "1", "-W", "3", "mine"])?
+                .ok()
+        })?;
         // Both inspections show it.
         prints(n1, "inspect mine", &["\"front\"", "10.77.0.77"])?;
         prints(n1, "network inspect front", &["\"mine\"", "10.77.0.77/24"])?;
@@ -58,7 +60,9 @@ fn containers_and_services_share_an_attachable_network() {
             ensure!(!found.out.contains("10.77.0.77"), "{found}");
             Ok(())
         })?;
-        n1.say("run --rm --network front --ip 10.77.0.77 busybox true")?;
+        eventually(PATIENCE, "the address to be free", || {
+            n1.say("run --rm --network front --ip 10.77.0.77 busybox true")
+        })?;
         n1.say("service rm web probe")?;
         eventually(PATIENCE, "the network to be free", || {
             n1.say("network rm front").map(drop)
@@ -159,7 +163,9 @@ fn addresses_of_both_families_are_kept_shown_and_given_back() {
             ensure!(found.is_empty(), "{found}");
             Ok(())
         })?;
-        n1.say("start mine")?;
+        eventually(PATIENCE, "the container to start again", || {
+            n1.say("start mine")
+        })?;
         prints(n2, "exec theirs ping -6 -c 1 -W 3 mine", &["fd76::76"])?;
         n1.say("run -d --name brief --network both --ip 10.76.0.80 busybox true")?;
         eventually(PATIENCE, "the address of one that ended to be free", || {

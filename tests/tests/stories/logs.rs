@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use weft_tests::command::{Answer, words};
 use weft_tests::{Host, Shape, command, eventually, story};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A CLI that goes on until it is told to end: after so many seconds, by status 124.
 fn for_a_while(host: Host, seconds: u8, line: &str) -> Result<Answer> {
@@ -88,15 +88,18 @@ fn a_dead_nodes_log_is_missed_with_a_warning_and_not_waited_for() {
             Ok(())
         })?;
         partial(n1, &warning)?;
-        let lost = for_a_while(n1, 20, &format!("service logs --raw {task}"))?;
+        let lost = for_a_while(n1, 60, &format!("service logs --raw {task}"))?;
         ensure!(lost.status == 1, "the dead node's own task: {lost}");
         lost.refused(&warning)?;
         // Whoever follows goes on hearing those that live.
-        let followed = for_a_while(n1, 5, "service logs --raw --follow --tail 0 say")?;
-        ensure!(
-            count(&followed.out, "tick") > 3,
-            "the followed log: {followed}"
-        );
+        eventually(PATIENCE, "ticks in the followed log", || {
+            let followed = for_a_while(n1, 5, "service logs --raw --follow --tail 0 say")?;
+            ensure!(
+                count(&followed.out, "tick") > 3,
+                "the followed log: {followed}"
+            );
+            Ok(())
+        })?;
         n3.verb("start")?;
         eventually(PATIENCE, "all of the log to be there again", || {
             let log = n1.docker("service logs --raw say")?;
@@ -108,7 +111,7 @@ fn a_dead_nodes_log_is_missed_with_a_warning_and_not_waited_for() {
 
 /// The log without n3's lines, and why.
 fn partial(host: Host, warning: &str) -> Result<()> {
-    let log = for_a_while(host, 20, "service logs --raw say")?;
+    let log = for_a_while(host, 60, "service logs --raw say")?;
     ensure!(
         log.status == 1 && count(&log.out, "first") == 2,
         "of two nodes: {log}"

@@ -67,14 +67,12 @@ fn three_managers_go_on_without_their_leader() {
         let hosts = bed.hosts();
         let n1 = hosts[0];
         n1.create("web", "--replicas 2 --publish 8080:80 weft/whoami")?;
-        let list = n1.say("node ls --format {{.Hostname}}={{.ManagerStatus}}")?;
-        ensure!(
-            list.lines()
-                .filter(|line| line.ends_with("=Reachable"))
-                .count()
-                == 2,
-            "{list}"
-        );
+        let list = eventually(PATIENCE, "two that follow", || {
+            let list = n1.say("node ls --format {{.Hostname}}={{.ManagerStatus}}")?;
+            let follow = list.lines().filter(|line| line.ends_with("=Reachable"));
+            ensure!(follow.count() == 2, "{list}");
+            Ok(list)
+        })?;
         let leader = list
             .lines()
             .find_map(|line| line.strip_suffix("=Leader"))
@@ -99,7 +97,9 @@ fn three_managers_go_on_without_their_leader() {
             );
             Ok(())
         })?;
-        others[1].say("service scale --detach web=3")?;
+        eventually(PATIENCE, "the other one to take orders", || {
+            others[1].say("service scale --detach web=3")
+        })?;
         others[0].converged("web")?;
         leader.verb("start")?;
         eventually(PATIENCE, "the old leader to follow", || {

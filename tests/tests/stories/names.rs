@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use weft_tests::world::Resolver;
 use weft_tests::{Bed, Host, Shape, eventually, story};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A network with two services: `web` (three tasks) and `probe` (a task on each host, to ask from).
 fn furnish(bed: &Bed) -> Result<Host> {
@@ -165,7 +165,11 @@ fn a_name_of_the_world_is_asked_of_the_hosts_resolver() {
                     Ok(())
                 },
             )?;
-            let own = addresses(host, "probe", "web")?;
+            let own = eventually(PATIENCE, "an answer for a name of our own", || {
+                let own = addresses(host, "probe", "web")?;
+                ensure!(!own.is_empty(), "none");
+                Ok(own)
+            })?;
             ensure!(
                 own.iter().all(|address| address.starts_with("10.")) && own.len() == 1,
                 "the world was asked for a name of our own: {own:?}"

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use weft_tests::{Host, Shape, client, eventually, story};
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many tasks of `web` each of three hosts is meant to run.
 fn spread(n1: Host) -> Result<[usize; 3]> {

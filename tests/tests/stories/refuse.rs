@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use weft_tests::{Host, Shape, client, eventually, story};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A story of bad input to a swarm of three: whatever is said, every agent is the process that it was, and answers.
 fn harmless(tell: impl FnOnce(Host) -> Result<()>) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use weft_tests::{Cli, Host, Shape, eventually, story};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Nobody else writes these words.
 const WORDS: &str = "the-words-that-only-one-task-may-know";

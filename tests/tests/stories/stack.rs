@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use weft_tests::{Answer, Bed, Cli, Host, Shape, bed, client, command, eventually, story};
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn folder(name: &str) -> PathBuf {
     bed::root().join("tests/stacks").join(name)

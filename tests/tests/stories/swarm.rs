@@ -71,7 +71,7 @@ fn a_wrong_token_is_refused_and_changes_nothing() {
             "n1 lists a node that never joined"
         );
         n2.say(&format!("swarm join --token {token} {door}"))?;
-        eventually(Duration::from_secs(20), "n2 to be ready", || {
+        eventually(Duration::from_secs(60), "n2 to be ready", || {
             let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
             ensure!(list.contains("n2/Ready"), "{list}");
             Ok(())

@@ -47,10 +47,13 @@ fn an_engine_that_is_down_is_named_and_complained_of_once() {
         let status = || n2.weft(&["status"])?.ok();
         ensure!(!status()?.contains("engine "), "{}", status()?);
         n2.verb("stop-engine")?;
-        let named = status()?;
-        let line = named.lines().find(|line| line.starts_with("engine"));
-        let line = line.with_context(|| format!("the engine is not named in:\n{named}"))?;
-        ensure!(line.contains("down"), "{line}");
+        eventually(PATIENCE, "the engine to be called down", || {
+            let named = status()?;
+            let line = named.lines().find(|line| line.starts_with("engine"));
+            let line = line.with_context(|| format!("the engine is not named in:\n{named}"))?;
+            ensure!(line.contains("down"), "{line}");
+            Ok(())
+        })?;
         // The agent restarted without it: it looks every second, and says so once.
         n2.verb("kill")?;
         n2.verb("start")?;
@@ -61,11 +64,11 @@ fn an_engine_that_is_down_is_named_and_complained_of_once() {
             ensure!(log()?.contains(words), "none yet");
             Ok(())
         })?;
-        ensure!(
-            n1.say("node ls --format {{.Hostname}}/{{.Status}}")?
-                .contains("n2/Ready"),
-            "the node was lost with its engine"
-        );
+        eventually(PATIENCE, "the node to be ready without its engine", || {
+            let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
+            ensure!(list.contains("n2/Ready"), "{list}");
+            Ok(())
+        })?;
         n2.verb("start-engine")?;
         eventually(PATIENCE, "the engine to be found again", || {
             ensure!(log()?.contains("the engine answers again"), "not yet");

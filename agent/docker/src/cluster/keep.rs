@@ -129,6 +129,10 @@ impl Cluster {
             lock(&self.memory)
                 .wanted
                 .insert(id.to_owned(), answer.value);
+            tracing::info!(
+                container = id,
+                "remembered: made anew elsewhere when its host fails"
+            );
         }
     }
 

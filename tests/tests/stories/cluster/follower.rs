@@ -62,8 +62,15 @@ fn a_followers_socket_is_as_good_as_the_leaders() {
         say(here, &line)?;
         let was = names(here, "phoenix")?;
         ensure!(was == [format!("{}/phoenix", lost.name())], "{was:?}");
-        // The leader has seen it when its own view shows it, and remembers how it is made soon after.
-        std::thread::sleep(std::time::Duration::from_secs(12));
+        let id = say(here, "inspect --format {{.Id}} phoenix")?;
+        let leader = hosts.iter().find(|host| **host != here && **host != lost);
+        let leader = leader.context("nobody leads")?;
+        eventually(PATIENCE, "the leader to remember how it is made", || {
+            let log = std::fs::read_to_string(leader.dir().join("weft.log"))?;
+            let mut lines = log.lines().filter(|line| line.contains(&id));
+            ensure!(lines.any(|line| line.contains("remembered")), "not yet");
+            Ok(())
+        })?;
         bed.spoil();
         lost.verb("cut")?;
         eventually(PATIENCE, "the container to run on another host", || {

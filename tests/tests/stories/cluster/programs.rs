@@ -21,7 +21,7 @@ fn a_container_on_another_host_is_handled_like_one_here() {
             let at_terminal = |words: &str| -> Result<String> {
                 fs::write(&script, format!("exec {program} {words}\n"))?;
                 let run = format!("EXEC:sh {},pty,setsid,ctty,stderr", script.display());
-                let words = ["20", "socat", "-t5", "-", &run];
+                let words = ["60", "socat", "-t30", "-", &run];
                 Ok(command("timeout", words, &env, b"")?.out)
             };
             ensure!(say("run --rm -e constraint:node==n3 busybox hostname")?.len() == 12);
@@ -33,14 +33,13 @@ fn a_container_on_another_host_is_handled_like_one_here() {
             say("run -d --name farther -e constraint:node==n3 busybox sleep 1000")?;
             let seen = at_terminal("exec -it n2/far tty")?;
             ensure!(seen.contains("/dev/pts/"), "no terminal in exec: {seen}");
-            let followed = command(
-                "timeout",
-                ["5", program, "logs", "-f", "--tail", "0", "far"],
-                &env,
-                b"",
-            )?;
-            let ticks = followed.out.lines().filter(|line| *line == "tick");
-            ensure!(ticks.count() > 1, "logs -f: {followed}");
+            eventually(PATIENCE, "ticks in the followed log", || {
+                let words = ["5", program, "logs", "-f", "--tail", "0", "far"];
+                let followed = command("timeout", words, &env, b"")?;
+                let ticks = followed.out.lines().filter(|line| *line == "tick");
+                ensure!(ticks.count() > 1, "logs -f: {followed}");
+                Ok(())
+            })?;
             let stats = say("stats --no-stream --format {{.Name}}/{{.MemUsage}}")?;
             for name in ["far/", "farther/"] {
                 ensure!(stats.lines().any(|line| line.contains(name)), "{stats}");
