@@ -16,8 +16,14 @@ fn copy_of_xtask() -> Result<tempfile::TempDir> {
     let home = tempfile::tempdir().context("cannot make a folder")?;
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755))?;
     let copy = home.path().join("xtask");
-    fs::copy(env!("CARGO_BIN_EXE_xtask"), &copy).context("cannot copy the verbs")?;
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    // By another process: while this one has a program open to write, whatever another test starts has it open too,
+    // and a program that is written cannot be run.
+    let copied = Command::new("install")
+        .args(["-m", "755", env!("CARGO_BIN_EXE_xtask")])
+        .arg(&copy)
+        .status()
+        .context("cannot copy the verbs")?;
+    ensure!(copied.success(), "cannot copy the verbs: {copied}");
     Ok(home)
 }
 

@@ -74,7 +74,7 @@ fn end_processes(host: Host, bed: &Path) -> Result<()> {
         process::signal(*pid, Signal::SIGKILL)?;
     }
     wait::until(
-        Duration::from_secs(20),
+        Duration::from_secs(60),
         &format!("processes of {} to end", host.name()),
         || !runners.iter().any(|pid| process::lives(*pid)),
     )
@@ -89,7 +89,7 @@ fn end_leftovers(namespace: &str) -> Result<()> {
         process::signal(pid, Signal::SIGKILL)?;
     }
     wait::until(
-        Duration::from_secs(10),
+        Duration::from_secs(60),
         &format!("processes in {namespace} to end"),
         || {
             run(&format!("ip netns pids {namespace}"))
@@ -133,7 +133,7 @@ fn remove_control_groups() -> Result<()> {
     for top in tops.iter().filter(|top| top.is_dir()) {
         // A group stays busy for the instant in which its last process is being buried.
         wait::until(
-            Duration::from_secs(10),
+            Duration::from_secs(60),
             &format!("control group {} to empty", top.display()),
             || remove_group(top).is_ok(),
         )?;
