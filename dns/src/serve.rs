@@ -12,6 +12,7 @@
 mod answer;
 mod connections;
 mod datagrams;
+mod sending;
 
 use std::{io, sync::Arc, time::Duration};
 

@@ -1,8 +1,12 @@
 //! Other people's clients against the resolver at 127.0.0.11:53, in a network and mount namespace
 //! of the test's own. Needs root; the namespaces have no name and end with their thread.
 
-use std::{fs, path::Path, process::Command, thread};
+use std::{fs, path::Path, process::Command, thread, time::Duration};
 
+use hickory_proto::{
+    op::{Message, Query},
+    rr::{Name, RecordType},
+};
 use nix::sched::{CloneFlags, unshare};
 use weft_dns::{
     Asker, ContainerNames, Forwarder, Mode, Resolver, Servers, ServiceNames, ZoneBuilder, Zones,
@@ -152,5 +156,52 @@ fn the_clients_that_containers_have_understand_us() {
         }
         let counts = resolver.counts();
         assert_eq!((counts.malformed, counts.unsent), (0, 0), "{counts:?}");
+    });
+}
+
+#[test]
+fn answers_longer_than_the_loopback_device_takes_in_one_piece_are_sent_by_themselves() {
+    in_a_sandbox(|| {
+        run("ip", &["link", "set", "lo", "mtu", "1280"]);
+        // Of one thread, which asks before it serves: all questions wait at once.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let udp = std::net::UdpSocket::bind("127.0.0.11:53").expect("the UDP socket");
+        let tcp = std::net::TcpListener::bind("127.0.0.11:53").expect("the TCP socket");
+        let resolver = Resolver::new(Forwarder::new(Servers::Listed(Vec::new())));
+        resolver.publish(zones());
+        let asker = Asker {
+            networks: vec![NetworkId::numbered(1)],
+            ..Asker::default()
+        };
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        client.connect("127.0.0.11:53").expect("connected");
+        let mut question = Message::query();
+        let name = Name::from_ascii("tasks.web.").expect("a name");
+        question.add_query(Query::query(name, RecordType::A));
+        question.edns.get_or_insert_default().set_max_payload(4096);
+        let question = question.to_vec().expect("a packet");
+        for _ in 0..10 {
+            client.send(&question).expect("sent");
+        }
+        runtime.block_on(async {
+            let _served = resolver.attach_std(udp, tcp, asker).expect("attached");
+            client.set_nonblocking(true).expect("not blocking");
+            let client = tokio::net::UdpSocket::from_std(client).expect("registered");
+            let mut answer = [0; 4096];
+            for _ in 0..10 {
+                let heard = client.recv(&mut answer);
+                let len = tokio::time::timeout(Duration::from_secs(20), heard).await;
+                let len = len.expect("an answer in time").expect("received");
+                let answer = Message::from_vec(&answer[..len]).expect("a message");
+                assert_eq!(
+                    (answer.metadata.truncation, answer.answers.len()),
+                    (false, 200)
+                );
+            }
+        });
+        assert_eq!(resolver.counts().unsent, 0);
     });
 }

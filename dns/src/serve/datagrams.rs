@@ -5,7 +5,11 @@ use std::{io, net::SocketAddr, sync::Arc};
 use hickory_server::server::Request;
 use tokio::{net::UdpSocket, task, time};
 
-use super::{BROKEN_PAUSE, Sandbox, answer::Verdict};
+use super::{
+    BROKEN_PAUSE, Sandbox,
+    answer::Verdict,
+    sending::{self, Addressed},
+};
 use crate::{reply::UDP_BYTES, wire::Transport};
 
 /// Packets answered before other tasks get a turn.
@@ -43,6 +47,19 @@ enum Waiting {
 
 /// Answers what waits on `socket`, at most a batch; says whether more may wait.
 fn drain(sandbox: &Arc<Sandbox>, socket: &Arc<UdpSocket>) -> io::Result<Waiting> {
+    let mut answers = Vec::new();
+    let waiting = take(sandbox, socket, &mut answers);
+    let unsent = sending::send(socket, answers);
+    sandbox.shared.counters.unsent.add(unsent);
+    waiting
+}
+
+/// Takes what waits on `socket`, at most a batch, and puts what is known here into `answers`.
+fn take(
+    sandbox: &Arc<Sandbox>,
+    socket: &Arc<UdpSocket>,
+    answers: &mut Vec<Addressed>,
+) -> io::Result<Waiting> {
     let mut packet = [0; UDP_BYTES as usize];
     let zones = sandbox.shared.zones.load();
     let asker = sandbox.asker.load();
@@ -58,23 +75,26 @@ fn drain(sandbox: &Arc<Sandbox>, socket: &Arc<UdpSocket>) -> io::Result<Waiting>
             Err(error) => return Err(error),
         };
         match sandbox.judge(&packet[..len], client, &asker, &zones, Transport::Udp) {
-            Verdict::Answer(answer) => send(sandbox, socket, &answer, client),
-            Verdict::Forward(request) => forward(sandbox, socket, request, client),
+            Verdict::Answer(answer) => answers.push((client, answer)),
+            Verdict::Forward(request) => {
+                let refused = forward(sandbox, socket, request, client);
+                answers.extend(refused.map(|answer| (client, answer)));
+            }
             Verdict::Drop => {}
         }
     }
     Ok(Waiting::Perhaps)
 }
 
+/// Has `request` asked outside; an answer at once where too many are being asked.
 fn forward(
     sandbox: &Arc<Sandbox>,
     socket: &Arc<UdpSocket>,
     request: Box<Request>,
     client: SocketAddr,
-) {
+) -> Option<Vec<u8>> {
     let Ok(slot) = Arc::clone(&sandbox.forwards).try_acquire_owned() else {
-        let answer = sandbox.refuse(&request, Transport::Udp);
-        return send(sandbox, socket, &answer, client);
+        return Some(sandbox.refuse(&request, Transport::Udp));
     };
     let (own, socket) = (Arc::clone(sandbox), Arc::clone(socket));
     sandbox.spawn(async move {
@@ -84,10 +104,5 @@ fn forward(
         }
         drop(slot);
     });
-}
-
-fn send(sandbox: &Sandbox, socket: &UdpSocket, answer: &[u8], client: SocketAddr) {
-    if socket.try_send_to(answer, client).is_err() {
-        sandbox.shared.counters.unsent.up();
-    }
+    None
 }

@@ -27,13 +27,13 @@ use crate::{
 /// Long enough for anything but a hang.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-struct Sandbox {
-    address: SocketAddr,
+pub(crate) struct Sandbox {
+    pub(crate) address: SocketAddr,
     attachment: Attachment,
 }
 
 /// Opens a sandbox's sockets on a free loopback port, the same for UDP and TCP.
-async fn attach(resolver: &Resolver, asker: Asker) -> Sandbox {
+pub(crate) async fn attach(resolver: &Resolver, asker: Asker) -> Sandbox {
     for _ in 0..50 {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
@@ -53,7 +53,7 @@ fn lonely() -> Resolver {
     Resolver::new(Forwarder::new(Servers::Listed(Vec::new())))
 }
 
-fn two_hundred_tasks() -> Zones {
+pub(crate) fn two_hundred_tasks() -> Zones {
     let mut state: NetState = recorded();
     for number in 100..300u32 {
         let address = format!("10.0.4.{}/16", number - 100 + 20);
