@@ -25,6 +25,9 @@ const MAJORITY_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two looks at whether the majority is still there.
 const MAJORITY_LOOK: Duration = Duration::from_millis(100);
 
+/// From so many tasks on a thought may take long enough to keep heartbeats waiting.
+const LONG_THOUGHT: usize = 5_000;
+
 /// Why something was not done here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProposeError {
@@ -46,10 +49,14 @@ fn refusal(error: &ApplyError) -> ControlError {
     }
 }
 
-/// Does `work`, which may take a while, so that other tasks of this thread do not wait for it.
-fn beside<T>(work: impl FnOnce() -> T) -> T {
+/// Does `work` in a cluster of so many tasks; where that may take a while, other tasks of this thread do not wait for
+/// it.
+fn think<T>(tasks: usize, work: impl FnOnce() -> T) -> T {
+    // Stepping aside wakes another thread, and starts one when all are behind: hundreds of short thoughts a second
+    // would end in as many threads as the runtime may have, each with its own part of the allocator.
+    let aside = tasks >= LONG_THOUGHT;
     match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        RuntimeFlavor::MultiThread if aside => tokio::task::block_in_place(work),
         _ => work(),
     }
 }
@@ -107,7 +114,7 @@ impl Manager {
             let now = clock::now();
             let (changes, answer) = {
                 let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-                beside(|| decide(&view, now, &mut ids))?
+                think(view.task_count(), || decide(&view, now, &mut ids))?
             };
             if changes.is_empty() {
                 return Ok(answer);
@@ -140,7 +147,10 @@ impl Manager {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    };
 
     use super::*;
 
@@ -150,8 +160,31 @@ mod tests {
         // On the only thread there is: who does not step aside waits here in vain.
         let thought = tokio::spawn(async move {
             tokio::spawn(async move { said.send("heartbeat") });
-            beside(|| heard.recv_timeout(Duration::from_secs(10)))
+            think(LONG_THOUGHT, || heard.recv_timeout(Duration::from_secs(10)))
         });
         assert_eq!(thought.await.expect("no panic"), Ok("heartbeat"));
+    }
+
+    #[test]
+    fn short_thoughts_start_no_threads() {
+        let started = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&started);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .on_thread_start(move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            })
+            .build()
+            .expect("a runtime");
+        let thoughts = runtime.spawn(async {
+            for _ in 0..100 {
+                think(LONG_THOUGHT - 1, || ());
+                tokio::task::yield_now().await;
+            }
+        });
+        runtime.block_on(thoughts).expect("no panic");
+        // All that were started have said so when the runtime is gone.
+        drop(runtime);
+        assert_eq!(started.load(Ordering::SeqCst), 1);
     }
 }
