@@ -94,7 +94,7 @@ fn run_through(how: &Demo, clock: &Clock) -> Result<()> {
     converge(first, &["registry"])?;
     for host in &hosts {
         wait::until(
-            Duration::from_secs(30),
+            Duration::from_secs(90),
             &format!("{} to reach the registry at 127.0.0.1:5000", host.name()),
             || {
                 testbed::host::on(*host).is_ok_and(|on| {

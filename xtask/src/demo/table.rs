@@ -38,7 +38,7 @@ pub(super) fn ask_every_host(manager: Host, hosts: &[Host], port: u16) -> Result
             (format!("[{}]", station.v6()), client.v6()),
         ] {
             let url = format!("http://{address}:{port}/json");
-            let _ = wait::until(Duration::from_secs(30), &url, || ask(&url).is_ok());
+            let _ = wait::until(Duration::from_secs(90), &url, || ask(&url).is_ok());
             let answer = ask(&url).and_then(|body| read_answer(&body, &tasks));
             rows.push(Row {
                 host: host.name(),
