@@ -66,7 +66,17 @@ pub(crate) fn parse_spec<T: DeserializeOwned>(
     text: &[u8],
     due: &'static Struct,
 ) -> Result<T, ApiError> {
-    let value = parse_due(text, due)?;
+    read_spec(parse_due(text, due)?, due)
+}
+
+/// What `value`, which Go knows as a `due`, says.
+///
+/// # Errors
+/// When it says nothing, or more than a `due` can.
+pub(crate) fn read_spec<T: DeserializeOwned>(
+    value: serde_json::Value,
+    due: &'static Struct,
+) -> Result<T, ApiError> {
     go_types::heard(&value, due)?;
     serde_json::from_value(value).map_err(|error| ApiError::bad(error.to_string()))
 }

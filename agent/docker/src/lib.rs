@@ -18,6 +18,7 @@ pub mod address;
 mod body;
 mod cluster;
 mod containers;
+mod dated;
 mod door;
 mod engine;
 mod events;

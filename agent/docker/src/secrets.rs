@@ -15,6 +15,7 @@ use crate::{
     go_types,
     reply::{ApiError, Reply, empty, json, ok},
     route::ObjectRoute,
+    version::ApiVersion,
     view::SecretView,
 };
 
@@ -40,6 +41,7 @@ impl Door {
             }
             ObjectRoute::Create => {
                 let spec: SecretSpec = parse_spec(&asked.body, &go_types::SECRET)?;
+                check_templating(asked, &spec, "secret")?;
                 self.manager().await?;
                 validate::secret_spec(&spec)?;
                 let request = ControlRequest::CreateSecret(Box::new(spec));
@@ -79,6 +81,7 @@ impl Door {
             }
             ObjectRoute::Create => {
                 let spec: ConfigSpec = parse_spec(&asked.body, &go_types::CONFIG)?;
+                check_templating(asked, &spec, "config")?;
                 self.manager().await?;
                 validate::config_spec(&spec)?;
                 let request = ControlRequest::CreateConfig(Box::new(spec));
@@ -115,6 +118,17 @@ fn fits(filters: &Filters, id: &str, spec: &SecretSpec) -> bool {
 fn views<T: Into<SecretView>>(objects: Vec<T>, fits: impl Fn(&T) -> bool) -> Vec<SecretView> {
     let kept = objects.into_iter().filter(fits);
     kept.map(Into::into).collect()
+}
+
+/// Templates came with API 1.37.
+fn check_templating(asked: &Asked, spec: &SecretSpec, kind: &str) -> Result<(), ApiError> {
+    if spec.templating.is_some() && asked.version < ApiVersion::new(1, 37) {
+        return Err(ApiError::bad(format!(
+            "{kind} templating is not supported on the specified API version: {}",
+            asked.version
+        )));
+    }
+    Ok(())
 }
 
 /// Docker words a bad version of these two more shortly.

@@ -9,6 +9,7 @@ use weft_types::{ServiceId, TaskState, service::Service, task::Task};
 
 use crate::{
     body::parse_due,
+    dated,
     door::{Asked, Door, expect_one, expect_reply},
     filter::Filters,
     go_types,
@@ -94,6 +95,7 @@ impl Door {
 
     pub(crate) async fn create_service(&self, asked: &Asked) -> Reply {
         let mut value = parse_due(&asked.body, &go_types::SERVICE)?;
+        dated::leave_out(&mut value, dated::SERVICE, asked.version);
         self.manager().await?;
         self.name_node_networks(&mut value).await;
         let request = ControlRequest::CreateService {
@@ -110,6 +112,7 @@ impl Door {
 
     pub(crate) async fn update_service(&self, id: String, asked: &Asked) -> Reply {
         let mut value = parse_due(&asked.body, &go_types::SERVICE)?;
+        dated::leave_out(&mut value, dated::SERVICE, asked.version);
         let version = asked.query.version("service")?;
         self.manager().await?;
         self.name_node_networks(&mut value).await;

@@ -11,7 +11,8 @@ use weft_types::{
 };
 
 use crate::{
-    body::parse_spec,
+    body::{parse_due, parse_spec, read_spec},
+    dated,
     door::{Asked, Door, expect_reply},
     go_types,
     node::{InitRequest, JoinRequest, LocalState, LocalStatus, NotManager},
@@ -38,7 +39,9 @@ impl Door {
     }
 
     pub(crate) async fn init(&self, asked: &Asked) -> Reply {
-        let mut request: InitRequest = parse_spec(&asked.body, &go_types::INIT)?;
+        let mut value = parse_due(&asked.body, &go_types::INIT)?;
+        dated::leave_out(&mut value, dated::INIT, asked.version);
+        let mut request: InitRequest = read_spec(value, &go_types::INIT)?;
         let status = self.node.status().await;
         let again = request.force_new_cluster && status.control_available;
         if status.state != LocalState::Inactive && !again {

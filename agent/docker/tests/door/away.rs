@@ -83,6 +83,20 @@ async fn an_engine_that_restarts_is_missed_by_name_and_found_again() {
 }
 
 #[tokio::test]
+async fn an_engine_that_comes_back_newer_is_spoken_to_as_such() {
+    let mut bed = Bed::new(FakeNode::manager()).await;
+    assert_eq!(bed.get("/v1.50/services").await.0, 400);
+    bed.engine.take().unwrap().die().await;
+    std::fs::remove_file(&bed.engine_socket).unwrap();
+    bed.engine = Some(FakeEngine::speaking(&bed.engine_socket, 50));
+    // Each run of a client begins so.
+    let ping = Request::head("/_ping").body(Empty::<bytes::Bytes>::new());
+    let ping = bed.send(ping.unwrap()).await;
+    assert_eq!(ping.headers()["Api-Version"], "1.50");
+    assert_eq!(bed.get("/v1.50/services").await.0, 200);
+}
+
+#[tokio::test]
 async fn a_client_that_asks_for_no_upgrade_has_its_stream_both_ways() {
     let bed = Bed::new(FakeNode::inactive()).await;
     let mut stream = bed.connect().await;

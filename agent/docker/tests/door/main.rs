@@ -13,6 +13,7 @@ mod engine;
 mod errors;
 mod events;
 mod far;
+mod filters;
 mod fuzz;
 mod inputs;
 mod objects;

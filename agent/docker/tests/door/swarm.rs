@@ -204,3 +204,67 @@ async fn answers_are_those_of_the_version_asked() {
         );
     }
 }
+
+#[tokio::test]
+async fn fields_newer_than_the_version_asked_are_left_out() {
+    let bed = Bed::speaking(FakeNode::manager(), 50).await;
+    let body = |name: &str| {
+        json!({"Name": name, "Mode": {"ReplicatedJob": {"MaxConcurrent": 2}}, "TaskTemplate": {
+            "ContainerSpec": {"Image": "a", "Sysctls": {"net.core.somaxconn": "9"}, "OomScoreAdj": 7},
+            "RestartPolicy": {"Condition": "none"}}})
+    };
+    for (minor, kept) in [
+        (24, [false, false, false]),
+        (40, [true, false, false]),
+        (41, [true, true, false]),
+        (46, [true, true, true]),
+    ] {
+        let name = format!("s{minor}");
+        let path = format!("/v1.{minor}/services/create");
+        let created = bed.json("POST", &path, body(&name)).await;
+        assert_eq!(created.0, 201, "{created:?}");
+        let spec = |shown: &Value| {
+            [
+                "/TaskTemplate/ContainerSpec/Sysctls",
+                "/Mode/ReplicatedJob",
+                "/TaskTemplate/ContainerSpec/OomScoreAdj",
+            ]
+            .map(|pointer| shown["Spec"].pointer(pointer).is_some())
+        };
+        let shown = bed.get(&format!("/v1.50/services/{name}")).await.1;
+        assert_eq!(spec(&shown), kept, "1.{minor}: {shown}");
+        // The mode stays, or the update is refused: only what the version may say is sent.
+        let mut next = shown["Spec"].clone();
+        next["TaskTemplate"]["ContainerSpec"]["OomScoreAdj"] = 8.into();
+        let version = &shown["Version"]["Index"];
+        let path = format!("/v1.{minor}/services/{name}/update?version={version}");
+        let updated = bed.json("POST", &path, next).await;
+        assert_eq!(updated.0, 200, "{updated:?}");
+        let shown = bed.get(&format!("/v1.50/services/{name}")).await.1;
+        assert_eq!(spec(&shown), kept, "1.{minor}: {shown}");
+    }
+    for kind in ["secret", "config"] {
+        let body = json!({"Name": "t", "Data": "YQ==", "Templating": {"Name": "golang"}});
+        let path = |minor: u32| format!("/v1.{minor}/{kind}s/create");
+        let refused = bed.refusal("POST", &path(36), &body.to_string()).await;
+        let words =
+            format!("{kind} templating is not supported on the specified API version: 1.36");
+        assert_eq!(refused, (400, words));
+        assert_eq!(bed.json("POST", &path(37), body).await.0, 201);
+    }
+    let bed = Bed::speaking(FakeNode::inactive(), 50).await;
+    for (field, odd, minor) in [
+        ("DefaultAddrPool", json!(["x"]), 39),
+        ("SubnetSize", json!(30), 39),
+        ("DataPathPort", json!(80), 40),
+    ] {
+        let mut body = init("192.0.2.11");
+        body["ForceNewCluster"] = true.into();
+        body[field] = odd;
+        let path = |minor: u32| format!("/v1.{minor}/swarm/init");
+        let refused = bed.json("POST", &path(minor), body.clone()).await;
+        assert_eq!(refused.0, 400, "{field}: {refused:?}");
+        let left_out = bed.json("POST", &path(minor - 1), body).await;
+        assert_eq!(left_out.0, 200, "{field}: {left_out:?}");
+    }
+}
