@@ -4,9 +4,12 @@
 //! waits for ours. Clients see neither: they see the networks and the program.
 
 mod commit;
+mod endpoint;
 mod run;
+mod wanted;
 
-pub(crate) use run::{LABEL as WISHES, refuse_what_endpoints_have_not};
+pub(crate) use endpoint::Endpoint;
+pub(crate) use run::LABEL as WISHES;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,6 +17,7 @@ use http::{HeaderValue, Request, StatusCode, header};
 use serde_json::{Map, Value, json};
 use weft_types::{BackendId, TaskId, netstate::NetEndpoint, netstate::NetState};
 
+use self::wanted::Wanted;
 use crate::{
     body::collect,
     door::{Asked, Door},
@@ -33,14 +37,32 @@ struct Known {
 
 impl Door {
     /// `docker ps`.
-    pub(crate) async fn list_containers(&self, asked: Asked) -> Reply {
+    pub(crate) async fn list_containers(&self, mut asked: Asked) -> Reply {
         let known = self.known().await;
+        let wanted = Wanted::take(&mut asked)?;
         self.amend(asked, |list| {
             let mut changed = false;
             for container in list.list_mut().into_iter().flatten() {
                 changed |= known.amend_listed(container);
             }
+            if let (Some(wanted), Some(list)) = (&wanted, list.list_mut()) {
+                wanted.keep(list);
+                changed = true;
+            }
             changed
+        })
+        .await
+    }
+
+    /// `docker diff`: what the gate's mount leaves behind is no change of the user's.
+    pub(crate) async fn changes_of_container(&self, asked: Asked) -> Reply {
+        self.amend(asked, |changes| {
+            let Some(list) = changes.list_mut() else {
+                return false;
+            };
+            let before = list.len();
+            list.retain(|change| change.text_of("Path") != GATE);
+            list.len() != before
         })
         .await
     }

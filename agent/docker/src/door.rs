@@ -191,6 +191,7 @@ impl Door {
             Route::Containers(ContainerRoute::Commit) => self.commit_container(asked).await,
             Route::Containers(ContainerRoute::List) => self.list_containers(asked).await,
             Route::Containers(ContainerRoute::Inspect) => self.inspect_container(asked).await,
+            Route::Containers(ContainerRoute::Changes) => self.changes_of_container(asked).await,
             Route::Ping | Route::Nowhere | Route::Engine => Err(ApiError::no_page()),
         }
     }

@@ -11,7 +11,7 @@ use weft_types::network::{Network, NodeNetwork};
 
 use crate::{
     body::{parse, parse_due, parse_go},
-    containers::refuse_what_endpoints_have_not,
+    containers::Endpoint,
     door::{Asked, Door, expect_reply},
     filter::Filters,
     go_types,
@@ -42,7 +42,8 @@ impl Door {
 
     pub(crate) async fn inspect_network(&self, id: String, asked: Asked) -> Reply {
         let scope = asked.query.get("scope").to_owned();
-        if scope != "local"
+        // In any other scope is nothing of the swarm's.
+        if matches!(scope.as_str(), "" | "swarm")
             && let Some(view) = self.find_swarm_network(&id, &asked, &scope).await?
         {
             return Ok(ok(&view));
@@ -105,7 +106,10 @@ impl Door {
                 names.push(network.spec.name.into());
             }
         }
-        pruned["NetworksDeleted"] = names.into();
+        // Where there was nothing to do, Docker's answer is no list.
+        if !names.is_empty() {
+            pruned["NetworksDeleted"] = names.into();
+        }
         Ok(ok(&pruned))
     }
 
@@ -115,27 +119,14 @@ impl Door {
         };
         let body = parse_due(&asked.body, &go_types::CONNECT)?;
         let (container_id, container_name) = self.container(&body).await?;
-        let config = &body["EndpointConfig"];
-        refuse_what_endpoints_have_not(config, &network_name)?;
-        let aliases = config["Aliases"].as_array().into_iter().flatten();
-        let wishes = ["IPv4Address", "IPv6Address"].into_iter();
-        let wishes = wishes.filter_map(|field| config["IPAMConfig"][field].as_str());
-        let addresses: Result<Vec<_>, _> = wishes
-            .filter(|text| !text.is_empty())
-            .map(|text| {
-                text.parse()
-                    .map_err(|_| ApiError::bad(format!("invalid IP address: {text}")))
-            })
-            .collect();
+        let Endpoint { aliases, addresses } =
+            Endpoint::read(&body["EndpointConfig"], &network_name)?;
         let attached = self.node.attach(AttachRequest {
             container_id,
             container_name,
             network,
-            aliases: aliases
-                .filter_map(Value::as_str)
-                .map(str::to_owned)
-                .collect(),
-            addresses: addresses?,
+            aliases,
+            addresses,
             starting: false,
         });
         attached.await.map_err(ApiError::from_manager)?;
@@ -158,7 +149,7 @@ impl Door {
             network,
             force,
         });
-        detached.await.map_err(ApiError::from_manager)?;
+        detached.await.map_err(ApiError::from_node)?;
         Ok(empty(StatusCode::OK))
     }
 

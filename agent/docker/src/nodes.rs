@@ -76,9 +76,13 @@ impl Door {
 
 /// A node's spec; words that Docker does not know are refused as it does.
 fn node_spec(mut value: Value) -> Result<NodeSpec, ApiError> {
-    let word = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    let role = words::role(&word(&value, "Role")).map_err(ApiError::bad)?;
-    let availability = words::availability(&word(&value, "Availability")).map_err(ApiError::bad)?;
+    // Left out they must not mean worker and active: that would demote a manager unasked.
+    let word = |key: &str| match value[key].as_str().unwrap_or_default() {
+        "" => Err(ApiError::bad(format!("invalid {key}: \"\""))),
+        word => Ok(word),
+    };
+    let role = words::role(word("Role")?).map_err(ApiError::bad)?;
+    let availability = words::availability(word("Availability")?).map_err(ApiError::bad)?;
     if let Some(fields) = value.as_object_mut() {
         fields.remove("Role");
         fields.remove("Availability");

@@ -68,6 +68,23 @@ impl Query {
     }
 }
 
+/// A query string of `pairs`.
+pub(crate) fn encode(pairs: &[(String, String)]) -> String {
+    let one = |text: &str| {
+        let bytes = text.bytes().map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            byte => format!("%{byte:02X}"),
+        });
+        bytes.collect::<String>()
+    };
+    let pairs = pairs
+        .iter()
+        .map(|(key, value)| format!("{}={}", one(key), one(value)));
+    pairs.collect::<Vec<_>>().join("&")
+}
+
 /// Percent-decodes a path segment. Broken escapes stay as they are; broken UTF-8 is replaced.
 pub(crate) fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
@@ -109,6 +126,20 @@ mod tests {
         assert_eq!(query.get("c"), "");
         assert_eq!(query.get("d"), "%zz%4");
         assert!(query.flag("a") && !query.flag("c") && !query.flag("e"));
+    }
+
+    #[test]
+    fn queries_are_written_as_they_are_read() {
+        let pairs = vec![
+            ("a b".to_owned(), "x&y=z+%".to_owned()),
+            ("c".to_owned(), "{\"ä\":[1]}".to_owned()),
+        ];
+        let query = Query::parse(&encode(&pairs));
+        let read: Vec<_> = query
+            .pairs()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        assert_eq!(read, pairs);
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub(crate) enum ContainerRoute {
     DiskUsage,
     Commit,
     Inspect,
+    /// What it changed in its files.
+    Changes,
     Create,
     Start(String),
 }
@@ -111,6 +113,9 @@ pub(crate) fn route(method: &Method, path: &str) -> Route {
         ("commit", []) if method == Method::POST => Route::Containers(ContainerRoute::Commit),
         ("containers", [_, "json"]) if method == Method::GET => {
             Route::Containers(ContainerRoute::Inspect)
+        }
+        ("containers", [_, "changes"]) if method == Method::GET => {
+            Route::Containers(ContainerRoute::Changes)
         }
         ("containers", ["create"]) if method == Method::POST => {
             Route::Containers(ContainerRoute::Create)

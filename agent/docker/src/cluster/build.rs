@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use weft_cluster::Wish;
 
-use super::{Asked, Cluster, lists::encode};
+use super::{Asked, Cluster};
 use crate::{
+    query::encode,
     reply::{ApiError, Reply},
     server::Takeover,
 };

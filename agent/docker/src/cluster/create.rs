@@ -12,9 +12,10 @@ use weft_cluster::{
     wish::{ID, WishError},
 };
 
-use super::{Asked, Cluster, Member, hosts::request, lists::encode, lock, owner};
+use super::{Asked, Cluster, Member, hosts::request, lock, owner};
 use crate::{
     body::collect,
+    query::encode,
     reply::{ApiError, Body, Reply, whole},
 };
 

@@ -10,10 +10,11 @@ use tokio::sync::mpsc;
 use weft_cluster::{Container, Reference, find, reference::NotFound};
 use weft_types::NodeId;
 
-use super::{Asked, Cluster, Member, lists::encode, lock};
+use super::{Asked, Cluster, Member, lock};
 use crate::{
     body::collect,
     ordered::Ordered,
+    query::encode,
     reply::{ApiError, Reply, whole},
     server::Takeover,
 };

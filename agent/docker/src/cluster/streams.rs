@@ -12,10 +12,11 @@ use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use weft_cluster::merge;
 use weft_types::NodeId;
 
-use super::{Asked, Cluster, Member, lists::encode};
+use super::{Asked, Cluster, Member};
 use crate::{
     body::collect,
     engine::next_bytes,
+    query::encode,
     reply::{ApiError, Body, Reply, whole},
 };
 

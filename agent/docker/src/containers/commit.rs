@@ -1,6 +1,7 @@
 //! `docker commit`: an image begins with the user's program, not with the gate that was put before it.
 
 use bytes::Bytes;
+use http::{HeaderValue, header};
 use serde_json::{Value, json};
 
 use super::{GATE, run};
@@ -16,6 +17,9 @@ impl Door {
             && let Some(body) = ungated(&asked.body, &config)
         {
             asked.body = body;
+            // A client with nothing to say about the image sends no body, and says no type.
+            let kind = asked.parts.headers.entry(header::CONTENT_TYPE);
+            kind.or_insert(HeaderValue::from_static("application/json"));
             // Labels of the container are the image's: one from it would wish for networks unasked.
             let wishes = config["Labels"][run::LABEL].is_string();
             let target = format!("{}&changes=LABEL%20{}%3D%22%22", asked.target(), run::LABEL);

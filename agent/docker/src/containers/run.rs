@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use weft_types::validate::image_reference;
 
-use super::GATE;
+use super::{
+    GATE,
+    endpoint::{Endpoint, LINKS, cannot_have, is_empty},
+};
 use crate::{
     door::{Asked, Door},
     node::{AttachRequest, LocalState},
@@ -223,24 +226,12 @@ fn network_names(body: &Value) -> Vec<String> {
 
 fn wish(id: &str, name: &str, body: &Value, key: &str) -> Result<Wish, ApiError> {
     let endpoint = &body["NetworkingConfig"]["EndpointsConfig"][key];
-    refuse_what_endpoints_have_not(endpoint, name)?;
-    let aliases = endpoint["Aliases"].as_array().into_iter().flatten();
-    let addresses = ["IPv4Address", "IPv6Address"]
-        .into_iter()
-        .filter_map(|field| endpoint["IPAMConfig"][field].as_str())
-        .filter(|text| !text.is_empty())
-        .map(|text| {
-            text.parse()
-                .map_err(|_| ApiError::bad(format!("invalid IP address: {text}")))
-        });
+    let Endpoint { aliases, addresses } = Endpoint::read(endpoint, name)?;
     Ok(Wish {
         network: id.to_owned(),
         name: name.to_owned(),
-        aliases: aliases
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect(),
-        addresses: addresses.collect::<Result<_, _>>()?,
+        aliases,
+        addresses,
     })
 }
 
@@ -257,46 +248,12 @@ fn refuse_what_is_not_built(body: &Value, wish: &Wish, mixed: bool) -> Result<()
         "name servers of its own (--dns)"
     } else if given(&body["MacAddress"]) {
         "a MAC address of its own"
+    } else if given(&host["Links"]) {
+        LINKS
     } else {
         return Ok(());
     };
-    Err(ApiError::new(
-        StatusCode::NOT_IMPLEMENTED,
-        format!(
-            "a container on the swarm network {} cannot have {what}",
-            wish.name
-        ),
-    ))
-}
-
-/// Refuses what a container's end of the swarm network `name` cannot have here, rather than to leave it out.
-pub(crate) fn refuse_what_endpoints_have_not(endpoint: &Value, name: &str) -> Result<(), ApiError> {
-    let given = |value: &Value| !is_empty(value);
-    let what = if given(&endpoint["MacAddress"]) {
-        "a MAC address of its own"
-    } else if given(&endpoint["IPAMConfig"]["LinkLocalIPs"]) {
-        "link-local addresses of its own"
-    } else if given(&endpoint["DriverOpts"]) {
-        "options for the driver"
-    } else if endpoint["GwPriority"].as_i64().unwrap_or(0) != 0 {
-        "a gateway priority: the first network has the way out"
-    } else {
-        return Ok(());
-    };
-    Err(ApiError::new(
-        StatusCode::NOT_IMPLEMENTED,
-        format!("a container on the swarm network {name} cannot have {what}"),
-    ))
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
-    }
+    Err(cannot_have(&wish.name, what))
 }
 
 /// A command: a list of words, or one word. `None` when absent.

@@ -53,11 +53,50 @@ async fn other_containers_pass_as_they_are() {
         let (status, asked) = bed.text("POST", "/containers/create", body).await;
         assert_eq!((status, asked.as_str()), (201, body));
     }
-    let ports = r#"{"Image":"busybox","HostConfig":{"NetworkMode":"front","PortBindings":{"80/tcp":[{}]}}}"#;
-    assert_eq!(
-        bed.refusal("POST", "/containers/create", ports).await.0,
-        501
-    );
+}
+
+#[tokio::test]
+async fn what_a_container_on_a_swarm_network_cannot_have_is_said() {
+    let bed = with_front().await;
+    let host = |field: &str, value: Value| {
+        let mut body = json!({"Image": "busybox", "HostConfig": {"NetworkMode": "front"}});
+        body["HostConfig"][field] = value;
+        body
+    };
+    let endpoint = |field: &str, value: Value| {
+        let mut body = json!({"Image": "busybox", "HostConfig": {"NetworkMode": "front"}});
+        body["NetworkingConfig"]["EndpointsConfig"]["front"][field] = value;
+        body
+    };
+    for (body, word) in [
+        (
+            host("PortBindings", json!({"80/tcp": [{}]})),
+            "published ports",
+        ),
+        (host("PublishAllPorts", json!(true)), "published ports"),
+        (host("Dns", json!(["192.0.2.1"])), "name servers"),
+        (host("Links", json!(["db:db"])), "links (--link"),
+        (endpoint("Links", json!(["db:db"])), "links (--link"),
+        (
+            endpoint("MacAddress", json!("02:00:00:00:00:01")),
+            "a MAC address",
+        ),
+        (
+            endpoint("IPAMConfig", json!({"LinkLocalIPs": ["169.254.1.1"]})),
+            "link-local addresses",
+        ),
+        (
+            endpoint("DriverOpts", json!({"a": "b"})),
+            "options for the driver",
+        ),
+        (endpoint("GwPriority", json!(1)), "a gateway priority"),
+    ] {
+        let path = "/v1.41/containers/create";
+        let (status, message) = bed.refusal("POST", path, &body.to_string()).await;
+        let begin = format!("a container on the swarm network front cannot have {word}");
+        assert_eq!(status, 501, "{body}: {message}");
+        assert!(message.starts_with(&begin), "{body}: {message}");
+    }
 }
 
 #[tokio::test]

@@ -87,6 +87,13 @@ async fn on_a_manager() {
         ),
         (
             "POST",
+            "/v1.41/networks/ingress/connect",
+            r#"{"Container":"wishing","EndpointConfig":{"Links":["db:db"]}}"#,
+            501,
+            "a container on the swarm network ingress cannot have links (--link, links:); give the other container an alias on the network (--network-alias, aliases:) instead",
+        ),
+        (
+            "POST",
             "/v1.41/networks/create",
             r#"{"Name":"x","Driver":"overlay","Tenant":"a"}"#,
             501,
