@@ -3,13 +3,15 @@
 
 mod cluster;
 
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use cluster::*;
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_rustls::TlsConnector;
 use weft_control::{
     ca::{Authority, NodeTitle, Validity},
     raft::{LogStore, Machine, Seal},
@@ -29,7 +31,7 @@ async fn garbage_on_the_port_and_in_messages_is_refused() {
     log_to_stderr();
     let host = Host::new();
     let manager = host.init().await;
-    let before = nodes(&manager).await;
+    let before = settled(&manager).await;
 
     for length in [1, 100, 10_000] {
         let mut stream = TcpStream::connect(host.addr).await.expect("a connection");
@@ -40,9 +42,7 @@ async fn garbage_on_the_port_and_in_messages_is_refused() {
         let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut Vec::new())).await;
     }
 
-    let channel = dial::connect(host.addr, &host.credentials())
-        .await
-        .expect("a connection");
+    let channel = connected(host.addr, &host.credentials()).await;
     for call in [
         RaftCall::AppendEntries,
         RaftCall::Vote,
@@ -72,7 +72,7 @@ async fn garbage_on_the_port_and_in_messages_is_refused() {
         .expect_err("no address");
     assert_eq!(refusal.code(), tonic::Code::InvalidArgument, "{refusal}");
 
-    assert_eq!(nodes(&manager).await, before);
+    assert_eq!(settled(&manager).await, before);
     manager.shutdown().await;
 }
 
@@ -135,55 +135,64 @@ fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_nanos()).expect("before 2262"))
 }
 
-/// An error and all that led to it.
-fn causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let causes: Vec<String> = causes.map(ToString::to_string).collect();
-    causes.join(": ")
+/// A certificate of the manager's own cluster that ended nine days ago; and the manager, started
+/// again.
+async fn expired(host: &Host) -> (Arc<Manager>, Credentials) {
+    let manager = host.init().await;
+    let validity = Validity {
+        now: Timestamp(now().0 - 10 * 24 * 3600 * 1_000_000_000),
+        duration: Duration::from_secs(24 * 3600),
+    };
+    let expired = forged(&manager, host, Role::Manager, validity).await;
+    (host.restart().await, expired)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_certificate_is_refused() {
     log_to_stderr();
     let host = Host::new();
-    let manager = host.init().await;
-    let validity = Validity {
-        now: Timestamp(now().0 - 10 * 24 * 3600 * 1_000_000_000),
-        duration: Duration::from_secs(24 * 3600),
-    };
-    let expired = forged(&manager, &host, Role::Manager, validity).await;
-    let manager = host.restart().await;
-    let before = nodes(&manager).await;
+    let (manager, expired) = expired(&host).await;
+    let before = settled(&manager).await;
     let refused = match dial::connect(host.addr, &expired).await {
         // TLS 1.3 tells a client only after its first words that it was refused.
         Ok(channel) => {
             let answer = dial::control(channel)
                 .call(ControlRequest::GetCluster)
                 .await;
-            causes(&answer.expect_err("an expired certificate"))
+            dial::from_status(&answer.expect_err("an expired certificate")).message
         }
-        Err(error) => causes(&error),
+        Err(error) => error.to_string(),
     };
     assert!(refused.contains("CertificateExpired"), "{refused}");
-    assert_eq!(nodes(&manager).await, before);
+    assert_eq!(settled(&manager).await, before);
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_refused_is_heard_out_and_reads_why() {
+    log_to_stderr();
+    let host = Host::new();
+    let (manager, expired) = expired(&host).await;
+    let stream = TcpStream::connect(host.addr).await.expect("a connection");
+    let name = ServerName::try_from("swarm-manager").expect("a name");
+    let connector = TlsConnector::from(expired.client_config());
+    let mut stream = connector.connect(name, stream).await.expect("TLS");
+    // More than is read before its certificate is looked at.
+    let (line, _) = stream.get_mut();
+    line.write_all(&[0; 100_000]).await.expect("taken");
+    let refused = stream.read_u8().await.expect_err("an alert").to_string();
+    assert!(refused.contains("CertificateExpired"), "{refused}");
+    let (mut line, _) = stream.into_inner();
+    let rest = line.read(&mut [0]).await.expect("an end and no reset");
+    assert_eq!(rest, 0);
     manager.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_node_is_told_so_and_refused() {
-    log_to_stderr();
     let host = Host::new();
-    let manager = host.init().await;
-    let token = cluster_of(&manager).await.join_tokens.worker;
-    let worker = Host::new();
-    let credentials = worker.join(host.addr, &token).await;
-    let mut agent = Agent::open(host.addr, &credentials, "n2").await;
-    agent.keep_alive();
-    agent
-        .until("its first assignments", |_, message| {
-            matches!(message, ManagerMessage::Assignments(_)).then_some(())
-        })
-        .await;
+    let (manager, credentials) = with_worker(&host).await;
+    let mut agent = Agent::at_work(host.addr, &credentials, "n2").await;
     let request = |force| ControlRequest::RemoveNode {
         node: agent.node.to_string(),
         force,

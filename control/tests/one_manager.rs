@@ -103,15 +103,11 @@ async fn a_node_object_is_still_once_its_node_was_welcomed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_joins_and_is_told_the_network() {
-    log_to_stderr();
     let host = Host::new();
-    let manager = host.init().await;
-    let tokens = cluster_of(&manager).await.join_tokens;
-
-    let worker = Host::new();
-    let credentials = worker.join(host.addr, &tokens.worker).await;
+    let (manager, credentials) = with_worker(&host).await;
     assert_eq!(credentials.identity().role, Role::Worker);
     let mut agent = Agent::open(host.addr, &credentials, "n2").await;
+    let beats = agent.keep_alive();
     let first = agent.next().await;
     assert!(
         matches!(first, Some(ManagerMessage::Welcome { .. })),
@@ -141,6 +137,7 @@ async fn a_worker_joins_and_is_told_the_network() {
     assert_eq!(node.index, 2);
 
     // Silent from here on: it is down within its grace.
+    beats.abort();
     eventually("the silent node to be down", || async {
         let listed = nodes(&manager).await;
         let node = listed.iter().find(|node| node.id == agent.node)?;
@@ -152,10 +149,8 @@ async fn a_worker_joins_and_is_told_the_network() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_gets_addresses_for_its_own_containers_and_nothing_else() {
-    log_to_stderr();
     let host = Host::new();
-    let manager = host.init().await;
-    let tokens = cluster_of(&manager).await.join_tokens;
+    let (manager, credentials) = with_worker(&host).await;
     let mut spec = NetworkSpec {
         name: "front".to_owned(),
         scope: "swarm".to_owned(),
@@ -165,10 +160,7 @@ async fn a_worker_gets_addresses_for_its_own_containers_and_nothing_else() {
     spec.driver_configuration.name = "overlay".to_owned();
     let made = manager.call(ControlRequest::CreateNetwork(Box::new(spec)));
     made.await.expect("a network");
-    let worker = Host::new();
-    let credentials = worker.join(host.addr, &tokens.worker).await;
-    let channel = dial::connect(host.addr, &credentials).await;
-    let mut client = dial::dispatcher(channel.expect("a connection"));
+    let mut client = dial::dispatcher(connected(host.addr, &credentials).await);
     let attach = |node, network: &str| ControlRequest::AttachNetwork {
         node,
         container_id: "ab".repeat(32),
@@ -223,7 +215,7 @@ async fn bad_tokens_are_refused_and_change_nothing() {
     let host = Host::new();
     let manager = host.init().await;
     let cluster = cluster_of(&manager).await;
-    let before = nodes(&manager).await;
+    let before = settled(&manager).await;
     let token = &cluster.join_tokens.worker;
 
     for text in [
@@ -257,6 +249,6 @@ async fn bad_tokens_are_refused_and_change_nothing() {
         format!("remote CA does not match fingerprint. Expected: {hex}")
     );
 
-    assert_eq!(nodes(&manager).await, before);
+    assert_eq!(settled(&manager).await, before);
     manager.shutdown().await;
 }

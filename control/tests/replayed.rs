@@ -23,7 +23,10 @@ use weft_proto::{
     raft::{RaftCall, RaftMessage},
     service::ca_client::CaClient,
 };
-use weft_types::node::Role;
+use weft_types::{
+    NodeId,
+    node::{NodeSpec, Role},
+};
 
 /// What managers write to each other.
 #[derive(Serialize)]
@@ -59,9 +62,7 @@ async fn send<A: DeserializeOwned>(
 /// A manager, a connection to it as a manager has it, and its number as it says itself.
 async fn peer(host: &Host) -> (Arc<Manager>, Channel, u64) {
     let manager = host.init().await;
-    let channel = dial::connect(host.addr, &host.credentials())
-        .await
-        .expect("a connection");
+    let channel = connected(host.addr, &host.credentials()).await;
     let request = VoteRequest::<Types>::new(Vote::new(1, 1), None);
     let refusal = send::<VoteResponse<Types>>(&channel, RaftCall::Vote, 1, request)
         .await
@@ -72,8 +73,8 @@ async fn peer(host: &Host) -> (Arc<Manager>, Channel, u64) {
     (manager, channel, number.parse().expect("a number"))
 }
 
-async fn unchanged(manager: &Manager, before: &[weft_types::node::Node]) {
-    assert_eq!(nodes(manager).await, before);
+async fn unchanged(manager: &Manager, before: &[(NodeId, NodeSpec, Role)]) {
+    assert_eq!(settled(manager).await, before);
     assert!(manager.standing().await.leads, "it leads no more");
 }
 
@@ -82,7 +83,7 @@ async fn words_of_a_term_that_is_over_change_nothing() {
     log_to_stderr();
     let host = Host::new();
     let (manager, channel, number) = peer(&host).await;
-    let before = nodes(&manager).await;
+    let before = settled(&manager).await;
 
     let old = Vote::new(0, 77);
     let request = VoteRequest::<Types>::new(old, None);
@@ -112,7 +113,7 @@ async fn words_of_a_term_that_is_over_change_nothing() {
     unchanged(&manager, &before).await;
     manager.shutdown().await;
     let manager = host.restart().await;
-    assert_eq!(nodes(&manager).await.len(), before.len());
+    assert_eq!(settled(&manager).await, before);
     manager.shutdown().await;
 }
 
@@ -121,7 +122,7 @@ async fn a_damaged_snapshot_is_refused_and_the_manager_lives() {
     log_to_stderr();
     let host = Host::new();
     let (manager, channel, number) = peer(&host).await;
-    let before = nodes(&manager).await;
+    let before = settled(&manager).await;
     let piece = |offset, data: &[u8], last| Chunk {
         // The words of a leader to come: only the damage may keep it from being believed.
         vote: Vote::new_committed(1000, 77),
@@ -167,15 +168,9 @@ async fn a_damaged_snapshot_is_refused_and_the_manager_lives() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_gets_no_certificate_in_anothers_name() {
-    log_to_stderr();
     let host = Host::new();
-    let manager = host.init().await;
-    let token = cluster_of(&manager).await.join_tokens.worker;
-    let worker = Host::new();
-    let credentials = worker.join(host.addr, &token).await;
-    let channel = dial::connect(host.addr, &credentials)
-        .await
-        .expect("a connection");
+    let (manager, credentials) = with_worker(&host).await;
+    let channel = connected(host.addr, &credentials).await;
     let (_, csr) = dial::new_key().expect("a key");
     let reply = CaClient::new(channel)
         .issue(IssueRequest {

@@ -72,10 +72,8 @@ async fn words_that_mean_nothing_are_refused_on_every_call() {
     log_to_stderr();
     let host = Host::new();
     let manager = host.init().await;
-    let before = nodes(&manager).await;
-    let channel = dial::connect(host.addr, &host.credentials())
-        .await
-        .expect("a connection");
+    let before = settled(&manager).await;
+    let channel = connected(host.addr, &host.credentials()).await;
     // A real request that breaks off, another type's words, and bytes that are no words at all.
     let leave = LeaveRequest {
         node: host.credentials().identity().node,
@@ -105,24 +103,18 @@ async fn words_that_mean_nothing_are_refused_on_every_call() {
     }
     let unknown = refusal(&channel, "/weft.v1.Control/Reboot", whole).await;
     assert_eq!(unknown.code(), Code::Unimplemented, "{unknown}");
-    assert_eq!(nodes(&manager).await, before);
+    assert_eq!(settled(&manager).await, before);
     assert!(manager.standing().await.leads, "it leads no more");
     manager.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_is_told_on_every_call_that_it_is_no_manager() {
-    log_to_stderr();
     let host = Host::new();
-    let manager = host.init().await;
-    let tokens = cluster_of(&manager).await.join_tokens;
-    let worker = Host::new();
-    let credentials = worker.join(host.addr, &tokens.worker).await;
-    let before = nodes(&manager).await;
+    let (manager, credentials) = with_worker(&host).await;
+    let before = settled(&manager).await;
     let node = credentials.identity().node;
-    let channel = dial::connect(host.addr, &credentials)
-        .await
-        .expect("a connection");
+    let channel = connected(host.addr, &credentials).await;
     let raft = || dial::raft(channel.clone());
     let message = RaftMessage {
         call: RaftCall::Vote,
@@ -151,18 +143,14 @@ async fn a_worker_is_told_on_every_call_that_it_is_no_manager() {
         let words = format!("node {node} is a worker; this call is for managers");
         assert_eq!(refused.message(), words, "{nth}");
     }
-    assert_eq!(nodes(&manager).await, before);
+    assert_eq!(settled(&manager).await, before);
     manager.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_poses_as_a_manager_is_talked_to_by_nobody() {
-    log_to_stderr();
     let host = Host::new();
-    let manager = host.init().await;
-    let token = cluster_of(&manager).await.join_tokens.worker;
-    let worker = Host::new();
-    let credentials = worker.join(host.addr, &token).await;
+    let (manager, credentials) = with_worker(&host).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("an address");
     let poses = tokio::spawn(async move {
@@ -183,7 +171,7 @@ async fn a_node_of_another_cluster_is_nobody_here() {
     let (host, elsewhere) = (Host::new(), Host::new());
     let manager = host.init().await;
     let other = elsewhere.init().await;
-    let before = nodes(&manager).await;
+    let before = settled(&manager).await;
     let refused = dial::connect(host.addr, &elsewhere.credentials()).await;
     let refused = refused.expect_err("a stranger").to_string();
     assert!(refused.contains("invalid peer certificate"), "{refused}");
@@ -201,9 +189,7 @@ async fn a_node_of_another_cluster_is_nobody_here() {
         "{words}"
     );
     // Without a certificate and with no token at all.
-    let channel = dial::connect(host.addr, &host.credentials())
-        .await
-        .expect("a connection");
+    let channel = connected(host.addr, &host.credentials()).await;
     let (_, csr) = dial::new_key().expect("a key");
     let ask = IssueRequest {
         csr: csr.replace('A', "B"),
@@ -216,7 +202,7 @@ async fn a_node_of_another_cluster_is_nobody_here() {
     let body = codec::encode(&ask).expect("written");
     let refused = refusal(&channel, "/weft.v1.Ca/Issue", body).await;
     assert!(!refused.message().is_empty(), "{refused}");
-    assert_eq!(nodes(&manager).await, before);
+    assert_eq!(settled(&manager).await, before);
     other.shutdown().await;
     manager.shutdown().await;
 }

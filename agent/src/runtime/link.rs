@@ -102,7 +102,12 @@ impl Dial for Grpc {
             .session(ReceiverStream::new(from_node))
             .await;
         let mut stream = opened
-            .map_err(|status| format!("manager {addr} refused the session: {}", status.message()))?
+            .map_err(|status| {
+                format!(
+                    "manager {addr} refused the session: {}",
+                    dial::reason(&status)
+                )
+            })?
             .into_inner();
         let (messages, receiver) = mpsc::channel(256);
         tokio::spawn(async move {
@@ -119,7 +124,7 @@ impl Dial for Grpc {
                     }
                     Ok(None) => return,
                     Err(status) => {
-                        tracing::info!(manager = %addr, reason = status.message(), "session broken");
+                        tracing::info!(manager = %addr, reason = dial::reason(&status), "session broken");
                         return;
                     }
                 }

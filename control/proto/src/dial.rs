@@ -28,6 +28,7 @@ use crate::{
     ControlError, ErrorCode, MAX_MESSAGE_BYTES,
     ca::{IssueReply, IssueRequest, RootRequest},
     identity::{Credentials, CredentialsError, Identity, provider, roots},
+    last_words::Listening,
     service::{
         ca_client::CaClient, control_client::ControlClient, dispatcher_client::DispatcherClient,
         raft_client::RaftClient,
@@ -124,7 +125,32 @@ impl From<DialError> for ControlError {
     }
 }
 
-/// A gRPC status as a control error: same code, same text.
+/// What `error` says and, where that is not all, what led to it.
+fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Why a call failed: what the other end said or, if it was not reached, what the connection met.
+#[must_use]
+pub fn reason(status: &Status) -> String {
+    let said = status.message().to_owned();
+    match std::error::Error::source(status).map(told) {
+        Some(met) if met.starts_with(&said) => met,
+        Some(met) => format!("{said}: {met}"),
+        None => said,
+    }
+}
+
+/// A gRPC status as a control error: same code, same reason.
 #[must_use]
 pub fn from_status(status: &Status) -> ControlError {
     let code = match status.code() {
@@ -140,7 +166,7 @@ pub fn from_status(status: &Status) -> ControlError {
         Code::Aborted => ErrorCode::Aborted,
         _ => ErrorCode::Unknown,
     };
-    ControlError::new(code, status.message())
+    ControlError::new(code, reason(status))
 }
 
 pub(crate) async fn tls(
@@ -151,6 +177,14 @@ pub(crate) async fn tls(
     stream.set_nodelay(true)?;
     let name = ServerName::try_from(MANAGER_NAME).map_err(std::io::Error::other)?;
     TlsConnector::from(config).connect(name, stream).await
+}
+
+async fn listening(
+    addr: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> std::io::Result<TokioIo<Listening<TlsStream<TcpStream>>>> {
+    let stream = tls(addr, config).await?;
+    Ok(TokioIo::new(Listening::new(stream)))
 }
 
 fn endpoint() -> Endpoint {
@@ -170,7 +204,7 @@ fn lazy(
     let config = Arc::new(config);
     let connector = tower::service_fn(move |_: Uri| {
         let config = config();
-        async move { tls(addr, config).await.map(TokioIo::new) }
+        async move { listening(addr, config).await }
     });
     endpoint().connect_with_connector_lazy(connector)
 }
@@ -188,15 +222,15 @@ async fn eager(addr: SocketAddr, config: Arc<ClientConfig>) -> Result<Channel, D
         async move {
             let ready = first.lock().ok().and_then(|mut first| first.take());
             match ready {
-                Some(stream) => Ok(TokioIo::new(stream)),
-                None => tls(addr, config).await.map(TokioIo::new),
+                Some(stream) => Ok(TokioIo::new(Listening::new(stream))),
+                None => listening(addr, config).await,
             }
         }
     });
     endpoint()
         .connect_with_connector(connector)
         .await
-        .map_err(|error| fail(error.to_string()))
+        .map_err(|error| fail(told(&error)))
 }
 
 /// A connection to the manager at `addr`, proving who this node is. Stands when this returns.

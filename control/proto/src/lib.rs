@@ -11,6 +11,7 @@ pub mod dial;
 pub mod dispatcher;
 pub mod error;
 pub mod identity;
+pub mod last_words;
 pub mod raft;
 pub mod token;
 pub mod tunnel;

@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, Router};
 use tracing::debug;
-use weft_proto::{identity::Credentials, tunnel};
+use weft_proto::{identity::Credentials, last_words::hear_out, tunnel};
 use weft_types::NodeId;
 
 use crate::{ca::Caller, runtime::Tunnels};
@@ -235,7 +235,14 @@ async fn handshake(
 ) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let acceptor = TlsAcceptor::from(credentials.server_config());
-    let stream = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await??;
+    let accept = acceptor.accept(stream).into_fallible();
+    let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, accept).await? {
+        Ok(stream) => stream,
+        Err((error, stream)) => {
+            hear_out(stream).await;
+            return Err(error);
+        }
+    };
     let certificate = stream.get_ref().1.peer_certificates();
     let caller = match certificate.and_then(|chain| chain.first()) {
         Some(certificate) => Some(Caller::parse(certificate).map_err(io::Error::other)?),

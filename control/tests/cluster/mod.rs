@@ -15,7 +15,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Streaming, transport::Channel};
 use weft_control::runtime::{InitOptions, Manager, ManagerConfig};
 use weft_proto::{
     ControlApi, ControlReply, ControlRequest, WIRE_VERSION,
@@ -24,15 +24,15 @@ use weft_proto::{
     identity::{Credentials, Identity},
 };
 use weft_types::{
-    NodeId,
+    NodeId, TaskId,
     cluster::{Cluster, ClusterSpec},
     netstate::{NetDelta, NetState},
-    node::{Availability, Node, NodeDescription},
-    task::Task,
+    node::{Availability, Node, NodeDescription, NodeSpec, Role},
+    task::{Task, TaskStatus},
 };
 
-/// How long anything may take here.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+/// How long anything may take here, on a busy machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` answers, and says what was waited for if it never does.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
@@ -197,11 +197,55 @@ pub(crate) async fn cluster_of(manager: &Manager) -> Cluster {
     }
 }
 
+/// A manager at `host`, and who a worker is that joined it.
+pub(crate) async fn with_worker(host: &Host) -> (Arc<Manager>, Credentials) {
+    log_to_stderr();
+    let manager = host.init().await;
+    let token = cluster_of(&manager).await.join_tokens.worker;
+    let worker = Host::new().join(host.addr, &token).await;
+    (manager, worker)
+}
+
+/// A connection to the manager at `at`.
+pub(crate) async fn connected(at: SocketAddr, credentials: &Credentials) -> Channel {
+    dial::connect(at, credentials).await.expect("a connection")
+}
+
+/// Which of `managers` leads, as soon as one does.
+pub(crate) async fn leader_of(managers: &[Arc<Manager>]) -> usize {
+    eventually("a leader", || async {
+        for (number, manager) in managers.iter().enumerate() {
+            if manager.standing().await.leads {
+                return Some(number);
+            }
+        }
+        None
+    })
+    .await
+}
+
+/// The names of all configs.
+pub(crate) async fn configs(manager: &Manager) -> Vec<String> {
+    match manager.call(ControlRequest::ListConfigs).await {
+        Ok(ControlReply::Configs(configs)) => {
+            configs.into_iter().map(|config| config.spec.name).collect()
+        }
+        other => panic!("not configs: {other:?}"),
+    }
+}
+
 pub(crate) async fn nodes(manager: &Manager) -> Vec<Node> {
     match manager.call(ControlRequest::ListNodes).await {
         Ok(ControlReply::Nodes(nodes)) => nodes,
         other => panic!("not nodes: {other:?}"),
     }
+}
+
+/// What a caller could change of the nodes. Their states change by themselves: no agent speaks for
+/// them here.
+pub(crate) async fn settled(manager: &Manager) -> Vec<(NodeId, NodeSpec, Role)> {
+    let nodes = nodes(manager).await.into_iter();
+    nodes.map(|node| (node.id, node.spec, node.role)).collect()
 }
 
 pub(crate) async fn tasks(manager: &Manager) -> Vec<Task> {
@@ -223,13 +267,13 @@ pub(crate) struct Agent {
     pub(crate) say: mpsc::Sender<NodeMessage>,
     pub(crate) hear: Streaming<ManagerMessage>,
     pub(crate) net: NetState,
-    pub(crate) tasks: std::collections::BTreeMap<weft_types::TaskId, Task>,
+    pub(crate) tasks: std::collections::BTreeMap<TaskId, Task>,
 }
 
 impl Agent {
     /// Opens a session with the manager at `at`.
     pub(crate) async fn open(at: SocketAddr, credentials: &Credentials, hostname: &str) -> Self {
-        let channel = dial::connect(at, credentials).await.expect("a connection");
+        let channel = connected(at, credentials).await;
         let (say, words) = mpsc::channel(64);
         say.send(NodeMessage::Hello {
             description: Box::new(description(hostname)),
@@ -252,14 +296,40 @@ impl Agent {
         }
     }
 
-    /// Sends heartbeats from now on, as long as the session takes them.
-    pub(crate) fn keep_alive(&self) {
+    /// As [`Agent::open`]; its heart beats, and it has been told what to run.
+    pub(crate) async fn at_work(at: SocketAddr, credentials: &Credentials, hostname: &str) -> Self {
+        let mut agent = Self::open(at, credentials, hostname).await;
+        agent.keep_alive();
+        agent
+            .until("its first assignments", |_, message| {
+                matches!(message, ManagerMessage::Assignments(_)).then_some(())
+            })
+            .await;
+        agent
+    }
+
+    /// Reports `status` of `task`, and hears that it is stored.
+    pub(crate) async fn report(&mut self, sequence: u64, task: TaskId, status: TaskStatus) {
+        let report = NodeMessage::Status {
+            sequence,
+            updates: vec![(task, status)],
+        };
+        self.say.send(report).await.expect("a session");
+        self.until("word that the report is stored", |_, message| {
+            matches!(message, ManagerMessage::StatusStored(stored) if *stored == sequence)
+                .then_some(())
+        })
+        .await;
+    }
+
+    /// Sends heartbeats from now on, as long as the session takes them and nobody ends the task.
+    pub(crate) fn keep_alive(&self) -> tokio::task::JoinHandle<()> {
         let say = self.say.clone();
         tokio::spawn(async move {
             while say.send(NodeMessage::Heartbeat).await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
-        });
+        })
     }
 
     /// The next message, taken to heart.
