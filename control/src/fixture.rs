@@ -1,7 +1,7 @@
 //! Objects for tests.
 
 use weft_types::{
-    ClusterId, Labels, Meta, NetworkId, NodeId, ServiceId, Version,
+    ClusterId, Labels, Meta, NetworkId, NodeId, ServiceId, Timestamp, Version,
     cluster::{AllocatorState, Cluster, ClusterSpec, JoinTokens},
     container::ContainerSpec,
     network::{Network, NetworkSpec},
@@ -56,6 +56,7 @@ pub(crate) fn node(number: u32) -> Node {
         data_path_addr: format!("192.0.2.{}", 10 + number).parse().ok(),
         addresses: std::collections::BTreeSet::new(),
         wireguard: None,
+        down_since: Timestamp::default(),
         applied_revision: 0,
         certificate: Version::default(),
     }

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Labels, Meta, NodeId, Rest, Version, task::GenericResource, task::Platform};
+use crate::{
+    Labels, Meta, NodeId, Rest, Timestamp, Version, task::GenericResource, task::Platform,
+};
 
 /// What the user may change of a node.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -225,6 +227,9 @@ pub struct Node {
     /// Internal. Its key and port for networks that are encrypted.
     #[serde(default)]
     pub wireguard: Option<crate::netstate::WireGuardPeer>,
+    /// Internal. When it was last found to be down.
+    #[serde(default)]
+    pub down_since: Timestamp,
     /// Internal. Network revision that this node's kernel holds.
     #[serde(default)]
     pub applied_revision: u64,

@@ -110,6 +110,7 @@ pub fn down(view: &View, now: Timestamp, node: NodeId, message: &str) -> Vec<Cha
     draft.edit_node(node, |node| {
         if node.status.state != NodeState::Down {
             node.status.state = NodeState::Down;
+            node.down_since = now;
             message.clone_into(&mut node.status.message);
         }
     });

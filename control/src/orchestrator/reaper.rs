@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use weft_types::{
-    ServiceId, TaskState, node::NodeState, service::Service, service::UpdateState, task::Task,
+    ServiceId, TaskState, Timestamp,
+    node::{Node, NodeState},
+    service::{Service, UpdateState},
+    task::Task,
 };
 
 use super::{slot::Slots, task::occupies};
@@ -71,7 +74,7 @@ fn orphan(draft: &mut Draft) {
     let lost: Vec<_> = draft
         .nodes()
         .filter(|node| node.status.state == NodeState::Down)
-        .filter(|node| node.meta.updated_at.after(ORPHANED_AFTER) <= now)
+        .filter(|node| down_since(node).after(ORPHANED_AFTER) <= now)
         .map(|node| node.id)
         .collect();
     for node in lost {
@@ -87,6 +90,15 @@ fn orphan(draft: &mut Draft) {
                 "node has been down for too long".clone_into(&mut task.status.message);
             });
         }
+    }
+}
+
+/// Since when a node is down; of one that an older version found to be down, when it last changed.
+fn down_since(node: &Node) -> Timestamp {
+    if node.down_since.is_zero() {
+        node.meta.updated_at
+    } else {
+        node.down_since
     }
 }
 

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use ipnetwork::{IpNetwork, Ipv6Network};
 use weft_proto::token::JoinToken;
 use weft_types::{
-    ClusterId, Meta, NodeId, Version,
+    ClusterId, Meta, NodeId, Timestamp, Version,
     cluster::{Cluster, JoinTokens, KeyRotation},
     network::{Driver, Network, NetworkSpec},
     node::{Node, NodeSpec, NodeState, NodeStatus, Role},
@@ -92,6 +92,7 @@ pub(super) fn objects(
         data_path_addr: Some(init.data_path_addr.unwrap_or(advertised)),
         addresses: [advertised].into_iter().collect(),
         wireguard: None,
+        down_since: Timestamp::default(),
         applied_revision: 0,
         certificate: Version::default(),
     };

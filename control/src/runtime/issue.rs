@@ -8,7 +8,7 @@ use weft_proto::{
     token::JoinToken,
 };
 use weft_types::{
-    Meta, NodeId,
+    Meta, NodeId, Timestamp,
     cluster::Cluster,
     node::{Node, NodeSpec, NodeStatus, Role},
 };
@@ -124,6 +124,7 @@ impl Manager {
                     data_path_addr: None,
                     addresses: Default::default(),
                     wireguard: None,
+                    down_since: Timestamp::default(),
                     applied_revision: 0,
                     certificate: rotation::epoch(cluster),
                 };

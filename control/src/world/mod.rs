@@ -13,7 +13,7 @@ use weft_types::{
     NetworkId, NodeId, ServiceId, TaskId, TaskState, Timestamp,
     netstate::{EndpointPhase, NetState},
     network::NetworkSpec,
-    node::{Availability, NodeState},
+    node::{Availability, NodeSpec, NodeState},
     service::{Service, ServiceSpec},
     task::{Task, TaskStatus},
 };
@@ -193,10 +193,14 @@ impl World {
     }
 
     pub(crate) fn availability(&mut self, node: NodeId, availability: Availability) {
+        self.update_node(node, |spec| spec.availability = availability);
+    }
+
+    pub(crate) fn update_node(&mut self, node: NodeId, edit: impl FnOnce(&mut NodeSpec)) {
         let view = self.view();
         let Some(known) = view.node(node) else { return };
         let mut spec = known.spec.clone();
-        spec.availability = availability;
+        edit(&mut spec);
         self.ask(&ControlRequest::UpdateNode {
             node: node.to_string(),
             version: known.meta.version.index,

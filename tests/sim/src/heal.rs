@@ -2,7 +2,7 @@
 
 use weft_control::{dispatcher, orchestrator::Place, store::Change, store::View};
 use weft_types::{
-    ClusterId, Meta, NetworkId, NodeId, TaskState, Version,
+    ClusterId, Meta, NetworkId, NodeId, TaskState, Timestamp, Version,
     cluster::{AllocatorState, Cluster, ClusterSpec, JoinTokens},
     network::{Network, NetworkSpec},
     node::{Availability, Node, NodeDescription, NodeSpec, NodeState, NodeStatus, Role, TlsInfo},
@@ -111,6 +111,7 @@ fn new_node(id: NodeId, host: u32, role: Role, index: u32) -> Node {
         data_path_addr: Some(ip),
         addresses: [ip].into(),
         wireguard: None,
+        down_since: Timestamp::default(),
         applied_revision: 0,
         certificate: Version::default(),
     }

@@ -77,6 +77,17 @@ fn a_node_that_leaves_hands_its_tasks_over() {
     });
 }
 
+/// Gives a node the label `ssd`, or takes all that it has.
+fn label(world: &mut World, number: u32, on: bool) {
+    world.update_node(node(number), |spec| {
+        if on {
+            spec.labels.insert("ssd".into(), "yes".into());
+        } else {
+            spec.labels.clear();
+        }
+    });
+}
+
 #[test]
 fn tasks_of_a_node_that_is_down_for_a_day_are_given_up() {
     let mut world = World::new(2, 18);
@@ -90,7 +101,12 @@ fn tasks_of_a_node_that_is_down_for_a_day_are_given_up() {
         tasks.map(|task| task.status.state).collect::<Vec<_>>()
     };
     assert_eq!(lost(&world), [TaskState::Running]);
-    world.now = world.now.after(secs(24 * 60 * 60));
+    world.now = world.now.after(secs(23 * 60 * 60));
+    world.tick();
+    // Whatever else is changed of it meanwhile: it is down as long as it is.
+    label(&mut world, 2, true);
+    assert_eq!(lost(&world), [TaskState::Running]);
+    world.now = world.now.after(secs(60 * 60));
     world.tick();
     assert_eq!(lost(&world), [TaskState::Orphaned]);
 }
@@ -166,25 +182,6 @@ fn a_task_says_why_it_has_no_node() {
 #[test]
 fn a_label_taken_from_a_node_moves_its_tasks() {
     let mut world = World::new(2, 13);
-    let label = |world: &mut World, number: u32, on: bool| {
-        let view = world.view();
-        let known = view.node(node(number)).unwrap();
-        let mut spec = known.spec.clone();
-        if on {
-            spec.labels.insert("ssd".into(), "yes".into());
-        } else {
-            spec.labels.clear();
-        }
-        let version = known.meta.version.index;
-        let node = node(number).to_string();
-        world
-            .ask(&ControlRequest::UpdateNode {
-                node,
-                version,
-                spec,
-            })
-            .unwrap();
-    };
     label(&mut world, 1, true);
     let mut spec = web(1);
     spec.task_template.placement = Some(Placement {
