@@ -302,15 +302,7 @@ async fn one_to_many(manager: &Manager, network: &str, wanted: usize) -> (String
 async fn fail_over(hosts: &[Host], managers: &mut [Arc<Manager>]) -> String {
     let mut runs = Vec::new();
     for run in 0..RUNS {
-        let leader = eventually("a leader", || async {
-            for (number, manager) in managers.iter().enumerate() {
-                if manager.standing().await.leads {
-                    return Some(number);
-                }
-            }
-            None
-        })
-        .await;
+        let leader = leader_of(managers).await;
         let other = Arc::clone(&managers[(leader + 1) % managers.len()]);
         managers[leader].shutdown().await;
         let begun = Instant::now();

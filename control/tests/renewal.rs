@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use cluster::*;
 use weft_control::runtime::Manager;
 use weft_proto::{
-    ControlApi, ControlReply, ControlRequest, dial,
-    dispatcher::{ManagerMessage, NodeMessage},
-    identity::Credentials,
+    ControlApi, ControlReply, ControlRequest, dial, dispatcher::NodeMessage, identity::Credentials,
 };
 use weft_types::network::NetworkSpec;
 
@@ -38,13 +36,7 @@ async fn a_session_outlives_the_certificate_it_was_opened_with() {
     let credentials = worker.join(host.addr, &token).await;
     let issued = Instant::now();
     let old = (*credentials.identity()).clone();
-    let mut agent = Agent::open(host.addr, &credentials, "n2").await;
-    agent.keep_alive();
-    agent
-        .until("its first assignments", |_, message| {
-            matches!(message, ManagerMessage::Assignments(_)).then_some(())
-        })
-        .await;
+    let agent = Agent::at_work(host.addr, &credentials, "n2").await;
 
     // Both are renewed in time, as their agents do it, into credentials that are in use.
     for (place, held) in [

@@ -52,15 +52,6 @@ fn config(name: &str) -> ControlRequest {
     }))
 }
 
-async fn configs(manager: &Manager) -> Vec<String> {
-    match manager.call(ControlRequest::ListConfigs).await {
-        Ok(ControlReply::Configs(configs)) => {
-            configs.into_iter().map(|config| config.spec.name).collect()
-        }
-        other => panic!("not configs: {other:?}"),
-    }
-}
-
 /// Writes until the disk takes no more; what was acknowledged, and what was said of the last write.
 async fn write_to_the_brim(manager: &Manager) -> (Vec<String>, String) {
     let mut acknowledged = Vec::new();

@@ -56,10 +56,10 @@ async fn a_service_runs_is_known_everywhere_and_is_withdrawn_before_it_stops() {
     let manager = host.init().await;
     let tokens = cluster_of(&manager).await.join_tokens;
     let mut first = Agent::open(host.addr, &host.credentials(), "n1").await;
+    first.keep_alive();
     let worker = Host::new();
     let credentials = worker.join(host.addr, &tokens.worker).await;
     let mut second = Agent::open(host.addr, &credentials, "n2").await;
-    first.keep_alive();
     second.keep_alive();
     eventually("two ready nodes", || async {
         let nodes = nodes(&manager).await;
@@ -81,24 +81,8 @@ async fn a_service_runs_is_known_everywhere_and_is_withdrawn_before_it_stops() {
 
     // Each node gets one task, and reports it running.
     for agent in [&mut first, &mut second] {
-        let task = agent
-            .until("a task to run", |agent, _| {
-                let mut tasks = agent.tasks.values();
-                tasks
-                    .find(|task| task.desired_state == TaskState::Running)
-                    .map(|task| task.id)
-            })
-            .await;
-        let report = NodeMessage::Status {
-            sequence: 1,
-            updates: vec![(task, running())],
-        };
-        agent.say.send(report).await.expect("a session");
-        agent
-            .until("word that the report is stored", |_, message| {
-                matches!(message, ManagerMessage::StatusStored(1)).then_some(())
-            })
-            .await;
+        let task = next_task(agent).await;
+        agent.report(1, task, running()).await;
     }
 
     // Both know both as serving on the ingress network.
@@ -220,16 +204,7 @@ async fn logs_of_a_silent_node_end_with_a_warning() {
     let task = agent
         .until("a task", |agent, _| agent.tasks.keys().next().copied())
         .await;
-    let report = NodeMessage::Status {
-        sequence: 1,
-        updates: vec![(task, running())],
-    };
-    agent.say.send(report).await.expect("a session");
-    agent
-        .until("word that the report is stored", |_, message| {
-            matches!(message, ManagerMessage::StatusStored(1)).then_some(())
-        })
-        .await;
+    agent.report(1, task, running()).await;
     let selector = LogSelector {
         services: vec![service.parse().expect("an id")],
         stdout: true,
@@ -256,42 +231,18 @@ async fn next_task(agent: &mut Agent) -> weft_types::TaskId {
         .await
 }
 
-async fn report(agent: &mut Agent, sequence: u64, task: weft_types::TaskId, status: TaskStatus) {
-    let report = NodeMessage::Status {
-        sequence,
-        updates: vec![(task, status)],
-    };
-    agent.say.send(report).await.expect("a session");
-    agent
-        .until("word that the report is stored", |_, message| {
-            matches!(message, ManagerMessage::StatusStored(stored) if *stored == sequence)
-                .then_some(())
-        })
-        .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leaving_node_keeps_its_task_until_nobody_chooses_it() {
-    log_to_stderr();
     let host = Host::new();
-    let manager = host.init().await;
-    let tokens = cluster_of(&manager).await.join_tokens;
-    let worker = Host::new();
-    let credentials = worker.join(host.addr, &tokens.worker).await;
-    let mut leaver = Agent::open(host.addr, &credentials, "n2").await;
-    leaver.keep_alive();
-    leaver
-        .until("its assignments", |_, message| {
-            matches!(message, ManagerMessage::Assignments(_)).then_some(())
-        })
-        .await;
+    let (manager, credentials) = with_worker(&host).await;
+    let mut leaver = Agent::at_work(host.addr, &credentials, "n2").await;
     let create = ControlRequest::CreateService {
         spec: Box::new(web(1)),
         registry_auth: String::new(),
     };
     manager.call(create).await.expect("created");
     let task = next_task(&mut leaver).await;
-    report(&mut leaver, 1, task, running()).await;
+    leaver.report(1, task, running()).await;
 
     let mut stays = Agent::open(host.addr, &host.credentials(), "n1").await;
     stays.keep_alive();

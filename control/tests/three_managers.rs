@@ -42,15 +42,7 @@ impl Trio {
     }
 
     async fn leader(&self) -> usize {
-        eventually("a leader", || async {
-            for (number, manager) in self.managers.iter().enumerate() {
-                if manager.standing().await.leads {
-                    return Some(number);
-                }
-            }
-            None
-        })
-        .await
+        leader_of(&self.managers).await
     }
 
     async fn down(self) {
@@ -66,15 +58,6 @@ fn config(name: &str) -> ControlRequest {
         data: Base64(b"text".to_vec()),
         ..ConfigSpec::default()
     }))
-}
-
-async fn configs(manager: &Manager) -> Vec<String> {
-    match manager.call(ControlRequest::ListConfigs).await {
-        Ok(ControlReply::Configs(configs)) => {
-            configs.into_iter().map(|config| config.spec.name).collect()
-        }
-        other => panic!("not configs: {other:?}"),
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

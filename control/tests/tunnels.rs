@@ -2,7 +2,7 @@
 
 mod cluster;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use cluster::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
@@ -53,15 +53,7 @@ async fn any_manager_reaches_a_node_s_front_door() {
     assert_eq!(refused.code, ErrorCode::Unavailable, "{refused:?}");
     assert!(refused.message.contains(&node.to_string()), "{refused:?}");
 
-    let leader = eventually("a leader", || async {
-        for (number, manager) in managers.iter().enumerate() {
-            if manager.standing().await.leads {
-                return Some(number);
-            }
-        }
-        None
-    })
-    .await;
+    let leader = leader_of(&managers).await;
     let mut agent = Agent::open(hosts[leader].addr, &credentials, "w1").await;
     agent.keep_alive();
     agent
@@ -157,8 +149,8 @@ async fn a_follower_gives_a_way_only_to_the_node_it_asked() {
     door.write_all(b"here").await.expect("written");
     door.flush().await.expect("sent");
     let mut heard = [0; 4];
-    let read = tokio::time::timeout(Duration::from_secs(10), end.read_exact(&mut heard)).await;
-    read.expect("within 10 s").expect("read");
+    let read = tokio::time::timeout(LIMIT, end.read_exact(&mut heard)).await;
+    read.expect("in time").expect("read");
     assert_eq!(&heard, b"here");
     for manager in managers {
         manager.shutdown().await;

@@ -270,6 +270,41 @@ mod tests {
     }
 
     #[test]
+    fn certificates_begin_an_hour_ago_and_say_the_names_that_peers_check() {
+        let authority = Authority::generate(NOW).unwrap();
+        let seconds = NOW.0 / 1_000_000_000;
+        let read = |text: &str| {
+            let (_, pem) = parse_x509_pem(text.as_bytes()).unwrap();
+            let certificate = pem.parse_x509().unwrap();
+            let names = certificate.subject_alternative_name().unwrap();
+            let names = names
+                .into_iter()
+                .flat_map(|names| &names.value.general_names);
+            let names: Vec<String> = names.map(ToString::to_string).collect();
+            let validity = certificate.validity();
+            let span = [validity.not_before, validity.not_after];
+            (names, span.map(|at| at.timestamp() - seconds))
+        };
+        let day = 24 * 3600;
+        let (_, root) = read(authority.certificate());
+        assert!(root[0] <= 0 && root[1] >= 20 * 365 * day, "{root:?}");
+        for (role, more) in [(Role::Worker, vec![]), (Role::Manager, vec!["swarm-ca"])] {
+            let title = NodeTitle {
+                node: NodeId::numbered(1),
+                cluster: ClusterId::numbered(2),
+                role,
+            };
+            let (_, csr) = new_key().unwrap();
+            let (names, span) = read(&authority.sign(&csr, title, VALIDITY).unwrap());
+            assert_eq!(span, [-3600, 90 * day]);
+            let wanted = [organisational_unit(role), title.node.as_str()];
+            let wanted = wanted.into_iter().chain(more);
+            let wanted: Vec<String> = wanted.map(|name| format!("DNSName({name})")).collect();
+            assert_eq!(names, wanted);
+        }
+    }
+
+    #[test]
     fn docker_is_shown_the_root() {
         let authority = Authority::generate(NOW).unwrap();
         let shown = authority.tls_info().unwrap();

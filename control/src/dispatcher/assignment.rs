@@ -105,8 +105,3 @@ fn step<T: Clone, K: Ord + Copy>(
     let gone = old.keys().filter(|key| !new.contains_key(key));
     (changed, gone.copied().collect())
 }
-
-/// Whether a task's networks must be there on its node: it is the node's and has not ended.
-pub(super) fn holds_network(task: &Task) -> bool {
-    (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
-}

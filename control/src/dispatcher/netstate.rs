@@ -19,8 +19,10 @@ use weft_types::{
     validate::is_encrypted,
 };
 
-use super::assignment;
-use crate::store::{Differences, View};
+use crate::{
+    orchestrator::occupies,
+    store::{Differences, View},
+};
 
 /// The UDP port of VXLAN when the cluster names none.
 const DEFAULT_DATA_PATH_PORT: u16 = 4789;
@@ -92,7 +94,7 @@ pub(super) fn part_in(view: &View, node: NodeId) -> BTreeSet<NetworkId> {
         .into_iter()
         .collect();
     for task in view.tasks_on_node(node) {
-        if assignment::holds_network(task) {
+        if occupies(task) {
             let attachments = task.networks_attachments.iter();
             networks.extend(attachments.map(|attachment| attachment.network_id));
         }

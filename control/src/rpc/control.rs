@@ -23,11 +23,7 @@ impl control_server::Control for Control {
         request: Request<ControlRequest>,
     ) -> Result<Response<ControlResult>, Status> {
         let manager = &self.0;
-        guard::manager(
-            &guard::peer(&request)?,
-            manager.cluster_id(),
-            &manager.view(),
-        )?;
+        guard::manager(&request, manager)?;
         manager
             .serve_forwarded(request.into_inner())
             .await
@@ -39,11 +35,7 @@ impl control_server::Control for Control {
         request: Request<LogSelector>,
     ) -> Result<Response<Self::LogsStream>, Status> {
         let manager = &self.0;
-        guard::manager(
-            &guard::peer(&request)?,
-            manager.cluster_id(),
-            &manager.view(),
-        )?;
+        guard::manager(&request, manager)?;
         match manager.gather(request.into_inner()).await {
             Ok(lines) => {
                 let lines = ReceiverStream::new(lines).map(Ok);

@@ -5,7 +5,7 @@ use weft_proto::{ControlError, ErrorCode};
 use weft_types::{ClusterId, node::Role};
 
 use super::Peer;
-use crate::{ca::Caller, store::View};
+use crate::{ca::Caller, runtime::Manager, store::View};
 
 /// Who is at the other end.
 ///
@@ -42,12 +42,13 @@ pub fn member(peer: &Peer, cluster: ClusterId, view: &View) -> Result<Caller, St
     Ok(caller)
 }
 
-/// The caller, who must be a manager of `cluster`.
+/// Who asks `asked` something, which must be another manager of its cluster.
 ///
 /// # Errors
 /// As [`member`], and `PermissionDenied` for a worker.
-pub fn manager(peer: &Peer, cluster: ClusterId, view: &View) -> Result<Caller, Status> {
-    let caller = member(peer, cluster, view)?;
+pub fn manager<T>(request: &Request<T>, asked: &Manager) -> Result<Caller, Status> {
+    let view = asked.view();
+    let caller = member(&peer(request)?, asked.cluster_id(), &view)?;
     let demoted = view
         .node(caller.node)
         .is_some_and(|node| node.role == Role::Worker);

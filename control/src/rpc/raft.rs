@@ -22,11 +22,7 @@ impl raft_server::Raft for Consensus {
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
         let manager = &self.0;
-        guard::manager(
-            &guard::peer(&request)?,
-            manager.cluster_id(),
-            &manager.view(),
-        )?;
+        guard::manager(&request, manager)?;
         let answer = manager.take_message(request.into_inner()).await;
         answer.map(Response::new).map_err(|error| match error {
             ServeError::Malformed { .. } | ServeError::OutOfOrder { .. } => {
@@ -39,11 +35,7 @@ impl raft_server::Raft for Consensus {
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<MembersReply>, Status> {
         let manager = &self.0;
-        guard::manager(
-            &guard::peer(&request)?,
-            manager.cluster_id(),
-            &manager.view(),
-        )?;
+        guard::manager(&request, manager)?;
         let request = request.into_inner();
         if request.addr.parse::<std::net::SocketAddr>().is_err() {
             let text = format!("{:?} is not an address of the form ip:port", request.addr);
@@ -60,11 +52,7 @@ impl raft_server::Raft for Consensus {
         request: Request<LeaveRequest>,
     ) -> Result<Response<MembersReply>, Status> {
         let manager = &self.0;
-        let caller = guard::manager(
-            &guard::peer(&request)?,
-            manager.cluster_id(),
-            &manager.view(),
-        )?;
+        let caller = guard::manager(&request, manager)?;
         let request = request.into_inner();
         tracing::info!(node = %request.node, by = %caller.node, "asked to take a manager out");
         match manager.part(request.node).await {

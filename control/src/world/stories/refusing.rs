@@ -113,11 +113,18 @@ fn networks_that_cannot_be_given_are_refused() {
         refused(&mut world, overlay("one", None)),
         "network with name one already exists"
     );
-    let mut forced = overlay("three", None);
-    forced.driver_configuration.options =
-        Some([(crate::store::VNI_OPTION.to_owned(), "4096".to_owned())].into());
-    assert_eq!(
-        refused(&mut world, forced),
-        "VNI 4096 is taken by network ingress"
-    );
+    for (vni, why) in [
+        ("4096", "VNI 4096 is taken by network ingress"),
+        ("", "vxlanid_list \"\" is no VNI: 1 to 16777215"),
+        (
+            "16777216",
+            "vxlanid_list \"16777216\" is no VNI: 1 to 16777215",
+        ),
+    ] {
+        let mut forced = overlay("three", None);
+        forced.driver_configuration.options =
+            Some([(crate::store::VNI_OPTION.to_owned(), vni.to_owned())].into());
+        let refused = refused(&mut world, forced);
+        assert!(refused.ends_with(why), "{refused}");
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weft_types::{
     NodeId, ServiceId, TaskState,
-    node::{EnginePlugin, Node},
+    node::{Availability, EnginePlugin, Node},
     service::{Empty, ServiceMode, ServiceSpec},
     task::{LogDriver, Placement, Platform, ResourceRequirements, Resources, RestartPolicy, Task},
 };
@@ -77,10 +77,19 @@ fn a_node_without_the_plugin_or_of_another_kind_gets_nothing() {
         }]),
         ..Placement::default()
     });
-    for spec in [logs, amd] {
-        let name = spec.name.clone();
+    for spec in [&logs, &amd] {
+        let id = world.create(spec.clone());
+        assert_eq!(nodes(&world, id), [node(2)].into(), "{}", spec.name);
+    }
+    world.availability(node(2), Availability::Pause);
+    for (mut spec, why) in [(logs, "missing plugin"), (amd, "unsupported platform")] {
+        spec.name.push_str("-again");
         let id = world.create(spec);
-        assert_eq!(nodes(&world, id), [node(2)].into(), "{name}");
+        let why = format!("no suitable node (1 node not available for new tasks; {why} on 1 node)");
+        world.until(secs(5), "both say why they wait", |world| {
+            let tasks = world.tasks(id);
+            tasks.len() == 2 && tasks.iter().all(|task| task.status.err == why)
+        });
     }
 }
 
