@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::command::command;
 use crate::{Host, eventually};
@@ -139,6 +139,15 @@ impl Bed {
             Shape::Hosts(hosts) | Shape::Swarm(hosts, _) => hosts,
         };
         (1..=count).map(Host).collect()
+    }
+
+    /// Its hosts by name.
+    ///
+    /// # Errors
+    /// When the bed was taken with another number of hosts.
+    pub fn all<const N: usize>(&self) -> Result<[Host; N]> {
+        let hosts = <[Host; N]>::try_from(self.hosts());
+        hosts.map_err(|hosts| anyhow!("{} hosts were asked for, not {N}", hosts.len()))
     }
 
     /// Says that no other story should build on this bed.

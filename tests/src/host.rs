@@ -20,6 +20,13 @@ pub enum Cli {
 }
 
 impl Cli {
+    /// Each that this machine has.
+    pub fn here() -> impl Iterator<Item = Self> {
+        [Cli::Old, Cli::New]
+            .into_iter()
+            .filter(|cli| cli.program().is_some())
+    }
+
     /// The program, if the machine has it.
     pub fn program(self) -> Option<&'static str> {
         let path = match self {

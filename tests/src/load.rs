@@ -41,6 +41,23 @@ pub struct Told {
     pub slowest: Duration,
 }
 
+impl Told {
+    /// Whether every request was answered.
+    ///
+    /// # Errors
+    /// When one was not; the message has them all.
+    pub fn none_failed(&self) -> Result<()> {
+        ensure!(
+            self.failed.is_empty(),
+            "{} of {} requests failed: {:#?}",
+            self.failed.len(),
+            self.asked,
+            self.failed
+        );
+        Ok(())
+    }
+}
+
 struct Shared {
     begun: Instant,
     port: u16,

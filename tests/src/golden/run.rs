@@ -278,7 +278,7 @@ fn clis(flags: Flags) -> Vec<(&'static str, bool)> {
     if !(flags.old || flags.new || flags.every) {
         return Cli::Default.program().map(aged).into_iter().collect();
     }
-    let known = [Cli::Old, Cli::New].into_iter().filter_map(Cli::program);
+    let known = Cli::here().filter_map(Cli::program);
     let fits = |(_, old): &(&str, bool)| flags.every || (flags.old && *old) || (flags.new && !*old);
     known.map(aged).filter(fits).collect()
 }

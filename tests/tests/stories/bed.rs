@@ -118,9 +118,7 @@ fn a_bed_that_another_clone_abandoned_is_no_obstacle() {
 #[test]
 fn cutting_a_host_off_and_healing_it_is_all_that_changes() {
     story(Shape::Hosts(2), |bed| {
-        let [first, second] = bed.hosts()[..] else {
-            anyhow::bail!("two hosts were asked for")
-        };
+        let [first, second] = bed.all()?;
         let reaches = || {
             first
                 .run(&["busybox", "ping", "-c1", "-W1", &second.v4()])

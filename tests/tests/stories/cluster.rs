@@ -9,7 +9,7 @@ mod rules;
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use weft_tests::{Answer, Cli, Host, Shape, eventually, story};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,13 +33,6 @@ fn docker_by(host: Host, cli: Cli, line: &str) -> Result<Answer> {
     host.docker_words(cli, &words, b"")
 }
 
-/// Each CLI that this machine has.
-fn clis() -> impl Iterator<Item = Cli> {
-    [Cli::Old, Cli::New]
-        .into_iter()
-        .filter(|cli| cli.program().is_some())
-}
-
 fn say(host: Host, line: &str) -> Result<String> {
     docker(host, line)?.ok()
 }
@@ -55,17 +48,10 @@ fn names(host: Host, filter: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn three(hosts: &[Host]) -> Result<[Host; 3]> {
-    match hosts {
-        [one, two, three] => Ok([*one, *two, *three]),
-        _ => bail!("three hosts were asked for"),
-    }
-}
-
 #[test]
 fn one_socket_shows_the_containers_of_all_hosts() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, n3] = three(&bed.hosts())?;
+        let [n1, n2, n3] = bed.all()?;
         n2.say(
             "run -d --name far --label who=two busybox sh -c 'echo said on two; exec sleep 1000'",
         )?;
@@ -124,7 +110,7 @@ fn one_socket_shows_the_containers_of_all_hosts() {
 #[test]
 fn containers_are_placed_as_their_rules_say() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, n3] = three(&bed.hosts())?;
+        let [n1, n2, n3] = bed.all()?;
         n1.say("node update --label-add storage=ssd n2")?;
         let made = |name: &str, rules: &str| -> Result<Vec<String>> {
             say(
@@ -191,7 +177,7 @@ fn containers_are_placed_as_their_rules_say() {
 #[test]
 fn events_of_all_hosts_say_whose_they_are() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, n3] = three(&bed.hosts())?;
+        let [n1, n2, n3] = bed.all()?;
         let begun = n1.run(&["date", "+%s"])?.ok()?;
         for host in [n2, n3] {
             host.say("run --rm --name brief busybox true")?;
@@ -211,7 +197,7 @@ fn events_of_all_hosts_say_whose_they_are() {
 #[test]
 fn a_container_of_a_lost_host_is_made_anew_elsewhere() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, _, n3] = three(&bed.hosts())?;
+        let [n1, _, n3] = bed.all()?;
         say(
             n1,
             "run -d --name phoenix -e reschedule:on-node-failure -e constraint:node==~n3 busybox sleep 1000",

@@ -10,12 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Each CLI that this machine has.
 fn each_cli(tell: impl Fn(Cli) -> Result<()>) -> Result<()> {
-    for cli in [Cli::Old, Cli::New] {
-        if cli.program().is_some() {
-            tell(cli).with_context(|| format!("with the CLI {cli:?}"))?;
-        }
-    }
-    Ok(())
+    Cli::here().try_for_each(|cli| tell(cli).with_context(|| format!("with the CLI {cli:?}")))
 }
 
 fn say(host: Host, cli: Cli, words: &[&str]) -> Result<String> {

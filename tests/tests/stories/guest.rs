@@ -21,9 +21,7 @@ fn prints(host: Host, line: &str, words: &[&str]) -> Result<()> {
 #[test]
 fn containers_and_services_share_an_attachable_network() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, _] = bed.hosts()[..] else {
-            anyhow::bail!("three hosts were asked for")
-        };
+        let [n1, n2, _] = bed.all()?;
         n1.say("network create --driver overlay --attachable --subnet 10.77.0.0/24 front")?;
         n1.create(
             "web",
@@ -73,9 +71,7 @@ fn containers_and_services_share_an_attachable_network() {
 #[test]
 fn a_running_container_is_connected_and_disconnected() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, _] = bed.hosts()[..] else {
-            anyhow::bail!("three hosts were asked for")
-        };
+        let [n1, n2, _] = bed.all()?;
         n1.say("network create --driver overlay --attachable front")?;
         n1.say("network create --driver overlay --attachable --subnet 10.78.0.0/24 back")?;
         n1.say("network create --driver overlay closed")?;
@@ -110,9 +106,7 @@ fn a_running_container_is_connected_and_disconnected() {
 #[test]
 fn addresses_of_both_families_are_kept_shown_and_given_back() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, n3] = bed.hosts()[..] else {
-            anyhow::bail!("three hosts were asked for")
-        };
+        let [n1, n2, n3] = bed.all()?;
         n1.say("network create --driver overlay --attachable --ipv6 --subnet 10.76.0.0/24 --subnet fd76::/64 both")?;
         n1.say("run -d --name mine --network both --ip 10.76.0.76 --ip6 fd76::76 --network-alias other weft/tools sleep 1000")?;
         prints(

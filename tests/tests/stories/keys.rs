@@ -103,13 +103,7 @@ fn node_keys_are_rotated_under_load_and_nothing_is_lost() {
         })?;
         let wire = on_the_wire()?;
         let told = load.end()?;
-        ensure!(
-            told.failed.is_empty(),
-            "{} of {} requests failed: {:#?}",
-            told.failed.len(),
-            told.asked,
-            told.failed
-        );
+        told.none_failed()?;
         for ping in pings {
             ensure!(ping.contains(" 0% packet loss"), "{ping}");
         }

@@ -3,16 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
-use weft_tests::{Bed, Held, Host, Shape, client, eventually, story};
+use anyhow::{Context, Result, ensure};
+use weft_tests::{Held, Host, Shape, client, eventually, story};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn three(bed: &Bed) -> Result<[Host; 3]> {
-    bed.hosts()
-        .try_into()
-        .map_err(|_| anyhow!("three hosts were asked for"))
-}
 
 /// Containers that answer at a host, asked often enough that one that may be chosen is.
 fn served(host: Host) -> Result<BTreeSet<String>> {
@@ -95,7 +89,7 @@ impl Drop for Inner {
 #[test]
 fn a_port_answers_at_the_named_interface_of_each_host_and_nowhere_else() {
     story(Shape::Swarm(3, 1), |bed| {
-        let hosts = three(bed)?;
+        let hosts: [Host; 3] = bed.all()?;
         let [n1, n2, _] = hosts;
         let inner = [Inner::make(n1)?, Inner::make(n2)?];
         n1.create(
@@ -150,7 +144,7 @@ fn a_port_answers_at_the_named_interface_of_each_host_and_nowhere_else() {
 #[test]
 fn the_nearest_tasks_answer_until_their_host_is_lost() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, n3] = three(bed)?;
+        let [n1, n2, n3] = bed.all()?;
         for (host, zone) in [(n1, "east"), (n2, "east"), (n3, "west")] {
             n1.say(&format!(
                 "node update --label-add weft.zone={zone} {}",
@@ -190,7 +184,7 @@ fn the_nearest_tasks_answer_until_their_host_is_lost() {
 #[test]
 fn new_connections_go_to_the_task_with_fewer() {
     story(Shape::Swarm(3, 1), |bed| {
-        let hosts = three(bed)?;
+        let hosts: [Host; 3] = bed.all()?;
         let n1 = hosts[0];
         n1.create(
             "web",
@@ -228,7 +222,7 @@ fn new_connections_go_to_the_task_with_fewer() {
 #[test]
 fn only_those_on_the_list_are_answered_and_each_by_its_own_task() {
     story(Shape::Swarm(3, 1), |bed| {
-        let hosts = three(bed)?;
+        let hosts: [Host; 3] = bed.all()?;
         let n1 = hosts[0];
         n1.create(
             "web",

@@ -62,9 +62,7 @@ fn a_log_is_cut_by_time_and_number_and_told_with_its_labels() {
 #[test]
 fn a_dead_nodes_log_is_missed_with_a_warning_and_not_waited_for() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, _, n3] = bed.hosts()[..] else {
-            anyhow::bail!("three hosts were asked for")
-        };
+        let [n1, _, n3] = bed.all()?;
         n1.create(
             "say",
             "--mode global --stop-signal SIGKILL busybox sh -c 'echo first; while :; do sleep 1; echo tick; done'",

@@ -125,9 +125,7 @@ fn standing(host: Host, wish: &str) -> Result<()> {
 fn managers_are_promoted_demoted_and_removed() {
     story(Shape::Swarm(3, 1), |bed| {
         bed.spoil();
-        let [n1, n2, n3] = bed.hosts()[..] else {
-            anyhow::bail!("three hosts were asked for")
-        };
+        let [n1, n2, n3] = bed.all()?;
         n1.say("node promote n2 n3")?;
         standing(n3, "n1=Leader n2=Reachable n3=Reachable")?;
         n1.docker("node rm --force n2")?
@@ -175,9 +173,7 @@ fn managers_are_promoted_demoted_and_removed() {
 fn a_lost_majority_is_mended_by_force_new_cluster() {
     story(Shape::Swarm(3, 3), |bed| {
         bed.spoil();
-        let [n1, n2, n3] = bed.hosts()[..] else {
-            anyhow::bail!("three hosts were asked for")
-        };
+        let [n1, n2, n3] = bed.all()?;
         n1.say("network create --driver overlay --subnet 10.99.0.0/24 --label keep=1 back")?;
         n1.create(
             "web",

@@ -4,14 +4,13 @@ use anyhow::{Context, Result, ensure};
 use weft_tests::{Bed, Cli, Host, Shape, story};
 
 /// Both CLIs, each with the host that it pushes from and the host that it pulls on.
-fn pairs(bed: &Bed) -> Vec<(Cli, Host, Host)> {
-    let [n1, n2, _] = bed.hosts()[..] else {
-        return Vec::new();
-    };
-    [(Cli::Old, n1, n2), (Cli::New, n2, n1)]
-        .into_iter()
-        .filter(|(cli, ..)| cli.program().is_some())
-        .collect()
+fn pairs(bed: &Bed) -> Result<Vec<(Cli, Host, Host)>> {
+    let [n1, n2, _] = bed.all()?;
+    let pairs = Cli::here().map(|cli| match cli {
+        Cli::Default | Cli::Old => (cli, n1, n2),
+        Cli::New => (cli, n2, n1),
+    });
+    Ok(pairs.collect())
 }
 
 fn image_of(host: Host) -> String {
@@ -21,15 +20,13 @@ fn image_of(host: Host) -> String {
 #[test]
 fn an_image_pushed_on_one_host_is_pulled_and_run_on_another() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, _, n3] = bed.hosts()[..] else {
-            anyhow::bail!("three hosts were asked for")
-        };
+        let [n1, _, n3] = bed.all()?;
         // On n3, so that neither pusher has it at hand.
         n1.create(
             "registry",
             "--constraint node.hostname==n3 --publish 5000:5000 weft/registry",
         )?;
-        let told: Result<()> = pairs(bed).into_iter().try_for_each(|(cli, from, to)| {
+        let told: Result<()> = pairs(bed)?.into_iter().try_for_each(|(cli, from, to)| {
             let image = image_of(from);
             let say = |host: Host, words: &[&str]| host.docker_words(cli, words, b"")?.ok();
             say(from, &["tag", "weft/whoami", &image])?;

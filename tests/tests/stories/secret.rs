@@ -29,9 +29,7 @@ fn holders(host: Host) -> Result<Vec<String>> {
 #[test]
 fn a_templated_secret_is_only_where_its_task_runs() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, n3] = bed.hosts()[..] else {
-            anyhow::bail!("three hosts were asked for")
-        };
+        let [n1, n2, n3] = bed.all()?;
         put(n1, &["secret", "create", "key", "-"], WORDS)?;
         put(
             n1,

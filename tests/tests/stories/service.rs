@@ -17,9 +17,7 @@ fn nodes_of(n1: Host, service: &str) -> Result<BTreeSet<String>> {
 #[test]
 fn each_line_of_an_update_converges_and_changes_what_runs() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, n3] = bed.hosts()[..] else {
-            anyhow::bail!("three hosts were asked for")
-        };
+        let [n1, n2, n3] = bed.all()?;
         let shown = n1.watch("service create --name web --replicas 2 --env COLOUR=red --stop-signal SIGKILL --constraint node.hostname!=n1 weft/tools sleep 100000")?;
         ensure!(
             shown.contains("overall progress: 2 out of 2 tasks"),
@@ -269,9 +267,7 @@ fn a_network_is_made_looked_at_and_removed() {
 #[test]
 fn a_service_on_the_hosts_own_network_sees_each_host_as_it_is() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, n3] = bed.hosts()[..] else {
-            anyhow::bail!("three hosts were asked for")
-        };
+        let [n1, n2, n3] = bed.all()?;
         n1.watch("service create --name meter --mode global --network host --stop-signal SIGKILL weft/tools sleep 100000")?;
         for host in [n1, n2, n3] {
             let seen = host.exec("meter", &["ip", "-o", "address"])?.ok()?;

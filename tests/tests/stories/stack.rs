@@ -27,9 +27,7 @@ fn shop(bed: &Bed, cli: Cli) -> Result<()> {
     if cli.program().is_none() {
         return Ok(());
     }
-    let [n1, _, _] = bed.hosts()[..] else {
-        anyhow::bail!("three hosts were asked for")
-    };
+    let [n1, _, _] = bed.all()?;
     let said = |mode: &str, words: &[&str]| stack(n1, cli, mode, words)?.ok();
     let deploy = [
         "deploy",
@@ -242,9 +240,7 @@ fn a_compose_project_stands_on_an_overlay() {
         return;
     }
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, _] = bed.hosts()[..] else {
-            anyhow::bail!("three hosts were asked for")
-        };
+        let [n1, n2, _] = bed.all()?;
         let project = folder("project").display().to_string();
         let file = format!("{project}/docker-compose.yml");
         let compose = |words: &[&str]| {

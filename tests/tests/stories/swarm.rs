@@ -8,9 +8,7 @@ use weft_tests::{Shape, eventually, story};
 #[test]
 fn nodes_join_by_token_and_are_listed_with_their_roles() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, _] = bed.hosts()[..] else {
-            anyhow::bail!("three hosts were asked for")
-        };
+        let [n1, n2, _] = bed.all()?;
         let list = n1.say(
             "node ls --format {{.Hostname}}/{{.Status}}/{{.Availability}}/{{.ManagerStatus}}",
         )?;
@@ -41,9 +39,7 @@ fn nodes_join_by_token_and_are_listed_with_their_roles() {
 #[test]
 fn a_wrong_token_is_refused_and_changes_nothing() {
     story(Shape::Hosts(2), |bed| {
-        let [n1, n2] = bed.hosts()[..] else {
-            anyhow::bail!("two hosts were asked for")
-        };
+        let [n1, n2] = bed.all()?;
         n1.say(&format!("swarm init --advertise-addr {}", n1.v4()))?;
         let token = n1.say("swarm join-token -q worker")?;
         ensure!(
@@ -85,9 +81,7 @@ fn a_wrong_token_is_refused_and_changes_nothing() {
 #[test]
 fn a_node_that_leaves_takes_its_tasks_along() {
     story(Shape::Hosts(2), |bed| {
-        let [n1, n2] = bed.hosts()[..] else {
-            anyhow::bail!("two hosts were asked for")
-        };
+        let [n1, n2] = bed.all()?;
         n1.say(&format!("swarm init --advertise-addr {}", n1.v4()))?;
         let token = n1.say("swarm join-token -q worker")?;
         n2.say(&format!("swarm join --token {token} {}:2377", n1.v4()))?;
@@ -120,9 +114,7 @@ fn a_node_that_leaves_takes_its_tasks_along() {
 #[test]
 fn join_tokens_are_shown_and_rotated() {
     story(Shape::Hosts(2), |bed| {
-        let [n1, n2] = bed.hosts()[..] else {
-            anyhow::bail!("two hosts were asked for")
-        };
+        let [n1, n2] = bed.all()?;
         let hello = n1.say(&format!("swarm init --advertise-addr {}", n1.v4()))?;
         ensure!(
             hello.starts_with("Swarm initialized: current node ("),

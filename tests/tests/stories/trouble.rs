@@ -10,9 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[test]
 fn a_join_that_nobody_answers_goes_on_in_the_background() {
     story(Shape::Hosts(2), |bed| {
-        let [n1, n2] = bed.hosts()[..] else {
-            anyhow::bail!("two hosts were asked for")
-        };
+        let [n1, n2] = bed.all()?;
         n1.say(&format!("swarm init --advertise-addr {}", n1.v4()))?;
         let token = n1.say("swarm join-token -q worker")?;
         // Cut off, its neighbour would say at once that there is no such host.
@@ -41,9 +39,7 @@ fn a_join_that_nobody_answers_goes_on_in_the_background() {
 #[test]
 fn an_engine_that_is_down_is_named_and_complained_of_once() {
     story(Shape::Swarm(2, 1), |bed| {
-        let [n1, n2] = bed.hosts()[..] else {
-            anyhow::bail!("two hosts were asked for")
-        };
+        let [n1, n2] = bed.all()?;
         let status = || n2.weft(&["status"])?.ok();
         ensure!(!status()?.contains("engine "), "{}", status()?);
         n2.verb("stop-engine")?;

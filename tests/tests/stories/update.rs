@@ -33,9 +33,7 @@ fn a_rolling_update_fails_no_request() {
 #[test]
 fn a_dead_agent_fails_no_request() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, _] = bed.hosts()[..] else {
-            anyhow::bail!("three hosts were asked for")
-        };
+        let [n1, n2, _] = bed.all()?;
         n1.create("web", "--replicas 3 --publish 8080:80 weft/whoami")?;
         client::no_request_fails(&n2.v4(), 8080, || {
             n2.verb("kill")?;

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use weft_tests::{Answer, Shape, command, eventually, story};
 
-use super::{PATIENCE, names, say, socket, three};
+use super::{PATIENCE, names, say, socket};
 
 const PROJECT: &str = "version: '2.4'
 services:
@@ -44,7 +44,7 @@ fn a_compose_project_runs_through_the_cluster_socket() {
         return;
     }
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, ..] = three(&bed.hosts())?;
+        let [n1, _, _] = bed.all()?;
         let folder = n1.dir().join("project");
         fs::create_dir_all(&folder).context("cannot make the project's folder")?;
         let compose = |name: &str, words: &[&str]| -> Result<Answer> {

@@ -1,9 +1,9 @@
 //! A manager that does not lead shows and does the same.
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::{Host, Shape, eventually, story};
+use weft_tests::{Cli, Host, Shape, eventually, story};
 
-use super::{PATIENCE, clis, docker, docker_by, names, say};
+use super::{PATIENCE, docker, docker_by, names, say};
 
 fn follower(hosts: &[Host]) -> Result<Host> {
     let shown = hosts[0].say("node ls --format {{.Hostname}}={{.ManagerStatus}}")?;
@@ -20,7 +20,7 @@ fn a_followers_socket_is_as_good_as_the_leaders() {
     story(Shape::Swarm(3, 3), |bed| {
         let hosts = bed.hosts();
         let here = follower(&hosts)?;
-        for cli in clis() {
+        for cli in Cli::here() {
             let say = |line: &str| docker_by(here, cli, line)?.ok();
             for host in &hosts {
                 let name = host.name();

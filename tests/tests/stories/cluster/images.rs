@@ -3,9 +3,9 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::{Answer, Host, Shape, command, story};
+use weft_tests::{Answer, Cli, Host, Shape, command, story};
 
-use super::{clis, docker, docker_by, say, socket, three};
+use super::{docker, docker_by, say, socket};
 
 /// The hosts that have an image of this name.
 fn holders(hosts: &[Host], name: &str) -> Result<Vec<String>> {
@@ -29,9 +29,9 @@ fn post(host: Host, path: &str) -> Result<Answer> {
 fn images_are_saved_loaded_and_imported_on_all_hosts() {
     story(Shape::Swarm(3, 1), |bed| {
         let hosts = bed.hosts();
-        let [n1, n2, n3] = three(&hosts)?;
+        let [n1, n2, n3] = bed.all()?;
         let archive = n1.dir().join("image.tar").display().to_string();
-        for cli in clis() {
+        for cli in Cli::here() {
             let docker = |line: &str| docker_by(n1, cli, line);
             let say = |line: &str| docker(line)?.ok();
             n2.say("tag busybox only-two:1")?;
@@ -68,7 +68,7 @@ fn images_are_saved_loaded_and_imported_on_all_hosts() {
 fn an_image_is_built_where_rules_say_and_runs_there() {
     story(Shape::Swarm(3, 1), |bed| {
         let hosts = bed.hosts();
-        let [n1, ..] = three(&hosts)?;
+        let [n1, _, _] = bed.all()?;
         let context = n1.dir().join("context");
         fs::create_dir_all(&context).context("cannot make a folder to build from")?;
         fs::write(
@@ -76,7 +76,7 @@ fn an_image_is_built_where_rules_say_and_runs_there() {
             "FROM busybox\nARG WORD\nRUN echo $WORD > /word\nCMD cat /word\n",
         )?;
         let context = context.display();
-        for cli in clis() {
+        for cli in Cli::here() {
             let docker = |line: &str| docker_by(n1, cli, line);
             let say = |line: &str| docker(line)?.ok();
             say(&format!(

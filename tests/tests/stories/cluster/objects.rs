@@ -1,15 +1,15 @@
 //! Networks and volumes through the cluster socket: a host's own as `node/name`, and the swarm's.
 
 use anyhow::ensure;
-use weft_tests::{Shape, eventually, story};
+use weft_tests::{Cli, Shape, eventually, story};
 
-use super::{PATIENCE, clis, docker_by, names, three};
+use super::{PATIENCE, docker_by, names};
 
 #[test]
 fn networks_of_one_host_and_of_the_swarm_are_used_by_name() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, _] = three(&bed.hosts())?;
-        for cli in clis() {
+        let [n1, n2, _] = bed.all()?;
+        for cli in Cli::here() {
             let docker = |line: &str| docker_by(n1, cli, line);
             let say = |line: &str| docker(line)?.ok();
             say("network create n2/own")?;
@@ -57,8 +57,8 @@ fn networks_of_one_host_and_of_the_swarm_are_used_by_name() {
 #[test]
 fn volumes_of_hosts_are_used_by_name() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, n3] = three(&bed.hosts())?;
-        for cli in clis() {
+        let [n1, n2, n3] = bed.all()?;
+        for cli in Cli::here() {
             let docker = |line: &str| docker_by(n1, cli, line);
             let say = |line: &str| docker(line)?.ok();
             ensure!(say("volume create --label a=b data")? == "data");

@@ -3,15 +3,15 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::{Shape, command, eventually, story};
+use weft_tests::{Cli, Shape, command, eventually, story};
 
-use super::{PATIENCE, clis, docker_by, names, socket, three};
+use super::{PATIENCE, docker_by, names, socket};
 
 #[test]
 fn a_container_on_another_host_is_handled_like_one_here() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, ..] = three(&bed.hosts())?;
-        for cli in clis() {
+        let [n1, _, _] = bed.all()?;
+        for cli in Cli::here() {
             let docker = |line: &str| docker_by(n1, cli, line);
             let say = |line: &str| docker(line)?.ok();
             let program = cli.program().context("no CLI")?;
@@ -89,8 +89,8 @@ fn a_container_on_another_host_is_handled_like_one_here() {
 #[test]
 fn events_are_followed_on_all_hosts() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, n2, n3] = three(&bed.hosts())?;
-        for cli in clis() {
+        let [n1, n2, n3] = bed.all()?;
+        for cli in Cli::here() {
             let program = cli.program().context("no CLI")?;
             let begun = n1.run(&["date", "+%s"])?.ok()?;
             let env = [("DOCKER_HOST", socket(n1))];

@@ -1,15 +1,15 @@
 //! Where containers go: each filter, each kind of rule, what is refused and why.
 
 use anyhow::{Result, ensure};
-use weft_tests::{Shape, story};
+use weft_tests::{Cli, Shape, story};
 
-use super::{clis, docker_by, names, three};
+use super::{docker_by, names};
 
 #[test]
 fn each_filter_and_each_kind_of_rule_decides_or_refuses() {
     story(Shape::Swarm(3, 1), |bed| {
-        let [n1, ..] = three(&bed.hosts())?;
-        for cli in clis() {
+        let [n1, _, _] = bed.all()?;
+        for cli in Cli::here() {
             let docker = |line: &str| docker_by(n1, cli, line);
             let say = |line: &str| docker(line)?.ok();
             let made = |name: &str, rules: &str| -> Result<String> {

@@ -7,394 +7,98 @@ use anyhow::{Context, Result, ensure};
 use weft_tests::{Cli, Host, Shape, eventually, story};
 
 use super::{
-    Container, Prints, Proof, Refused, Row, Spec, Told, clis, docker, has, inspected, is_known,
-    known, none_forgotten, row,
+    Container, Prints, Proof, Refused, Row, Spec, Told, docker, has, inspected, is_known, known,
+    none_forgotten,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Flags that one service can have all together.
 fn together() -> Vec<Row> {
-    vec![
-        row(
-            "--cap-add NET_ADMIN",
-            &[
-                Spec(
-                    "/TaskTemplate/ContainerSpec/CapabilityAdd",
-                    r#"["CAP_NET_ADMIN"]"#,
-                ),
-                Container("/HostConfig/CapAdd", r#"["CAP_NET_ADMIN"]"#),
-            ],
-        ),
-        row(
-            "--cap-drop CHOWN",
-            &[
-                Spec(
-                    "/TaskTemplate/ContainerSpec/CapabilityDrop",
-                    r#"["CAP_CHOWN"]"#,
-                ),
-                Container("/HostConfig/CapDrop", r#"["CAP_CHOWN"]"#),
-            ],
-        ),
-        row(
-            "--config source=fc,target=/etc/fc.conf,mode=0444",
-            &[
-                Spec(
-                    "/TaskTemplate/ContainerSpec/Configs/0/File/Name",
-                    r#""/etc/fc.conf""#,
-                ),
-                Prints("cat /etc/fc.conf", "a config"),
-            ],
-        ),
-        row(
-            "--secret source=fs,target=other,mode=0444",
-            &[
-                Spec(
-                    "/TaskTemplate/ContainerSpec/Secrets/0/SecretName",
-                    r#""fs""#,
-                ),
-                Prints("cat /run/secrets/other", "a secret"),
-            ],
-        ),
-        row(
-            "--constraint node.hostname==n1",
-            &[Spec(
-                "/TaskTemplate/Placement/Constraints",
-                r#"["node.hostname==n1"]"#,
-            )],
-        ),
-        row(
-            "--container-label cl=cv",
-            &[Container("/Config/Labels/cl", r#""cv""#)],
-        ),
-        row(
-            "--dns 192.0.2.254",
-            &[
-                Spec(
-                    "/TaskTemplate/ContainerSpec/DNSConfig/Nameservers",
-                    r#"["192.0.2.254"]"#,
-                ),
-                Told("names"),
-            ],
-        ),
-        row(
-            "--dns-option timeout:1",
-            &[Prints("cat /etc/resolv.conf", "timeout:1")],
-        ),
-        row(
-            "--dns-search example.org",
-            &[Prints("cat /etc/resolv.conf", "search example.org")],
-        ),
-        row(
-            "--entrypoint /bin/busybox",
-            &[
-                Spec("/TaskTemplate/ContainerSpec/Command", r#"["/bin/busybox"]"#),
-                Prints(
-                    "cat /proc/1/cmdline /proc/7/cmdline /proc/8/cmdline",
-                    "/bin/busybox",
-                ),
-            ],
-        ),
-        row("--env A=1", &[Prints("sh -c 'echo $A'", "1")]),
-        row(
-            "--env-file $FILE",
-            &[Prints("sh -c 'echo $FROM_FILE'", "two words")],
-        ),
-        row("--group 50", &[Prints("id -G", "50")]),
-        row(
-            "--health-cmd true",
-            &[Container(
-                "/Config/Healthcheck/Test",
-                r#"["CMD-SHELL","true"]"#,
-            )],
-        ),
-        row(
-            "--health-interval 5s",
-            &[Container("/Config/Healthcheck/Interval", "5000000000")],
-        ),
-        row(
-            "--health-retries 2",
-            &[Container("/Config/Healthcheck/Retries", "2")],
-        ),
-        row(
-            "--health-start-period 1s",
-            &[Container("/Config/Healthcheck/StartPeriod", "1000000000")],
-        ),
-        row(
-            "--health-timeout 3s",
-            &[Container("/Config/Healthcheck/Timeout", "3000000000")],
-        ),
-        row(
-            "--host other:192.0.2.99",
-            &[Prints("cat /etc/hosts", "192.0.2.99 other")],
-        ),
-        row("--hostname h-{{.Task.Slot}}", &[Prints("hostname", "h-1")]),
-        row("--init", &[Container("/HostConfig/Init", "true")]),
-        row(
-            "--isolation default",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/Isolation",
-                r#""default""#,
-            )],
-        ),
-        row("--label l1=v1", &[Spec("/Labels/l1", r#""v1""#)]),
-        row(
-            "--limit-cpu 0.5",
-            &[Container("/HostConfig/NanoCpus", "500000000")],
-        ),
-        row(
-            "--limit-memory 64m",
-            &[Container("/HostConfig/Memory", "67108864")],
-        ),
-        row(
-            "--limit-pids 100",
-            &[Container("/HostConfig/PidsLimit", "100")],
-        ),
-        row(
-            "--log-driver json-file",
-            &[Container("/HostConfig/LogConfig/Type", r#""json-file""#)],
-        ),
-        row(
-            "--log-opt max-size=1m",
-            &[Container(
-                "/HostConfig/LogConfig/Config/max-size",
-                r#""1m""#,
-            )],
-        ),
-        row(
-            "--mount type=tmpfs,target=/scratch,tmpfs-size=1m",
-            &[
-                Spec("/TaskTemplate/ContainerSpec/Mounts/0/Type", r#""tmpfs""#),
-                Prints("df /scratch", "1024"),
-            ],
-        ),
-        row("--name whole", &[Spec("/Name", r#""whole""#)]),
-        row(
-            "--network name=fn,alias=al1",
-            &[
-                Spec("/TaskTemplate/Networks/0/Aliases", r#"["al1"]"#),
-                Prints("nslookup al1 127.0.0.11", "10.79.0."),
-            ],
-        ),
-        row(
-            "--no-resolve-image",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/Image",
-                r#""busybox:latest""#,
-            )],
-        ),
-        row(
-            "--placement-pref spread=node.labels.zone",
-            &[Spec(
-                "/TaskTemplate/Placement/Preferences/0/Spread/SpreadDescriptor",
-                r#""node.labels.zone""#,
-            )],
-        ),
-        row(
-            "--publish mode=host,target=81,published=8181",
-            &[
-                Spec("/EndpointSpec/Ports/0/PublishMode", r#""host""#),
-                Told("mesh"),
-            ],
-        ),
-        row(
-            "--read-only",
-            &[
-                Container("/HostConfig/ReadonlyRootfs", "true"),
-                Prints("touch /x", "Read-only file system"),
-            ],
-        ),
-        row("--replicas 1", &[Spec("/Mode/Replicated/Replicas", "1")]),
-        row(
-            "--replicas-max-per-node 1",
-            &[Spec("/TaskTemplate/Placement/MaxReplicas", "1")],
-        ),
-        row(
-            "--reserve-cpu 0.1",
-            &[Spec(
-                "/TaskTemplate/Resources/Reservations/NanoCPUs",
-                "100000000",
-            )],
-        ),
-        row(
-            "--reserve-memory 32m",
-            &[
-                Spec(
-                    "/TaskTemplate/Resources/Reservations/MemoryBytes",
-                    "33554432",
-                ),
-                Container("/HostConfig/MemoryReservation", "33554432"),
-            ],
-        ),
-        row(
-            "--restart-condition on-failure",
-            &[
-                Spec("/TaskTemplate/RestartPolicy/Condition", r#""on-failure""#),
-                Told("golden_history"),
-            ],
-        ),
-        row(
-            "--restart-delay 2s",
-            &[Spec("/TaskTemplate/RestartPolicy/Delay", "2000000000")],
-        ),
-        row(
-            "--restart-max-attempts 3",
-            &[
-                Spec("/TaskTemplate/RestartPolicy/MaxAttempts", "3"),
-                Told("golden_history"),
-            ],
-        ),
-        row(
-            "--restart-window 1m",
-            &[Spec("/TaskTemplate/RestartPolicy/Window", "60000000000")],
-        ),
-        row(
-            "--rollback-delay 1s",
-            &[Spec("/RollbackConfig/Delay", "1000000000")],
-        ),
-        row(
-            "--rollback-failure-action continue",
-            &[Spec("/RollbackConfig/FailureAction", r#""continue""#)],
-        ),
-        row(
-            "--rollback-max-failure-ratio 0.5",
-            &[Spec("/RollbackConfig/MaxFailureRatio", "0.5")],
-        ),
-        row(
-            "--rollback-monitor 2s",
-            &[Spec("/RollbackConfig/Monitor", "2000000000")],
-        ),
-        row(
-            "--rollback-order start-first",
-            &[Spec("/RollbackConfig/Order", r#""start-first""#)],
-        ),
-        row(
-            "--rollback-parallelism 0",
-            &[
-                Spec("/RollbackConfig/Parallelism", "0"),
-                Told("golden_failed_updates"),
-            ],
-        ),
-        row(
-            "--stop-grace-period 3s",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/StopGracePeriod",
-                "3000000000",
-            )],
-        ),
-        row(
-            "--stop-signal SIGKILL",
-            &[Container("/Config/StopSignal", r#""SIGKILL""#)],
-        ),
-        row(
-            "--sysctl net.ipv4.ip_unprivileged_port_start=0",
-            &[Prints(
-                "cat /proc/sys/net/ipv4/ip_unprivileged_port_start",
-                "0",
-            )],
-        ),
-        row("--tty", &[Container("/Config/Tty", "true")]),
-        row(
-            // Not of files: a runc built by Go 1.19 to 1.21 loses that one now and then, since both it and Go set it.
-            "--ulimit memlock=65536:131072",
-            &[Prints("sh -c 'ulimit -l; ulimit -Hl'", "64\n128")],
-        ),
-        row(
-            "--update-delay 1s",
-            &[
-                Spec("/UpdateConfig/Delay", "1000000000"),
-                Told("golden_updates"),
-            ],
-        ),
-        row(
-            "--update-failure-action rollback",
-            &[
-                Spec("/UpdateConfig/FailureAction", r#""rollback""#),
-                Told("golden_failed_updates"),
-            ],
-        ),
-        row(
-            "--update-max-failure-ratio 0.25",
-            &[Spec("/UpdateConfig/MaxFailureRatio", "0.25")],
-        ),
-        row(
-            "--update-monitor 3s",
-            &[Spec("/UpdateConfig/Monitor", "3000000000")],
-        ),
-        row(
-            "--update-order start-first",
-            &[Spec("/UpdateConfig/Order", r#""start-first""#)],
-        ),
-        row(
-            "--update-parallelism 2",
-            &[
-                Spec("/UpdateConfig/Parallelism", "2"),
-                Told("golden_updates"),
-            ],
-        ),
-        row("--user 1000:1000", &[Prints("id -u", "1000")]),
-        row(
-            "--workdir /tmp",
-            &[Container("/Config/WorkingDir", r#""/tmp""#)],
-        ),
-    ]
+    rows! {
+        "--cap-add NET_ADMIN" => Spec("/TaskTemplate/ContainerSpec/CapabilityAdd", r#"["CAP_NET_ADMIN"]"#), Container("/HostConfig/CapAdd", r#"["CAP_NET_ADMIN"]"#);
+        "--cap-drop CHOWN" => Spec("/TaskTemplate/ContainerSpec/CapabilityDrop", r#"["CAP_CHOWN"]"#), Container("/HostConfig/CapDrop", r#"["CAP_CHOWN"]"#);
+        "--config source=fc,target=/etc/fc.conf,mode=0444" => Spec("/TaskTemplate/ContainerSpec/Configs/0/File/Name", r#""/etc/fc.conf""#), Prints("cat /etc/fc.conf", "a config");
+        "--secret source=fs,target=other,mode=0444" => Spec("/TaskTemplate/ContainerSpec/Secrets/0/SecretName", r#""fs""#), Prints("cat /run/secrets/other", "a secret");
+        "--constraint node.hostname==n1" => Spec("/TaskTemplate/Placement/Constraints", r#"["node.hostname==n1"]"#);
+        "--container-label cl=cv" => Container("/Config/Labels/cl", r#""cv""#);
+        "--dns 192.0.2.254" => Spec("/TaskTemplate/ContainerSpec/DNSConfig/Nameservers", r#"["192.0.2.254"]"#), Told("names");
+        "--dns-option timeout:1" => Prints("cat /etc/resolv.conf", "timeout:1");
+        "--dns-search example.org" => Prints("cat /etc/resolv.conf", "search example.org");
+        "--entrypoint /bin/busybox" => Spec("/TaskTemplate/ContainerSpec/Command", r#"["/bin/busybox"]"#), Prints("cat /proc/1/cmdline /proc/7/cmdline /proc/8/cmdline", "/bin/busybox");
+        "--env A=1" => Prints("sh -c 'echo $A'", "1");
+        "--env-file $FILE" => Prints("sh -c 'echo $FROM_FILE'", "two words");
+        "--group 50" => Prints("id -G", "50");
+        "--health-cmd true" => Container("/Config/Healthcheck/Test", r#"["CMD-SHELL","true"]"#);
+        "--health-interval 5s" => Container("/Config/Healthcheck/Interval", "5000000000");
+        "--health-retries 2" => Container("/Config/Healthcheck/Retries", "2");
+        "--health-start-period 1s" => Container("/Config/Healthcheck/StartPeriod", "1000000000");
+        "--health-timeout 3s" => Container("/Config/Healthcheck/Timeout", "3000000000");
+        "--host other:192.0.2.99" => Prints("cat /etc/hosts", "192.0.2.99 other");
+        "--hostname h-{{.Task.Slot}}" => Prints("hostname", "h-1");
+        "--init" => Container("/HostConfig/Init", "true");
+        "--isolation default" => Spec("/TaskTemplate/ContainerSpec/Isolation", r#""default""#);
+        "--label l1=v1" => Spec("/Labels/l1", r#""v1""#);
+        "--limit-cpu 0.5" => Container("/HostConfig/NanoCpus", "500000000");
+        "--limit-memory 64m" => Container("/HostConfig/Memory", "67108864");
+        "--limit-pids 100" => Container("/HostConfig/PidsLimit", "100");
+        "--log-driver json-file" => Container("/HostConfig/LogConfig/Type", r#""json-file""#);
+        "--log-opt max-size=1m" => Container("/HostConfig/LogConfig/Config/max-size", r#""1m""#);
+        "--mount type=tmpfs,target=/scratch,tmpfs-size=1m" => Spec("/TaskTemplate/ContainerSpec/Mounts/0/Type", r#""tmpfs""#), Prints("df /scratch", "1024");
+        "--name whole" => Spec("/Name", r#""whole""#);
+        "--network name=fn,alias=al1" => Spec("/TaskTemplate/Networks/0/Aliases", r#"["al1"]"#), Prints("nslookup al1 127.0.0.11", "10.79.0.");
+        "--no-resolve-image" => Spec("/TaskTemplate/ContainerSpec/Image", r#""busybox:latest""#);
+        "--placement-pref spread=node.labels.zone" => Spec("/TaskTemplate/Placement/Preferences/0/Spread/SpreadDescriptor", r#""node.labels.zone""#);
+        "--publish mode=host,target=81,published=8181" => Spec("/EndpointSpec/Ports/0/PublishMode", r#""host""#), Told("mesh");
+        "--read-only" => Container("/HostConfig/ReadonlyRootfs", "true"), Prints("touch /x", "Read-only file system");
+        "--replicas 1" => Spec("/Mode/Replicated/Replicas", "1");
+        "--replicas-max-per-node 1" => Spec("/TaskTemplate/Placement/MaxReplicas", "1");
+        "--reserve-cpu 0.1" => Spec("/TaskTemplate/Resources/Reservations/NanoCPUs", "100000000");
+        "--reserve-memory 32m" => Spec("/TaskTemplate/Resources/Reservations/MemoryBytes", "33554432"), Container("/HostConfig/MemoryReservation", "33554432");
+        "--restart-condition on-failure" => Spec("/TaskTemplate/RestartPolicy/Condition", r#""on-failure""#), Told("golden_history");
+        "--restart-delay 2s" => Spec("/TaskTemplate/RestartPolicy/Delay", "2000000000");
+        "--restart-max-attempts 3" => Spec("/TaskTemplate/RestartPolicy/MaxAttempts", "3"), Told("golden_history");
+        "--restart-window 1m" => Spec("/TaskTemplate/RestartPolicy/Window", "60000000000");
+        "--rollback-delay 1s" => Spec("/RollbackConfig/Delay", "1000000000");
+        "--rollback-failure-action continue" => Spec("/RollbackConfig/FailureAction", r#""continue""#);
+        "--rollback-max-failure-ratio 0.5" => Spec("/RollbackConfig/MaxFailureRatio", "0.5");
+        "--rollback-monitor 2s" => Spec("/RollbackConfig/Monitor", "2000000000");
+        "--rollback-order start-first" => Spec("/RollbackConfig/Order", r#""start-first""#);
+        "--rollback-parallelism 0" => Spec("/RollbackConfig/Parallelism", "0"), Told("golden_failed_updates");
+        "--stop-grace-period 3s" => Spec("/TaskTemplate/ContainerSpec/StopGracePeriod", "3000000000");
+        "--stop-signal SIGKILL" => Container("/Config/StopSignal", r#""SIGKILL""#);
+        "--sysctl net.ipv4.ip_unprivileged_port_start=0" => Prints("cat /proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+        "--tty" => Container("/Config/Tty", "true");
+        // Not of files: a runc built by Go 1.19 to 1.21 loses that one now and then, since both it and Go set it.
+        "--ulimit memlock=65536:131072" => Prints("sh -c 'ulimit -l; ulimit -Hl'", "64\n128");
+        "--update-delay 1s" => Spec("/UpdateConfig/Delay", "1000000000"), Told("golden_updates");
+        "--update-failure-action rollback" => Spec("/UpdateConfig/FailureAction", r#""rollback""#), Told("golden_failed_updates");
+        "--update-max-failure-ratio 0.25" => Spec("/UpdateConfig/MaxFailureRatio", "0.25");
+        "--update-monitor 3s" => Spec("/UpdateConfig/Monitor", "3000000000");
+        "--update-order start-first" => Spec("/UpdateConfig/Order", r#""start-first""#);
+        "--update-parallelism 2" => Spec("/UpdateConfig/Parallelism", "2"), Told("golden_updates");
+        "--user 1000:1000" => Prints("id -u", "1000");
+        "--workdir /tmp" => Container("/Config/WorkingDir", r#""/tmp""#);
+    }
 }
 
 /// Flags that exclude others, each with a service of its own.
 fn alone() -> Vec<Row> {
-    vec![
-        row(
-            "--endpoint-mode dnsrr --network fn",
-            &[Spec("/EndpointSpec/Mode", r#""dnsrr""#), Told("names")],
-        ),
-        row(
-            "--mode global",
-            &[
-                Spec("/Mode/Global", "null"),
-                Spec("/Mode/Replicated", "null"),
-                Told("golden_modes"),
-            ],
-        ),
-        row(
-            "--mode replicated-job --max-concurrent 2 --replicas 3",
-            &[
-                Spec("/Mode/ReplicatedJob/MaxConcurrent", "2"),
-                Spec("/Mode/ReplicatedJob/TotalCompletions", "3"),
-                Told("golden_modes"),
-            ],
-        ),
-        row(
-            "--no-healthcheck",
-            &[Container("/Config/Healthcheck/Test", r#"["NONE"]"#)],
-        ),
-        row(
-            "--generic-resource gpu=1",
-            &[
-                Spec(
-                    "/TaskTemplate/Resources/Reservations/GenericResources/0/DiscreteResourceSpec",
-                    r#"{"Kind":"gpu","Value":1}"#,
-                ),
-                Refused("insufficient resources"),
-            ],
-        ),
-        row(
-            "--detach --quiet",
-            &[Spec("/Mode/Replicated/Replicas", "1")],
-        ),
-        row("--with-registry-auth", &[Told("registry")]),
+    rows! {
+        "--endpoint-mode dnsrr --network fn" => Spec("/EndpointSpec/Mode", r#""dnsrr""#), Told("names");
+        "--mode global" => Spec("/Mode/Global", "null"), Spec("/Mode/Replicated", "null"), Told("golden_modes");
+        "--mode replicated-job --max-concurrent 2 --replicas 3" => Spec("/Mode/ReplicatedJob/MaxConcurrent", "2"), Spec("/Mode/ReplicatedJob/TotalCompletions", "3"), Told("golden_modes");
+        "--no-healthcheck" => Container("/Config/Healthcheck/Test", r#"["NONE"]"#);
+        "--generic-resource gpu=1" => Spec("/TaskTemplate/Resources/Reservations/GenericResources/0/DiscreteResourceSpec", r#"{"Kind":"gpu","Value":1}"#), Refused("insufficient resources");
+        "--detach --quiet" => Spec("/Mode/Replicated/Replicas", "1");
+        "--with-registry-auth" => Told("registry");
         // Windows has these; a task on Linux ends with the engine's words.
-        row(
-            "--credential-spec file://spec.json",
-            &[Refused("CredentialSpec")],
-        ),
-        row("--isolation hyperv", &[Refused("solation")]),
+        "--credential-spec file://spec.json" => Refused("CredentialSpec");
+        "--isolation hyperv" => Refused("solation");
         // Newer than the engine below: the CLI itself refuses them, with the version that is needed.
-        row(
-            "--health-start-interval 1s",
-            &[Refused("requires API version")],
-        ),
-        row("--oom-score-adj 10", &[Refused("requires API version")]),
-    ]
+        "--health-start-interval 1s" => Refused("requires API version");
+        "--oom-score-adj 10" => Refused("requires API version");
+    }
 }
 
 /// Whether the proofs hold of the service `name`, whose task runs on `host`.
@@ -471,7 +175,7 @@ fn every_flag_of_service_create_is_honoured_or_refused() {
             .ok()?;
         let file = n1.dir().join("env-file");
         fs::write(&file, "FROM_FILE=two words\n").context("cannot write a file of variables")?;
-        for cli in clis() {
+        for cli in Cli::here() {
             let (together, alone) = (together(), alone());
             none_forgotten(n1, cli, "create", together.iter().chain(&alone))?;
             let known = known(n1, cli, "create")?;

@@ -1,6 +1,13 @@
 //! Every flag of `docker service create` and `docker service update` that the CLIs on this machine have: what it does, or with which words it
 //! is refused. A flag that no row names fails the story.
 
+/// A table of [`Row`]s: the words, and what shows that they are honoured.
+macro_rules! rows {
+    ($($words:literal => $($proof:expr),+;)*) => {
+        vec![$(Row { words: $words, proofs: &[$($proof),+] }),*]
+    };
+}
+
 mod create;
 mod update;
 
@@ -34,10 +41,6 @@ enum Proof {
 }
 
 use Proof::{Container, Prints, Refused, Spec, Told};
-
-fn row(words: &'static str, proofs: &'static [Proof]) -> Row {
-    Row { words, proofs }
-}
 
 /// `docker …` by this CLI.
 fn docker(host: Host, cli: Cli, line: &str) -> Result<Answer> {
@@ -120,11 +123,4 @@ fn has(object: &Value, pointer: &str, expected: &str) -> Result<()> {
         "{pointer} is {seen}, not {expected}"
     );
     Ok(())
-}
-
-/// Each CLI that this machine has.
-fn clis() -> impl Iterator<Item = Cli> {
-    [Cli::Old, Cli::New]
-        .into_iter()
-        .filter(|cli| cli.program().is_some())
 }

@@ -5,357 +5,82 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use weft_tests::{Cli, Host, Shape, story};
 
-use super::{
-    Refused, Row, Spec, Told, clis, docker, has, inspected, is_known, known, none_forgotten, row,
-};
+use super::{Refused, Row, Spec, Told, docker, has, inspected, is_known, known, none_forgotten};
 
 /// In this order, on one service.
 fn rows() -> Vec<Row> {
-    vec![
-        row(
-            "--args 'sleep 5'",
-            &[Spec("/TaskTemplate/ContainerSpec/Args", r#"["sleep","5"]"#)],
-        ),
-        row(
-            "--cap-add NET_ADMIN --cap-drop CHOWN",
-            &[
-                Spec(
-                    "/TaskTemplate/ContainerSpec/CapabilityAdd",
-                    r#"["CAP_NET_ADMIN"]"#,
-                ),
-                Spec(
-                    "/TaskTemplate/ContainerSpec/CapabilityDrop",
-                    r#"["CAP_CHOWN"]"#,
-                ),
-            ],
-        ),
-        row(
-            "--cap-drop NET_ADMIN",
-            &[Spec("/TaskTemplate/ContainerSpec/CapabilityAdd", "null")],
-        ),
-        row(
-            "--config-add source=fc,target=/etc/fc",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/Configs/0/ConfigName",
-                r#""fc""#,
-            )],
-        ),
-        row(
-            "--config-rm fc",
-            &[Spec("/TaskTemplate/ContainerSpec/Configs", "null")],
-        ),
-        row(
-            "--secret-add source=fs,target=x",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/Secrets/0/File/Name",
-                r#""x""#,
-            )],
-        ),
-        row(
-            "--secret-rm fs",
-            &[Spec("/TaskTemplate/ContainerSpec/Secrets", "null")],
-        ),
-        row(
-            "--constraint-add node.role==worker",
-            &[Spec(
-                "/TaskTemplate/Placement/Constraints",
-                r#"["node.role==worker"]"#,
-            )],
-        ),
-        row(
-            "--constraint-rm node.role==worker",
-            &[Spec("/TaskTemplate/Placement/Constraints", "null")],
-        ),
-        row(
-            "--container-label-add a=b",
-            &[Spec("/TaskTemplate/ContainerSpec/Labels", r#"{"a":"b"}"#)],
-        ),
-        row(
-            "--container-label-rm a",
-            &[Spec("/TaskTemplate/ContainerSpec/Labels", "null")],
-        ),
-        row(
-            "--dns-add 192.0.2.254",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/DNSConfig/Nameservers",
-                r#"["192.0.2.254"]"#,
-            )],
-        ),
-        row(
-            "--dns-rm 192.0.2.254",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/DNSConfig/Nameservers",
-                "null",
-            )],
-        ),
-        row(
-            "--dns-option-add timeout:1",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/DNSConfig/Options",
-                r#"["timeout:1"]"#,
-            )],
-        ),
-        row(
-            "--dns-option-rm timeout:1",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/DNSConfig/Options",
-                "null",
-            )],
-        ),
-        row(
-            "--dns-search-add example.org",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/DNSConfig/Search",
-                r#"["example.org"]"#,
-            )],
-        ),
-        row(
-            "--dns-search-rm example.org",
-            &[Spec("/TaskTemplate/ContainerSpec/DNSConfig/Search", "null")],
-        ),
-        row(
-            "--endpoint-mode dnsrr",
-            &[Spec("/EndpointSpec/Mode", r#""dnsrr""#)],
-        ),
-        row(
-            "--endpoint-mode vip",
-            &[Spec("/EndpointSpec/Mode", r#""vip""#)],
-        ),
-        row(
-            "--entrypoint /bin/busybox",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/Command",
-                r#"["/bin/busybox"]"#,
-            )],
-        ),
-        row(
-            "--env-add A=1",
-            &[Spec("/TaskTemplate/ContainerSpec/Env", r#"["A=1"]"#)],
-        ),
-        row(
-            "--env-rm A",
-            &[Spec("/TaskTemplate/ContainerSpec/Env", "null")],
-        ),
-        row("--force", &[Spec("/TaskTemplate/ForceUpdate", "1")]),
-        row(
-            "--generic-resource-add gpu=1",
-            &[Spec(
-                "/TaskTemplate/Resources/Reservations/GenericResources/0/DiscreteResourceSpec/Kind",
-                r#""gpu""#,
-            )],
-        ),
-        row(
-            "--generic-resource-rm gpu",
-            &[Spec(
-                "/TaskTemplate/Resources/Reservations/GenericResources",
-                "null",
-            )],
-        ),
-        row(
-            "--group-add 50",
-            &[Spec("/TaskTemplate/ContainerSpec/Groups", r#"["50"]"#)],
-        ),
-        row(
-            "--group-rm 50",
-            &[Spec("/TaskTemplate/ContainerSpec/Groups", "null")],
-        ),
-        row(
-            "--health-cmd true --health-interval 5s --health-retries 2 --health-start-period 1s --health-timeout 3s",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/Healthcheck",
-                r#"{"Test":["CMD-SHELL","true"],"Interval":5000000000,"Retries":2,"StartPeriod":1000000000,"Timeout":3000000000}"#,
-            )],
-        ),
-        row(
-            "--health-start-interval 1s",
-            &[Refused("requires API version")],
-        ),
-        row("--oom-score-adj 10", &[Refused("requires API version")]),
-        row(
-            "--no-healthcheck",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/Healthcheck",
-                r#"{"Test":["NONE"]}"#,
-            )],
-        ),
-        row(
-            "--host-add other:192.0.2.99",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/Hosts",
-                r#"["192.0.2.99 other"]"#,
-            )],
-        ),
-        row(
-            "--host-rm other:192.0.2.99",
-            &[Spec("/TaskTemplate/ContainerSpec/Hosts", "null")],
-        ),
-        row(
-            "--hostname h",
-            &[Spec("/TaskTemplate/ContainerSpec/Hostname", r#""h""#)],
-        ),
-        row(
-            "--image busybox:latest --no-resolve-image",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/Image",
-                r#""busybox:latest""#,
-            )],
-        ),
-        row(
-            "--init",
-            &[Spec("/TaskTemplate/ContainerSpec/Init", "true")],
-        ),
-        row(
-            "--isolation default",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/Isolation",
-                r#""default""#,
-            )],
-        ),
-        row(
-            "--credential-spec file://spec.json",
-            &[Refused("CredentialSpec")],
-        ),
-        row("--label-add l=v", &[Spec("/Labels", r#"{"l":"v"}"#)]),
-        row("--label-rm l", &[Spec("/Labels", "null")]),
-        row(
-            "--limit-cpu 0.5 --limit-memory 64m --limit-pids 100",
-            &[Spec(
-                "/TaskTemplate/Resources/Limits",
-                r#"{"NanoCPUs":500000000,"MemoryBytes":67108864,"Pids":100}"#,
-            )],
-        ),
-        row(
-            "--reserve-cpu 0.1 --reserve-memory 32m",
-            &[Spec(
-                "/TaskTemplate/Resources/Reservations",
-                r#"{"NanoCPUs":100000000,"MemoryBytes":33554432}"#,
-            )],
-        ),
-        row(
-            "--log-driver json-file --log-opt max-size=1m",
-            &[Spec(
-                "/TaskTemplate/LogDriver",
-                r#"{"Name":"json-file","Options":{"max-size":"1m"}}"#,
-            )],
-        ),
-        row(
-            "--mount-add type=volume,source=v,target=/v",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/Mounts",
-                r#"[{"Type":"volume","Source":"v","Target":"/v"}]"#,
-            )],
-        ),
-        row(
-            "--mount-rm /v",
-            &[Spec("/TaskTemplate/ContainerSpec/Mounts", "null")],
-        ),
-        row(
-            "--network-add name=fn,alias=al",
-            &[Spec("/TaskTemplate/Networks/0/Aliases", r#"["al"]"#)],
-        ),
-        row("--network-rm fn", &[Spec("/TaskTemplate/Networks", "null")]),
-        row(
-            "--placement-pref-add spread=node.labels.zone",
-            &[Spec(
-                "/TaskTemplate/Placement/Preferences/0/Spread/SpreadDescriptor",
-                r#""node.labels.zone""#,
-            )],
-        ),
-        row(
-            "--placement-pref-rm spread=node.labels.zone",
-            &[Spec("/TaskTemplate/Placement/Preferences", "null")],
-        ),
-        row(
-            "--publish-add published=8080,target=80",
-            &[Spec("/EndpointSpec/Ports/0/PublishedPort", "8080")],
-        ),
-        row("--publish-rm 80", &[Spec("/EndpointSpec/Ports", "null")]),
-        row(
-            "--read-only",
-            &[Spec("/TaskTemplate/ContainerSpec/ReadOnly", "true")],
-        ),
-        row(
-            "--replicas-max-per-node 2",
-            &[Spec("/TaskTemplate/Placement/MaxReplicas", "2")],
-        ),
-        row(
-            "--replicas 0 --quiet",
-            &[Spec("/Mode/Replicated/Replicas", "0")],
-        ),
+    rows! {
+        "--args 'sleep 5'" => Spec("/TaskTemplate/ContainerSpec/Args", r#"["sleep","5"]"#);
+        "--cap-add NET_ADMIN --cap-drop CHOWN" => Spec("/TaskTemplate/ContainerSpec/CapabilityAdd", r#"["CAP_NET_ADMIN"]"#), Spec("/TaskTemplate/ContainerSpec/CapabilityDrop", r#"["CAP_CHOWN"]"#);
+        "--cap-drop NET_ADMIN" => Spec("/TaskTemplate/ContainerSpec/CapabilityAdd", "null");
+        "--config-add source=fc,target=/etc/fc" => Spec("/TaskTemplate/ContainerSpec/Configs/0/ConfigName", r#""fc""#);
+        "--config-rm fc" => Spec("/TaskTemplate/ContainerSpec/Configs", "null");
+        "--secret-add source=fs,target=x" => Spec("/TaskTemplate/ContainerSpec/Secrets/0/File/Name", r#""x""#);
+        "--secret-rm fs" => Spec("/TaskTemplate/ContainerSpec/Secrets", "null");
+        "--constraint-add node.role==worker" => Spec("/TaskTemplate/Placement/Constraints", r#"["node.role==worker"]"#);
+        "--constraint-rm node.role==worker" => Spec("/TaskTemplate/Placement/Constraints", "null");
+        "--container-label-add a=b" => Spec("/TaskTemplate/ContainerSpec/Labels", r#"{"a":"b"}"#);
+        "--container-label-rm a" => Spec("/TaskTemplate/ContainerSpec/Labels", "null");
+        "--dns-add 192.0.2.254" => Spec("/TaskTemplate/ContainerSpec/DNSConfig/Nameservers", r#"["192.0.2.254"]"#);
+        "--dns-rm 192.0.2.254" => Spec("/TaskTemplate/ContainerSpec/DNSConfig/Nameservers", "null");
+        "--dns-option-add timeout:1" => Spec("/TaskTemplate/ContainerSpec/DNSConfig/Options", r#"["timeout:1"]"#);
+        "--dns-option-rm timeout:1" => Spec("/TaskTemplate/ContainerSpec/DNSConfig/Options", "null");
+        "--dns-search-add example.org" => Spec("/TaskTemplate/ContainerSpec/DNSConfig/Search", r#"["example.org"]"#);
+        "--dns-search-rm example.org" => Spec("/TaskTemplate/ContainerSpec/DNSConfig/Search", "null");
+        "--endpoint-mode dnsrr" => Spec("/EndpointSpec/Mode", r#""dnsrr""#);
+        "--endpoint-mode vip" => Spec("/EndpointSpec/Mode", r#""vip""#);
+        "--entrypoint /bin/busybox" => Spec("/TaskTemplate/ContainerSpec/Command", r#"["/bin/busybox"]"#);
+        "--env-add A=1" => Spec("/TaskTemplate/ContainerSpec/Env", r#"["A=1"]"#);
+        "--env-rm A" => Spec("/TaskTemplate/ContainerSpec/Env", "null");
+        "--force" => Spec("/TaskTemplate/ForceUpdate", "1");
+        "--generic-resource-add gpu=1" => Spec("/TaskTemplate/Resources/Reservations/GenericResources/0/DiscreteResourceSpec/Kind", r#""gpu""#);
+        "--generic-resource-rm gpu" => Spec("/TaskTemplate/Resources/Reservations/GenericResources", "null");
+        "--group-add 50" => Spec("/TaskTemplate/ContainerSpec/Groups", r#"["50"]"#);
+        "--group-rm 50" => Spec("/TaskTemplate/ContainerSpec/Groups", "null");
+        "--health-cmd true --health-interval 5s --health-retries 2 --health-start-period 1s --health-timeout 3s" => Spec("/TaskTemplate/ContainerSpec/Healthcheck", r#"{"Test":["CMD-SHELL","true"],"Interval":5000000000,"Retries":2,"StartPeriod":1000000000,"Timeout":3000000000}"#);
+        "--health-start-interval 1s" => Refused("requires API version");
+        "--oom-score-adj 10" => Refused("requires API version");
+        "--no-healthcheck" => Spec("/TaskTemplate/ContainerSpec/Healthcheck", r#"{"Test":["NONE"]}"#);
+        "--host-add other:192.0.2.99" => Spec("/TaskTemplate/ContainerSpec/Hosts", r#"["192.0.2.99 other"]"#);
+        "--host-rm other:192.0.2.99" => Spec("/TaskTemplate/ContainerSpec/Hosts", "null");
+        "--hostname h" => Spec("/TaskTemplate/ContainerSpec/Hostname", r#""h""#);
+        "--image busybox:latest --no-resolve-image" => Spec("/TaskTemplate/ContainerSpec/Image", r#""busybox:latest""#);
+        "--init" => Spec("/TaskTemplate/ContainerSpec/Init", "true");
+        "--isolation default" => Spec("/TaskTemplate/ContainerSpec/Isolation", r#""default""#);
+        "--credential-spec file://spec.json" => Refused("CredentialSpec");
+        "--label-add l=v" => Spec("/Labels", r#"{"l":"v"}"#);
+        "--label-rm l" => Spec("/Labels", "null");
+        "--limit-cpu 0.5 --limit-memory 64m --limit-pids 100" => Spec("/TaskTemplate/Resources/Limits", r#"{"NanoCPUs":500000000,"MemoryBytes":67108864,"Pids":100}"#);
+        "--reserve-cpu 0.1 --reserve-memory 32m" => Spec("/TaskTemplate/Resources/Reservations", r#"{"NanoCPUs":100000000,"MemoryBytes":33554432}"#);
+        "--log-driver json-file --log-opt max-size=1m" => Spec("/TaskTemplate/LogDriver", r#"{"Name":"json-file","Options":{"max-size":"1m"}}"#);
+        "--mount-add type=volume,source=v,target=/v" => Spec("/TaskTemplate/ContainerSpec/Mounts", r#"[{"Type":"volume","Source":"v","Target":"/v"}]"#);
+        "--mount-rm /v" => Spec("/TaskTemplate/ContainerSpec/Mounts", "null");
+        "--network-add name=fn,alias=al" => Spec("/TaskTemplate/Networks/0/Aliases", r#"["al"]"#);
+        "--network-rm fn" => Spec("/TaskTemplate/Networks", "null");
+        "--placement-pref-add spread=node.labels.zone" => Spec("/TaskTemplate/Placement/Preferences/0/Spread/SpreadDescriptor", r#""node.labels.zone""#);
+        "--placement-pref-rm spread=node.labels.zone" => Spec("/TaskTemplate/Placement/Preferences", "null");
+        "--publish-add published=8080,target=80" => Spec("/EndpointSpec/Ports/0/PublishedPort", "8080");
+        "--publish-rm 80" => Spec("/EndpointSpec/Ports", "null");
+        "--read-only" => Spec("/TaskTemplate/ContainerSpec/ReadOnly", "true");
+        "--replicas-max-per-node 2" => Spec("/TaskTemplate/Placement/MaxReplicas", "2");
+        "--replicas 0 --quiet" => Spec("/Mode/Replicated/Replicas", "0");
         // The CLI keeps it to itself where the service is no job.
-        row(
-            "--max-concurrent 2",
-            &[Spec("/Mode/ReplicatedJob", "null"), Told("golden_modes")],
-        ),
-        row(
-            "--restart-condition none --restart-delay 2s --restart-max-attempts 3 --restart-window 1m",
-            &[Spec(
-                "/TaskTemplate/RestartPolicy",
-                r#"{"Condition":"none","Delay":2000000000,"MaxAttempts":3,"Window":60000000000}"#,
-            )],
-        ),
-        row(
-            "--rollback-delay 1s --rollback-failure-action continue --rollback-max-failure-ratio 0.5 --rollback-monitor 2s --rollback-order start-first --rollback-parallelism 0",
-            &[Spec(
-                "/RollbackConfig",
-                r#"{"Parallelism":0,"Delay":1000000000,"FailureAction":"continue","Monitor":2000000000,"MaxFailureRatio":0.5,"Order":"start-first"}"#,
-            )],
-        ),
-        row(
-            "--update-delay 1s --update-failure-action rollback --update-max-failure-ratio 0.25 --update-monitor 3s --update-order start-first --update-parallelism 2",
-            &[Spec(
-                "/UpdateConfig",
-                r#"{"Parallelism":2,"Delay":1000000000,"FailureAction":"rollback","Monitor":3000000000,"MaxFailureRatio":0.25,"Order":"start-first"}"#,
-            )],
-        ),
-        row(
-            "--stop-grace-period 3s --stop-signal SIGINT",
-            &[
-                Spec("/TaskTemplate/ContainerSpec/StopGracePeriod", "3000000000"),
-                Spec("/TaskTemplate/ContainerSpec/StopSignal", r#""SIGINT""#),
-            ],
-        ),
-        row(
-            "--sysctl-add net.ipv4.ip_unprivileged_port_start=0",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/Sysctls",
-                r#"{"net.ipv4.ip_unprivileged_port_start":"0"}"#,
-            )],
-        ),
-        row(
-            "--sysctl-rm net.ipv4.ip_unprivileged_port_start",
-            &[Spec("/TaskTemplate/ContainerSpec/Sysctls", "null")],
-        ),
-        row("--tty", &[Spec("/TaskTemplate/ContainerSpec/TTY", "true")]),
-        row(
-            "--ulimit-add nofile=1000:2000",
-            &[Spec(
-                "/TaskTemplate/ContainerSpec/Ulimits",
-                r#"[{"Name":"nofile","Hard":2000,"Soft":1000}]"#,
-            )],
-        ),
-        row(
-            "--ulimit-rm nofile",
-            &[Spec("/TaskTemplate/ContainerSpec/Ulimits", "null")],
-        ),
-        row(
-            "--user 1000 --workdir /srv",
-            &[
-                Spec("/TaskTemplate/ContainerSpec/User", r#""1000""#),
-                Spec("/TaskTemplate/ContainerSpec/Dir", r#""/srv""#),
-            ],
-        ),
-        row("--with-registry-auth", &[Told("registry")]),
-        row(
-            "--user 1001 --detach",
-            &[Spec("/TaskTemplate/ContainerSpec/User", r#""1001""#)],
-        ),
+        "--max-concurrent 2" => Spec("/Mode/ReplicatedJob", "null"), Told("golden_modes");
+        "--restart-condition none --restart-delay 2s --restart-max-attempts 3 --restart-window 1m" => Spec("/TaskTemplate/RestartPolicy", r#"{"Condition":"none","Delay":2000000000,"MaxAttempts":3,"Window":60000000000}"#);
+        "--rollback-delay 1s --rollback-failure-action continue --rollback-max-failure-ratio 0.5 --rollback-monitor 2s --rollback-order start-first --rollback-parallelism 0" => Spec("/RollbackConfig", r#"{"Parallelism":0,"Delay":1000000000,"FailureAction":"continue","Monitor":2000000000,"MaxFailureRatio":0.5,"Order":"start-first"}"#);
+        "--update-delay 1s --update-failure-action rollback --update-max-failure-ratio 0.25 --update-monitor 3s --update-order start-first --update-parallelism 2" => Spec("/UpdateConfig", r#"{"Parallelism":2,"Delay":1000000000,"FailureAction":"rollback","Monitor":3000000000,"MaxFailureRatio":0.25,"Order":"start-first"}"#);
+        "--stop-grace-period 3s --stop-signal SIGINT" => Spec("/TaskTemplate/ContainerSpec/StopGracePeriod", "3000000000"), Spec("/TaskTemplate/ContainerSpec/StopSignal", r#""SIGINT""#);
+        "--sysctl-add net.ipv4.ip_unprivileged_port_start=0" => Spec("/TaskTemplate/ContainerSpec/Sysctls", r#"{"net.ipv4.ip_unprivileged_port_start":"0"}"#);
+        "--sysctl-rm net.ipv4.ip_unprivileged_port_start" => Spec("/TaskTemplate/ContainerSpec/Sysctls", "null");
+        "--tty" => Spec("/TaskTemplate/ContainerSpec/TTY", "true");
+        "--ulimit-add nofile=1000:2000" => Spec("/TaskTemplate/ContainerSpec/Ulimits", r#"[{"Name":"nofile","Hard":2000,"Soft":1000}]"#);
+        "--ulimit-rm nofile" => Spec("/TaskTemplate/ContainerSpec/Ulimits", "null");
+        "--user 1000 --workdir /srv" => Spec("/TaskTemplate/ContainerSpec/User", r#""1000""#), Spec("/TaskTemplate/ContainerSpec/Dir", r#""/srv""#);
+        "--with-registry-auth" => Told("registry");
+        "--user 1001 --detach" => Spec("/TaskTemplate/ContainerSpec/User", r#""1001""#);
         // What the update before it changed is as it was.
-        row(
-            "--rollback",
-            &[Spec("/TaskTemplate/ContainerSpec/User", r#""1000""#)],
-        ),
-    ]
+        "--rollback" => Spec("/TaskTemplate/ContainerSpec/User", r#""1000""#);
+    }
 }
 
 fn try_each(host: Host, cli: Cli, known: &BTreeSet<String>) -> Vec<String> {
@@ -397,7 +122,7 @@ fn every_flag_of_service_update_is_honoured_or_refused() {
             n1.docker_words(Cli::Default, &[kind, "create", name, "-"], b"words")?
                 .ok()?;
         }
-        for cli in clis() {
+        for cli in Cli::here() {
             none_forgotten(n1, cli, "update", &rows())?;
             // Without tasks: what a spec does to a container is `service create`'s to show.
             n1.say("service create --detach --name changed --replicas 0 --no-resolve-image busybox sleep 1d")?;
