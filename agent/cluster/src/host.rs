@@ -212,3 +212,51 @@ pub(crate) fn labels(value: &Value) -> Labels {
         .map(|(key, value)| (key.clone(), text(value)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn one_number_of_two_protocols_is_two_ports() {
+        let port = |ip: &str, protocol: &str| Port {
+            ip: ip.to_owned(),
+            port: 53,
+            protocol: protocol.to_owned(),
+        };
+        assert!(port("", "udp").collides(&port("192.0.2.1", "udp")));
+        assert!(!port("", "udp").collides(&port("", "tcp")));
+        assert!(!port("192.0.2.1", "udp").collides(&port("192.0.2.2", "udp")));
+    }
+
+    #[test]
+    fn links_of_others_are_no_names() {
+        let entry = json!({"Id": "1", "Names": ["/web", "/other/alias"], "State": "exited"});
+        let listed = Container::listed(&entry);
+        assert_eq!(
+            (listed.names, listed.is_running),
+            (vec!["web".to_owned()], false)
+        );
+    }
+
+    #[test]
+    fn cpus_are_told_by_number_or_as_a_share_of_the_host() {
+        let cpus =
+            |host: Value| Facts::inspected(&json!({ "HostConfig": host }), 4_000_000_000).nano_cpus;
+        assert_eq!(cpus(json!({"NanoCpus": 5, "CpuShares": 1024})), 5);
+        assert_eq!(cpus(json!({"CpuShares": 1024})), 4_000_000_000);
+        assert_eq!(cpus(json!({"CpuShares": 256})), 1_000_000_000);
+        assert_eq!(cpus(json!({})), 0);
+    }
+
+    #[test]
+    fn an_image_s_id_is_known_without_its_algorithm() {
+        let image = Image {
+            id: "sha256:abc".into(),
+            tags: vec![],
+        };
+        assert_eq!(image.ids().collect::<Vec<_>>(), ["sha256:abc", "abc"]);
+    }
+}

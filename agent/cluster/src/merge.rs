@@ -301,6 +301,12 @@ mod tests {
             json!([{"IP": "192.0.2.11", "PublicPort": 80}, {"IP": "127.0.0.1"}, {"PrivatePort": 1}])
         );
         assert_eq!(lost(&one)[0]["Status"], "Host Down");
+        let newest = containers(
+            vec![(origin(1), one), (origin(2), json!([{"Created": 2}]))],
+            Some(1),
+        );
+        assert_eq!(newest.as_array().map(Vec::len), Some(1));
+        assert_eq!(newest[0]["Created"], 2);
     }
 
     #[test]
@@ -334,6 +340,10 @@ mod tests {
         assert_eq!(all[1]["RepoTags"], json!(["x:1", "y:1"]));
         assert_eq!(all[1]["Containers"], 3);
         assert_eq!(all.as_array().map(Vec::len), Some(2));
+        let nameless = json!([{"Id": "a", "RepoTags": ["<none>:<none>"]}]);
+        let named = json!([{"Id": "a", "RepoTags": ["x:1"]}]);
+        let all = images(vec![(origin(1), nameless), (origin(2), named)]);
+        assert_eq!(all[0]["RepoTags"], json!(["x:1"]));
     }
 
     #[test]
@@ -363,6 +373,13 @@ mod tests {
             sums(vec![(origin(2), two), (origin(1), one)]),
             json!({"VolumesDeleted": ["n1/v"], "SpaceReclaimed": 5})
         );
+        let usage = |host: usize| {
+            let list = json!([{"Names": ["/web"], "Created": host}]);
+            (origin(host), json!({"Containers": list, "LayersSize": 1}))
+        };
+        let all = sums(vec![usage(1), usage(2)]);
+        let names = [0, 1].map(|at| all["Containers"][at]["Names"][0].clone());
+        assert_eq!(names, ["/n1/web", "/n2/web"]);
     }
 
     #[test]
@@ -372,6 +389,7 @@ mod tests {
         let told = event(local, &origin(1), false).expect("told");
         assert_eq!(told["from"], "img node:n1");
         assert_eq!(told["Actor"]["Attributes"]["node.name"], "n1");
+        assert_eq!(told["Actor"]["Attributes"]["node.ip"], "192.0.2.11");
         assert_eq!(told["Actor"]["Attributes"]["name"], "web");
         let swarm = json!({"scope": "swarm"});
         assert_eq!(event(swarm.clone(), &origin(1), false), None);
@@ -382,8 +400,8 @@ mod tests {
     fn progress_says_whose_it_is() {
         let line = |line| progress(line, &origin(1));
         assert_eq!(
-            line(json!({"id": "abc", "status": "Pulling"}))["id"],
-            "n1/abc"
+            line(json!({"id": "abc", "status": "Pulling"})),
+            json!({"id": "n1/abc", "status": "Pulling"})
         );
         assert_eq!(line(json!({"status": "Done"}))["status"], "n1: Done");
         assert_eq!(

@@ -122,6 +122,7 @@ mod tests {
     fn constraints_name_hosts_and_labels() {
         let mut hosts = [host(1), host(2), host(3)];
         hosts[1].labels.insert("storage".into(), "ssd".into());
+        hosts[2].labels.insert("Rack".into(), "r3".into());
         let asked = |texts: &[&str]| {
             let constraints = rules(texts);
             named(
@@ -133,6 +134,7 @@ mod tests {
             )
         };
         assert_eq!(asked(&["storage==ssd"]), Ok("n2".into()));
+        assert_eq!(asked(&["rack==r3"]), Ok("n3".into()), "letter case of keys");
         assert_eq!(asked(&["node==n3"]), Ok("n3".into()));
         assert_eq!(asked(&["node==id3"]), Ok("n3".into()));
         assert_eq!(asked(&["node!=/n[13]/"]), Ok("n2".into()));
@@ -151,6 +153,7 @@ mod tests {
         let mut web = container("web");
         web.id = "abcdef0123456789".repeat(4);
         web.labels.insert("tier".into(), "front".into());
+        web.labels.insert("Team".into(), "blue".into());
         hosts[1].containers.push(web);
         hosts[2].images.push(Image {
             id: "sha256:abc".into(),
@@ -173,6 +176,7 @@ mod tests {
         assert!(by_chance.is_err(), "an id matched a pattern: {by_chance:?}");
         assert!(asked("image==/^a/").is_err());
         assert_eq!(asked("tier==front"), Ok("n2".into()));
+        assert_eq!(asked("team==blue"), Ok("n2".into()), "letter case of keys");
         assert_eq!(asked("image==registry:5000/redis"), Ok("n3".into()));
         assert_eq!(asked("image==*redis:7"), Ok("n3".into()));
         assert_eq!(
@@ -223,6 +227,12 @@ mod tests {
             network: network.into(),
             ..Wish::default()
         };
+        hosts[0].networks.push("only-here".into());
+        assert_eq!(
+            named(&hosts, &on("only-here")),
+            Ok("n1".into()),
+            "though it has more"
+        );
         hosts[1].networks.push("back".into());
         assert_eq!(named(&hosts, &on("back")), Ok("n2".into()));
         hosts[0].networks.push("back".into());
@@ -240,6 +250,42 @@ mod tests {
             named(&hosts[..1], &Wish::default()),
             Err("No healthy node available in the cluster".into())
         );
+    }
+
+    #[test]
+    fn what_is_exposed_is_taken_on_the_host_s_network_alone() {
+        let serving = |is_on_host_network| Facts {
+            is_on_host_network,
+            exposed: vec!["80/tcp".into()],
+            ..Facts::default()
+        };
+        let mut one = host(1);
+        one.containers.push(container("inside"));
+        one.containers[0].facts = serving(false);
+        let wish = Wish {
+            facts: serving(true),
+            ..Wish::default()
+        };
+        assert_eq!(named(&[one.clone()], &wish), Ok("n1".into()));
+        one.containers[0].facts = serving(true);
+        assert_eq!(
+            named(&[one], &wish),
+            Err("unable to find a node with port 80/tcp available in the Host mode".into())
+        );
+    }
+
+    #[test]
+    fn hosts_promise_a_little_more_than_they_have() {
+        let asks = |bytes| Wish {
+            facts: Facts {
+                memory_bytes: bytes,
+                ..Facts::default()
+            },
+            ..Wish::default()
+        };
+        assert_eq!(named(&[host(1)], &asks(4 * GIB + GIB / 6)), Ok("n1".into()));
+        let too_much = Unplaced::NoResources.to_string();
+        assert_eq!(named(&[host(1)], &asks(4 * GIB + GIB / 4)), Err(too_much));
     }
 
     #[test]

@@ -187,6 +187,15 @@ mod tests {
         assert!(found("web").expect_err("two").ends_with("n1/web, n2/web"));
     }
 
+    #[test]
+    fn the_id_in_the_cluster_is_as_good_as_the_engine_s() {
+        let mut hosts = hosts(&[("n1", &[("abc1", "web")]), ("n2", &[("abc3", "db")])]);
+        let labels = &mut hosts[1].containers[0].labels;
+        labels.insert(ID.to_owned(), "feed".to_owned());
+        let found = find(&hosts, "feed").map(|(_, container)| container.id.as_str());
+        assert_eq!(found, Ok("abc3"));
+    }
+
     proptest! {
         #[test]
         fn what_is_found_fits(ids in prop::collection::btree_set("[ab]{1,4}", 1..8), asked in "[ab]{0,4}") {

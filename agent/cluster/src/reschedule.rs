@@ -180,6 +180,14 @@ mod tests {
             seen("n2", Some(50), vec![container("a2", true, "a")]),
         ];
         assert_eq!(decide(&hosts, 99), (vec![anew("n2", "a2")], None));
+        // The last of them stands for all when their hosts come back.
+        let back = [
+            seen("n1", None, vec![container("a", true, "")]),
+            seen("n2", None, vec![container("a2", true, "a")]),
+            seen("n3", None, vec![container("a3", true, "a,a2")]),
+        ];
+        let removed = vec![remove("n1", "a"), remove("n2", "a2")];
+        assert_eq!(decide(&back, 99), (removed, None));
     }
 
     #[test]
