@@ -55,6 +55,8 @@ pub(crate) struct Keeper<K> {
     surveyor: Option<Surveyor>,
     /// What the surveyor found, as last heeded.
     paths: BTreeMap<u32, PathReport>,
+    /// Nodes to which the tunnel was once seen open.
+    opened: BTreeSet<u32>,
     /// What this node's own probes say of the others.
     verdicts: Verdicts,
     repairs: Repairs,
@@ -126,6 +128,7 @@ impl<K: Kernel> Keeper<K> {
             prober: None,
             surveyor: None,
             paths: BTreeMap::new(),
+            opened: BTreeSet::new(),
             verdicts: Verdicts::default(),
             repairs: Repairs::default(),
             cipher_refused: None,

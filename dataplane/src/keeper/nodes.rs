@@ -19,12 +19,6 @@ impl<K: Kernel> Keeper<K> {
             .filter(|(index, _)| **index != desired.node);
         let wanted: BTreeMap<u32, IpAddr> =
             others.map(|(index, node)| (*index, node.addr)).collect();
-        // Probes travel in clear on the ingress network; encrypted, it would refuse them.
-        let wanted = if desired.ciphered.contains(&desired.mesh) {
-            BTreeMap::new()
-        } else {
-            wanted
-        };
         if self.prober.is_none() && !wanted.is_empty() {
             let started = self.kernel.start_prober(own);
             self.prober = started.unwrap_or_else(|error| {
@@ -44,15 +38,20 @@ impl<K: Kernel> Keeper<K> {
         {
             tracing::warn!(%error, "cannot follow what the paths carry; tried again soon");
         }
-        let Some(verdicts) = self.prober.as_ref().map(Prober::verdicts) else {
+        let Some(mut verdicts) = self.prober.as_ref().map(Prober::verdicts) else {
             return;
         };
+        verdicts.dead.extend(self.closed());
         if verdicts == self.verdicts {
             return;
         }
         let (dead, before) = (&verdicts.dead, &self.verdicts.dead);
         if dead != before {
-            tracing::warn!(?dead, ?before, "nodes that do not answer");
+            tracing::warn!(
+                ?dead,
+                ?before,
+                "nodes that do not answer, or not through the tunnel"
+            );
         }
         self.verdicts = verdicts;
         if let Err(error) = self.reconcile(false) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Keeper;
-use crate::{PathReport, cipher, kernel::door::Kernel, links, path::Route};
+use crate::{PathReport, PathState, cipher, kernel::door::Kernel, links, path::Route};
 
 impl<K: Kernel> Keeper<K> {
     /// Container MTU: what the link of the data path promises, or less where a path carries less.
@@ -122,7 +122,25 @@ impl<K: Kernel> Keeper<K> {
         let paths = surveyor.reports();
         let changed = paths != self.paths;
         self.paths = paths;
+        self.opened.retain(|node| self.paths.contains_key(node));
+        let open = Vec::from_iter(self.nodes_by(PathState::Open));
+        self.opened.extend(open);
         changed
+    }
+
+    fn nodes_by(&self, state: PathState) -> impl Iterator<Item = u32> {
+        let found = self
+            .paths
+            .iter()
+            .filter(move |(_, path)| path.state == state);
+        found.map(|(node, _)| *node)
+    }
+
+    /// Nodes that answer, but whose tunnel carries nothing any more: as good as dead for those here. One whose
+    /// tunnel was never seen open may have a filter for echoes alone: managers know better.
+    pub(super) fn closed(&self) -> impl Iterator<Item = u32> {
+        let closed = self.nodes_by(PathState::Closed);
+        closed.filter(|node| self.opened.contains(node))
     }
 
     /// What is known of every path.

@@ -1,5 +1,5 @@
 //! Looks at the paths to other hosts, on a thread of its own: each when it is new, soon again while
-//! something is wrong, and every minute.
+//! something is wrong, and every ten seconds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,11 +28,13 @@ use crate::{
 };
 
 /// Between two looks at a path that is well.
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_secs(10);
 /// Between two looks at one that is not.
 const SOON: Duration = Duration::from_secs(3);
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_millis(250);
+/// Messages that are read while an answer is waited for: everybody's echoes are among them.
+const MANY: u32 = 10_000;
 /// Tries, for packets may be lost for no reason.
 const TRIES: u16 = 3;
 /// A packet so short that it passes anywhere.
@@ -314,11 +316,9 @@ impl<'a> Survey<'a> {
     fn hear(&self, mut enough: impl FnMut(Heard) -> bool) -> io::Result<bool> {
         let until = Instant::now() + ANSWER;
         let mut bytes = vec![0; 256];
-        loop {
+        // Answers that came while this thread was not scheduled are read too, whatever others ask meanwhile.
+        for _ in 0..MANY {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
             let wait = TimeVal::microseconds(left.max(Duration::from_millis(1)).as_micros() as i64);
             setsockopt(&self.ear, sockopt::ReceiveTimeout, &wait)?;
             match recvfrom::<SockaddrStorage>(self.ear.as_raw_fd(), &mut bytes) {
@@ -329,10 +329,12 @@ impl<'a> Survey<'a> {
                     }
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(false),
+                Err(Errno::EAGAIN) if left.is_zero() => return Ok(false),
+                Err(Errno::EAGAIN) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
+        Ok(false)
     }
 
     fn understand(&self, bytes: &[u8], from: &SockaddrStorage) -> Option<Heard> {

@@ -200,6 +200,9 @@ impl<K: Kernel> Keeper<K> {
             ""
         };
         let dead = match (self.verdicts.dead.contains(&index), node.missed) {
+            (true, _) if self.closed().any(|closed| closed == index) => {
+                ", to which the tunnel is closed"
+            }
             (true, _) => ", which does not answer",
             (false, true) => ", whose agent managers have lost",
             (false, false) => "",
