@@ -46,6 +46,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 use weft_proto::{ControlApi, ControlError};
 use weft_types::NodeId;
 
+/// As the agent's.
+const BLOCKING_THREADS: usize = 16;
+
 /// Services there are while anything is measured.
 const SERVICES: usize = 1_000;
 
@@ -71,7 +74,10 @@ const LISTS: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
     let mut words = std::env::args().skip(1);
     match (words.next().as_deref(), words.next()) {
         (Some("serve"), Some(folder)) => runtime.block_on(door(Path::new(&folder))),
@@ -176,13 +182,16 @@ impl Served {
         Ok(served)
     }
 
-    /// Its resident memory, in MiB.
-    fn rss_mib(&self) -> Result<f64> {
+    /// Its resident memory, in MiB, and its threads.
+    fn size(&self) -> Result<(f64, u32)> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().nth(1));
-        let kib: f64 = kib.context("no VmRSS")?.parse()?;
-        Ok(kib / 1024.0)
+        let field = |name: &'static str| {
+            let line = status.lines().find(|line| line.starts_with(name));
+            let value = line.and_then(|line| line.split_whitespace().nth(1));
+            value.context(name)
+        };
+        let kib: f64 = field("VmRSS:")?.parse()?;
+        Ok((kib / 1024.0, field("Threads:")?.parse()?))
     }
 }
 
@@ -456,10 +465,13 @@ async fn measure(load: Duration, lists: usize) -> Result<()> {
         .map(|number| tokio::spawn(one(Arc::clone(&seen), served.socket.clone(), number, end)))
         .collect();
     let mut memory = Vec::new();
+    let mut threads = 0;
     let mut look = begun + WARM;
     while look <= end {
         tokio::time::sleep_until(look.into()).await;
-        memory.push(served.rss_mib()?);
+        let (mib, now) = served.size()?;
+        memory.push(mib);
+        threads = threads.max(now);
         look += LOOK;
     }
     let mut lost = 0;
@@ -534,7 +546,7 @@ async fn measure(load: Duration, lists: usize) -> Result<()> {
     );
     let (figure, looks) = memory_told(&memory);
     let method = format!(
-        "resident, of the process that serves, every {} s from {} s on: {looks}",
+        "resident, of the process that serves, which had {threads} threads at most, every {} s from {} s on: {looks}",
         LOOK.as_secs(),
         WARM.as_secs()
     );

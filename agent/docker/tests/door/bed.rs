@@ -13,6 +13,9 @@ use weft_docker::{DoorConfig, DoorError, serve};
 
 use crate::{cluster::FakeNode, engine::FakeEngine};
 
+/// The group that may use the door, by number: nobody's.
+pub(crate) const GROUP: u32 = 54_321;
+
 pub(crate) struct Bed {
     pub(crate) node: Arc<FakeNode>,
     pub(crate) engine: Option<FakeEngine>,
@@ -56,7 +59,7 @@ impl Bed {
         let engine_socket = folder.path().join("engine.sock");
         let config = DoorConfig {
             socket: socket.clone(),
-            group: Some("0".into()),
+            group: Some(GROUP.to_string()),
             engine_socket: engine_socket.clone(),
             tcp: vec![],
         };

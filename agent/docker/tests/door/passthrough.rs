@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    bed::{Bed, soon},
+    bed::{Bed, GROUP, soon},
     cluster::FakeNode,
 };
 
@@ -366,10 +366,10 @@ async fn garbage_does_not_close_the_door() {
 
 #[tokio::test]
 async fn the_socket_is_its_group_s_and_goes_with_the_door() {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::MetadataExt;
     let mut bed = Bed::new(FakeNode::inactive()).await;
-    let mode = std::fs::metadata(&bed.socket).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o660);
+    let facts = std::fs::metadata(&bed.socket).unwrap();
+    assert_eq!((facts.mode() & 0o777, facts.gid()), (0o660, GROUP));
     bed.close().await;
     assert!(!bed.socket.exists());
     assert!(bed.folder.path().exists());

@@ -88,6 +88,20 @@ async fn the_cluster_is_shown_without_its_secrets() {
     );
 }
 
+#[tokio::test]
+async fn warnings_of_the_swarm_stand_among_the_engine_s() {
+    let bed = Bed::new(FakeNode::manager()).await;
+    assert_eq!(bed.get("/v1.41/info").await.1.get("Warnings"), None);
+    {
+        let mut state = bed.node.cluster.state();
+        state.nodes[1].manager_status = state.nodes[0].manager_status.clone();
+    }
+    let info = bed.get("/v1.41/info").await.1;
+    let warning = info["Warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with("WARNING: Running Swarm in a two-manager configuration."));
+    assert_eq!(info["Swarm"]["Warnings"], json!([warning]));
+}
+
 /// What the stock client sends.
 fn init(advertise: &str) -> serde_json::Value {
     json!({
