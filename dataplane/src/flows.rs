@@ -89,7 +89,8 @@ impl Pair {
 
     /// Both sides closed it, or one reset it.
     pub(crate) fn is_closed(&self) -> bool {
-        self.tcp(tcp::RST) > 0 || self.tcp(tcp::FIN) == 2
+        let bits = |entry: Option<(FlowKey, Flow)>| entry.map_or(0, |(_, flow)| flow.tcp);
+        tcp::is_over(bits(self.wire), bits(self.reply))
     }
 
     fn patience(&self) -> Duration {
@@ -203,6 +204,32 @@ mod tests {
         assert!(pair(TCP, [tcp::FIN, tcp::FIN]).is_closed());
         assert!(pair(TCP, [tcp::DATA, tcp::RST]).is_closed());
         assert!(pair(TCP, [tcp::FIN, tcp::FIN]).is_dead(Duration::from_secs(1011)));
+    }
+
+    #[test]
+    fn a_closed_connection_is_kept_for_late_segments_and_a_half_closed_one_for_hours() {
+        let closed = pair(TCP, [tcp::FIN, tcp::FIN]);
+        assert!(!closed.is_dead(Duration::from_secs(1009)));
+        let half = pair(TCP, [tcp::FIN, tcp::DATA]);
+        assert!(!half.is_dead(Duration::from_secs(1000 + 2 * 3600 - 1)));
+        assert!(half.is_dead(Duration::from_secs(1000 + 2 * 3600 + 1)));
+    }
+
+    #[test]
+    fn the_younger_side_keeps_a_flow_alive_and_a_flow_without_packets_counts_from_its_begin() {
+        let mut flow = pair(UDP, [0, 0]);
+        if let Some((_, reply)) = &mut flow.reply {
+            reply.last = Duration::from_secs(1150).as_nanos() as u64;
+        }
+        assert!(!flow.is_dead(Duration::from_secs(1329)));
+        assert!(flow.is_dead(Duration::from_secs(1331)));
+        let mut fresh = pair(UDP, [0, 0]);
+        fresh.reply = None;
+        if let Some((_, wire)) = &mut fresh.wire {
+            wire.last = 0;
+            wire.since = Duration::from_secs(1000).as_nanos() as u64;
+        }
+        assert!(!fresh.is_dead(Duration::from_secs(1029)));
     }
 
     #[test]

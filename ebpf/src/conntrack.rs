@@ -37,8 +37,8 @@ pub struct Hit {
     pub age: Age,
     /// Whether it is time to promote it.
     pub ripe: bool,
-    /// Whether this direction closed or reset it.
-    pub closing: bool,
+    /// Bits of [`tcp`] that this direction showed.
+    pub tcp: u8,
 }
 
 impl Hit {
@@ -58,7 +58,7 @@ impl Hit {
         flags: 0,
         age: Age::New,
         ripe: false,
-        closing: false,
+        tcp: 0,
     };
 }
 
@@ -106,11 +106,6 @@ fn touch<P: Packet, T: Tables>(t: &T, f: &mut Flow, p: &P, ip: &Headers) {
 }
 
 #[inline(always)]
-fn is_closing(f: &Flow) -> bool {
-    f.tcp & (tcp::FIN | tcp::RST) != 0
-}
-
-#[inline(always)]
 fn note(hit: &mut Hit, f: &Flow, age: Age) {
     hit.backend = f.backend;
     hit.ingress = f.ingress;
@@ -120,7 +115,7 @@ fn note(hit: &mut Hit, f: &Flow, age: Age) {
     hit.flags = f.flags;
     hit.age = age;
     hit.ripe = false;
-    hit.closing = is_closing(f);
+    hit.tcp = f.tcp;
 }
 
 #[inline(always)]
@@ -270,6 +265,19 @@ pub fn promote<P: Packet, T: Tables>(p: &P, t: &T, reply: &FlowKey, notes: &mut 
     }
 }
 
+/// Whether the client of a flow has no part in it any more, so that a SYN of its opens another one: it closed it, or
+/// the task reset it.
+#[inline(always)]
+pub fn is_left<T: Tables>(t: &T, key: &FlowKey, task_net: u32, notes: &mut Notes) -> bool {
+    let Notes {
+        back, hit, taken, ..
+    } = notes;
+    other_side(back, task_net, &hit.to, key.proto, flow::REPLY);
+    taken.set(0);
+    let _ = t.flow(hit.age, back, |f| taken.set(f.tcp as u32));
+    hit.tcp & (tcp::FIN | tcp::RST) != 0 || taken.get() as u8 & tcp::RST != 0
+}
+
 /// Forgets both entries of the flow that was hit. A wire entry in the established table has its own reply entry
 /// there, for who takes one away takes both.
 #[inline(always)]
@@ -294,50 +302,69 @@ enum Taken {
 
 /// Nanoseconds after which a flow that its task never accepted, or one of datagrams, may be taken over.
 const IDLE: u64 = 180_000_000_000;
+/// What is noted of a reply entry beside its bits of [`tcp`]: it is of the same wire tuple.
+const OURS: u32 = 1 << 8;
+/// The same: it was idle for [`IDLE`].
+const IS_IDLE: u32 = 1 << 9;
 
+/// Whether the reply entry of `notes.new` is free. One of another connection that is over makes room.
 #[inline(always)]
-fn taken<T: Tables>(
-    t: &T,
-    age: Age,
-    back: &FlowKey,
-    new: &Flow,
-    syn: bool,
-    lost: &mut FlowKey,
-) -> Taken {
+fn taken<T: Tables>(t: &T, age: Age, syn: bool, notes: &mut Notes) -> Taken {
+    let Notes {
+        back,
+        lost,
+        new,
+        taken,
+        asked,
+        ..
+    } = notes;
     let found = t.flow(age, back, |f| {
-        let idle = new.since.saturating_sub(f.last) > IDLE;
         let ours = f.client.same(&new.client)
             && f.service.same(&new.service)
             && f.cport == new.cport
             && f.port == new.port
             && f.net == new.net;
-        let over = syn && is_closing(f);
-        if ours && !over {
-            Taken::Ours
-        } else if over || (idle && (matches!(age, Age::New) || f.proto != TCP)) {
-            lost.src = f.client;
-            lost.dst = f.service;
-            lost.net = f.net;
-            lost.sport = f.cport;
-            lost.dport = f.port;
-            lost.proto = f.proto;
-            lost.side = flow::WIRE;
-            lost.pad = [0; 2];
-            Taken::Free
-        } else {
-            Taken::Theirs
-        }
+        let idle =
+            new.since.saturating_sub(f.last) > IDLE && (matches!(age, Age::New) || f.proto != TCP);
+        taken.set(f.tcp as u32 | (ours as u32 * OURS) | (idle as u32 * IS_IDLE));
+        lost.src = f.client;
+        lost.dst = f.service;
+        lost.net = f.net;
+        lost.sport = f.cport;
+        lost.dport = f.port;
+        lost.proto = f.proto;
+        lost.side = flow::WIRE;
+        lost.pad = [0; 2];
     });
-    match found {
-        None => Taken::Free,
-        Some(Taken::Free) => {
-            // Both entries, or the other would lead its client's next connection to a task that answers to another.
-            t.end_flow(age, back);
-            t.end_flow(age, lost);
-            Taken::Free
-        }
-        Some(other) => other,
+    if found.is_none() {
+        return Taken::Free;
     }
+    let mut over = false;
+    if syn {
+        // What the client said last stands in its own entry, which may be new still, or again, where the
+        // answers' is established.
+        asked.set(0);
+        if t.flow(age, lost, |f| asked.set(f.tcp as u32)).is_none()
+            && matches!(age, Age::Established)
+        {
+            let _ = t.flow(Age::New, lost, |f| asked.set(f.tcp as u32));
+        }
+        over = tcp::is_over(taken.get() as u8, asked.get() as u8);
+    }
+    let said = taken.get();
+    if !over && said & OURS != 0 {
+        return Taken::Ours;
+    }
+    if !over && said & IS_IDLE == 0 {
+        return Taken::Theirs;
+    }
+    // Both entries, or the other would lead its client's next connection to a task that answers to another.
+    t.end_flow(age, back);
+    t.end_flow(age, lost);
+    if matches!(age, Age::Established) {
+        t.end_flow(Age::New, lost);
+    }
+    Taken::Free
 }
 
 /// Begins a flow from a wire tuple to a local task; `notes.hit` then says how to translate.
@@ -434,14 +461,7 @@ fn place<T: Tables>(t: &T, ip: &Headers, key: &FlowKey, notes: &mut Notes) -> Re
         }
         let remapped = attempt > 0;
         attempt += 1;
-        match taken(
-            t,
-            Age::Established,
-            &notes.back,
-            &notes.new,
-            syn,
-            &mut notes.lost,
-        ) {
+        match taken(t, Age::Established, syn, notes) {
             Taken::Theirs => continue,
             Taken::Ours => return Ok(remapped),
             Taken::Free => {}
@@ -450,7 +470,7 @@ fn place<T: Tables>(t: &T, ip: &Headers, key: &FlowKey, notes: &mut Notes) -> Re
             Inserted::Yes => return Ok(remapped),
             Inserted::Full => return Err(Drop::FlowTableFull),
             Inserted::Exists => {
-                match taken(t, Age::New, &notes.back, &notes.new, syn, &mut notes.lost) {
+                match taken(t, Age::New, syn, notes) {
                     Taken::Ours => {
                         // The same wire tuple, perhaps by another way in: the answer must know.
                         if t.is_dry() {

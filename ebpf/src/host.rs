@@ -5,7 +5,7 @@ use weft_abi::{Config, Done, Drop, GATEWAY_MAC, Leg, Mac, NetAddr, node_addr};
 use crate::encap::{Hop, outer, store_macs};
 use crate::packet::Packet;
 use crate::parse::{Headers, NotParsed, parse};
-use crate::refuse::reset;
+use crate::refuse::refusal;
 use crate::tables::Tables;
 use crate::verdict::Verdict;
 use crate::work::Work;
@@ -45,11 +45,11 @@ pub fn judge<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         return probe(p, t, cfg, w);
     };
     let Some(task) = t.task(&NetAddr { net, addr: ip.dst }) else {
-        return gone(p, cfg, ip);
+        return gone(p, t, cfg, ip);
     };
     if task.ifindex != 0 {
         let Some(mac) = t.endpoint(task.ifindex).map(|e| e.mac) else {
-            return gone(p, cfg, ip);
+            return gone(p, t, cfg, ip);
         };
         if !store_macs(p, &mac, &GATEWAY_MAC) {
             return Verdict::Drop(Drop::RewriteRefused);
@@ -87,8 +87,8 @@ pub fn is_answered(m: &[u8; 12]) -> bool {
 
 /// To a task that nobody knows: not yet, and the process asks again; or no more, and it must not wait.
 #[inline(always)]
-fn gone<P: Packet>(p: &mut P, cfg: &Config, ip: &Headers) -> Verdict {
-    if ip.is_syn() || !reset(p, ip) {
+fn gone<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, ip: &Headers) -> Verdict {
+    if ip.is_syn() || refusal(p, t, ip, Drop::NoSuchTask, 0).is_none() {
         return Verdict::Drop(Drop::NoSuchTask);
     }
     if !store_macs(p, ANSWERED.0, ANSWERED.1) {

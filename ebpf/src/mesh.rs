@@ -161,7 +161,7 @@ fn along<P: Packet, T: Tables>(
         return None;
     };
     // A client's port that opens another connection: nothing of the old one may lead it.
-    let anew = ip.is_syn() && notes.hit.closing;
+    let anew = ip.is_syn() && conntrack::is_left(t, &ask.key, task.net, notes);
     if choose_again || anew {
         conntrack::forget(t, &ask.key, task.net, notes);
         return None;

@@ -66,6 +66,10 @@ pub struct Notes {
     pub back: FlowKey,
     /// Key of a flow that another takes the place of.
     pub lost: FlowKey,
+    /// What a reply entry says that another may have.
+    pub taken: Blurred,
+    /// Bits of [`tcp`](weft_abi::tcp) that its client's entry saw.
+    pub asked: Blurred,
     /// An entry to insert.
     pub new: Flow,
     /// What a flow says.
@@ -101,6 +105,8 @@ impl Work {
         notes: Notes {
             back: NO_KEY,
             lost: NO_KEY,
+            taken: Blurred::NONE,
+            asked: Blurred::NONE,
             new: NO_FLOW,
             hit: Hit::NONE,
             frag: NO_FRAG,

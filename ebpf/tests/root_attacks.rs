@@ -124,11 +124,11 @@ fn every_attack() -> Result<()> {
 
 /// Waits for a condition, and says which when it does not come.
 fn wait_until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !condition()? {
         anyhow::ensure!(
             std::time::Instant::now() < until,
-            "waited 5 s in vain until {what}"
+            "waited 30 s in vain until {what}"
         );
         std::thread::sleep(std::time::Duration::from_millis(20));
     }

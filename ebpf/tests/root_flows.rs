@@ -23,7 +23,7 @@ use nix::sys::socket::{self, SockaddrStorage, sockopt};
 use walks::lab::Lab;
 use walks::report::Report;
 use walks::talk::{Held, ask};
-use weft_abi::{Flow, FlowKey};
+use weft_abi::{Addr, Flow, FlowKey, flow, tcp};
 
 /// Connections of an ordinary run.
 const COLLISIONS: usize = 20_000;
@@ -31,7 +31,7 @@ const COLLISIONS: usize = 20_000;
 const PAIRS: usize = 2_000;
 /// How many clients connect at once.
 const CLIENTS: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn at(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap_or(IpAddr::from([0, 0, 0, 0])), port)
@@ -181,6 +181,58 @@ fn colliding_connections_hear_their_own_answers() -> Result<()> {
     ensure!(
         remapped > 0,
         "no connection was shown under another port: nothing collided"
+    );
+    Ok(())
+}
+
+/// Waits until the node's entry of what this port asked there saw its client's reset.
+fn until_reset(lab: &mut Lab, port: u16, to: SocketAddr) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let flows = Hash::<_, FlowKey, Flow>::try_from(lab.nodes[0].map("flow")?)?;
+        let key = flows.keys().flatten().find(|key| {
+            key.side == flow::WIRE && key.sport.get() == port && key.dst == Addr::from(to.ip())
+        });
+        let seen = key.and_then(|key| flows.get(&key, 0).ok());
+        if seen.is_some_and(|flow| flow.tcp & tcp::RST != 0) {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "port {port} to {to}: no reset was seen in {PATIENCE:?}: {seen:?}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_port_that_its_client_reset_is_free() -> Result<()> {
+    let mut lab = Lab::new()?;
+    for node in &mut lab.nodes {
+        node.ring("rings", 1, &[1])?;
+        node.counts_service(1)?;
+    }
+    for to in [
+        [at("192.0.2.11", 8000), at("192.0.2.12", 8000)],
+        [at("2001:db8::11", 8000), at("2001:db8::12", 8000)],
+    ] {
+        for turn in 0..10 {
+            let to = to[turn % 2];
+            let opened = lab.client.inside(|| {
+                let mut stream = connect(20_000, to)?;
+                says(&mut stream, &format!("turn {turn}"))
+            });
+            opened.with_context(|| format!("turn {turn}, to {to}"))?;
+            until_reset(&mut lab, 20_000, to)?;
+        }
+    }
+    let mut remapped = 0;
+    for node in &mut lab.nodes {
+        remapped += node.remapped(1)?;
+    }
+    ensure!(
+        remapped == 0,
+        "{remapped} connections were shown under another port, though the one before was over"
     );
     Ok(())
 }

@@ -174,7 +174,7 @@ fn fill(ebpf: &mut Ebpf, world: &World) -> Result<()> {
     let map = ebpf.map_mut("told").context("no map told")?;
     PerCpuArray::<_, u64>::try_from(map)?.set(0, PerCpuValues::try_from(cpus)?, 0)?;
     put(ebpf, "flow", world.flow.borrow().clone())?;
-    put::<FlowKey, Flow>(ebpf, "flow_new", [])?;
+    put(ebpf, "flow_new", world.flow_new.borrow().clone())?;
     put::<FlowKey, Pick>(ebpf, "pick", [])?;
     put::<FragKey, FragPorts>(ebpf, "frag", [])?;
     rings(ebpf, "rings", &world.rings)?;

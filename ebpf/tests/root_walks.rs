@@ -258,6 +258,14 @@ fn a_hosts_process_hears_that_its_task_is_gone() -> Result<()> {
                 .failures
                 .push(format!("no reset from {ip}, which is gone: {other:?}")),
         }
+        for size in [0, 1, 1200] {
+            match ask_udp(&lab.nodes[0].ns, SocketAddr::new(*ip, 80), size) {
+                Err(error) if format!("{error:#}").contains("refused") => {}
+                other => r.failures.push(format!(
+                    "{size} bytes to {ip}, which is gone, were not refused: {other:?}"
+                )),
+            }
+        }
     }
     r.done(&mut lab)
 }

@@ -102,6 +102,12 @@ pub mod tcp {
     pub const FIN: u8 = 4;
     /// A RST passed.
     pub const RST: u8 = 8;
+
+    /// Whether a connection is over, by the bits of its two entries: one side reset it, or both closed it.
+    #[inline(always)]
+    pub const fn is_over(one: u8, other: u8) -> bool {
+        (one | other) & RST != 0 || one & other & FIN != 0
+    }
 }
 
 /// An ingress node's memory of a choice; may vanish at any time. Keyed by the wire [`FlowKey`].

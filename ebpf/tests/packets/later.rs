@@ -8,7 +8,7 @@ use weft_ebpf::work::Work;
 
 use crate::bytes::Bytes;
 use crate::rows::frames::{Frame, L4};
-use crate::rows::town::{Family, MESH, OVERLAY, UPLINK, carried, frame, link_of, town};
+use crate::rows::town::{Family, MESH, OVERLAY, UPLINK, carried, frame, from_task, link_of, town};
 use crate::rows::world::World;
 
 const SECOND: u64 = 1_000_000_000;
@@ -137,6 +137,37 @@ fn silent_datagrams_give_their_tuple_up() {
                 None => assert_ne!(seen, 4000, "after {silence} s"),
             }
         }
+    }
+}
+
+#[test]
+fn a_silent_connection_keeps_its_tuple() {
+    for f in FAMILIES {
+        let world = town();
+        let (c, n, n2, t1) = (f.client(), f.node(1), f.node(2), f.task(1));
+        let ask = |flags| frame(c, n, L4::Tcp(4000, 8000, flags));
+        assert_eq!(is_here(&world, &ask(SYN), SECOND), HERE);
+        let answer = from_task(1, t1, c, L4::Tcp(80, 4000, ACK)).bytes();
+        let mut p = Bytes::new(answer, link_of(1));
+        p.now = SECOND;
+        let mut work = Work::NONE;
+        let back = Verdict::Neighbour(UPLINK, Done::AnswerToClient);
+        assert_eq!(weft_ebpf::task::judge(&mut p, &world, &mut work), back);
+        // Two hours are less than a host's own patience with an idle connection.
+        let other = carried(Leg::Mesh, 0, 1, c, n2, L4::Tcp(4000, 8000, SYN));
+        let mut p = Bytes::new(other.bytes(), OVERLAY);
+        p.now = 7200 * SECOND;
+        p.tunnel = Some(weft_ebpf::packet::Tunnel {
+            vni: MESH,
+            remote: Family { v6: false }.node(2).into(),
+        });
+        let verdict = weft_ebpf::overlay::judge(&mut p, &world, &mut work);
+        assert_eq!(verdict, Verdict::Peer(link_of(1), Done::ToTaskTranslated));
+        let seen = Frame::read(&p.bytes).map(|frame| frame.l4);
+        assert!(
+            matches!(seen, Some(L4::Tcp(port, 80, _)) if port != 4000),
+            "the idle connection's place was taken: {seen:?}"
+        );
     }
 }
 

@@ -138,7 +138,7 @@ impl std::ops::Drop for Netns {
 
 /// Waits until no IPv6 address is tentative in any of our namespaces.
 pub(crate) fn wait_for_links() -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(30);
     loop {
         let out = Command::new("ip")
             .args([
@@ -168,7 +168,7 @@ pub(crate) fn wait_for_links() -> Result<()> {
             return Ok(());
         }
         if Instant::now() > until {
-            bail!("{waiting} IPv6 addresses are still tentative after 10 s");
+            bail!("{waiting} IPv6 addresses are still tentative after 30 s");
         }
         std::thread::sleep(Duration::from_millis(100));
     }

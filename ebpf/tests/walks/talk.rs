@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result};
 
 use super::netns::Netns;
 
-/// Nothing here is slow; a packet that is not there after this is lost.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Nothing here is slow, but the machine may be busy; a packet that is not there after this is lost.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Answers on port 80 of both families, TCP and UDP, with its name and the address it sees.
 pub(crate) fn serve(ns: &Netns, name: &'static str) -> Result<()> {
@@ -137,7 +137,7 @@ impl Held {
             socket::setsockopt(
                 &stream,
                 sockopt::SendTimeout,
-                &nix::sys::time::TimeVal::new(2, 0),
+                &nix::sys::time::TimeVal::new(PATIENCE.as_secs() as i64, 0),
             )?;
             socket::connect(stream.as_raw_fd(), &SockaddrStorage::from(to))
                 .with_context(|| format!("connect to {to}"))?;

@@ -235,6 +235,14 @@ pub(super) fn errors_between_nodes(f: Family) -> Vec<Row> {
             next(Done::NotOurs),
         ));
     }
+    let astray = carried(Leg::Mesh, 0, 1, f.host(254), n1, udp(0, 0));
+    steps.push(overlay(
+        "to another than it quotes",
+        MESH,
+        2,
+        &error(f, astray, &answer, whole),
+        unsupported,
+    ));
     let other = frame(n2, c, udp(8000, 4001));
     steps.push(overlay(
         "about a flow that is none",

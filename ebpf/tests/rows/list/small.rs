@@ -16,12 +16,21 @@ fn error(src: IpAddr, dst: IpAddr, f: Family, about: &Frame) -> Frame {
     }
 }
 
+/// The same about a frame that was `sent` otherwise: the quoted transport's checksum stays, for nobody looks at it.
+fn translated(src: IpAddr, dst: IpAddr, f: Family, about: &Frame, sent: &Frame) -> Frame {
+    let mut error = error(src, dst, f, about);
+    let at = if f.v6 { 46 } else { 26 };
+    error.payload[at..at + 2].copy_from_slice(&sent.bytes()[14 + at..14 + at + 2]);
+    error
+}
+
 pub(super) fn errors(f: Family) -> Vec<Row> {
     let (c, n, t1) = (f.client(), f.node(1), f.task(1));
     let router = f.host(254);
     let question = frame(c, n, L4::Udp(4000, 8000));
     let as_seen = frame(c, t1, L4::Udp(4000, 80));
     let answer = frame(n, c, L4::Udp(8000, 4000));
+    let said = frame(t1, c, L4::Udp(80, 4000));
     let unreachable = Frame {
         dst_mac: GATEWAY_MAC,
         src_mac: task_mac(1),
@@ -35,13 +44,21 @@ pub(super) fn errors(f: Family) -> Vec<Row> {
         town(),
         vec![
             uplink("question", &question, peer(1, Done::ToTaskTranslated)),
-            // The quoted checksum stays: what is checked is everything else.
-            task("nobody listens", 1, &unreachable, to_client),
+            task("nobody listens", 1, &unreachable, to_client).out(Frame {
+                dst_mac: GATEWAY_MAC,
+                src_mac: task_mac(1),
+                ..translated(n, c, f, &question, &as_seen)
+            }),
             uplink(
                 "a router refuses the answer",
                 &error(router, n, f, &answer),
                 peer(1, Done::IcmpTranslated),
-            ),
+            )
+            .out(Frame {
+                dst_mac: task_mac(1),
+                src_mac: GATEWAY_MAC,
+                ..translated(router, t1, f, &said, &answer)
+            }),
             uplink(
                 "about a far backend's answer",
                 &error(router, n, f, &far),

@@ -188,7 +188,35 @@ pub(super) fn nobody(f: Family) -> Vec<Row> {
     let mut off = town();
     off.rings.remove(&5);
     let vip = from_task(6, f.task(6), f.vip(), L4::Udp(4000, 53));
+    let of_host = frame(f.node(1), f.on(WEB, 99), L4::Udp(4000, 53));
+    let mut answered = no_port(&of_host);
+    answered[0..6].copy_from_slice(&GATEWAY_MAC);
+    answered[6..12].copy_from_slice(&GATEWAY_MAC);
+    let here = |name: &str, program, bytes, verdict| Step {
+        received: false,
+        ..Step::raw(name, program, OVERLAY, bytes, verdict)
+    };
     vec![
+        row(
+            "a datagram of this host for a task that is gone",
+            f,
+            town(),
+            vec![
+                here(
+                    "is answered",
+                    Program::HostOut,
+                    of_host.bytes(),
+                    Verdict::In(OVERLAY, Done::Refused),
+                )
+                .exact(answered.clone()),
+                here(
+                    "the answer comes in, through no tunnel",
+                    Program::OverlayIn,
+                    answered,
+                    next(Done::ToHost),
+                ),
+            ],
+        ),
         row(
             "datagrams to a service without backends",
             f,
