@@ -43,8 +43,8 @@ async fn the_root_is_replaced_under_open_sessions() {
     let worker_credentials = worker.join(host.addr, &before.join_tokens.worker).await;
     let manager_credentials = manager.credentials();
     let mut first = Agent::open(host.addr, &manager_credentials, "n1").await;
-    let mut second = Agent::open(host.addr, &worker_credentials, "n2").await;
     first.keep_alive();
+    let mut second = Agent::open(host.addr, &worker_credentials, "n2").await;
     second.keep_alive();
 
     let mut spec = before.spec.clone();
