@@ -1,9 +1,10 @@
 //! HTTP/1.1, one thread per connection: enough for clients such as curl and wrk, and for our own calls.
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
+
+use crate::dial::dial;
 
 /// Most bytes of a body that are read; more is refused with 413.
 const BODY_LIMIT: usize = 16 << 20;
@@ -175,13 +176,7 @@ fn send(writer: &mut impl Write, response: &Response, keep: bool) -> Result<()> 
 /// # Errors
 /// When the name has no address, the connection fails or stalls for 5 s, or the status is not 200.
 pub fn ask(method: &str, host: &str, port: u16, path: &str, body: &[u8]) -> Result<Vec<u8>> {
-    let address = (host, port)
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{host} has no address")))?;
-    let patience = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&address, patience)?;
-    stream.set_read_timeout(Some(patience))?;
+    let mut stream = dial(host, port)?;
     stream.set_nodelay(true)?;
     let mut bytes =
         format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len()).into_bytes();

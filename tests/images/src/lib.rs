@@ -2,6 +2,7 @@
 //!
 //! These programs are cargo for the network under test. They never retry, cache or smooth over a fault: what happened shows.
 
+pub mod dial;
 pub mod facts;
 pub mod http;
 pub mod redis;

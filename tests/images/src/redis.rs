@@ -1,21 +1,15 @@
 //! One command to a Redis server: words out, one simple answer back.
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
+
+use crate::dial::dial;
 
 /// Says `words` to the server at `host:6379`; answers its text, empty for nil.
 ///
 /// # Errors
 /// When the name has no address, the connection fails or stalls for 5 s, or the server answers with an error.
 pub fn call(host: &str, words: &[&str]) -> Result<String> {
-    let address = (host, 6379)
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{host} has no address")))?;
-    let patience = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&address, patience)?;
-    stream.set_read_timeout(Some(patience))?;
+    let mut stream = dial(host, 6379)?;
     let mut command = format!("*{}\r\n", words.len());
     for word in words {
         command.push_str(&format!("${}\r\n{word}\r\n", word.len()));

@@ -17,6 +17,12 @@ fn say(host: Host, cli: Cli, words: &[&str]) -> Result<String> {
     host.docker_words(cli, words, b"")?.ok()
 }
 
+/// Starts a container of this name that runs `script`; its id.
+fn companion(host: Host, cli: Cli, script: &str) -> Result<String> {
+    let run = ["run", "-d", "--name", "companion", "busybox", "sh", "-c"];
+    say(host, cli, &[&run[..], &[script]].concat())
+}
+
 #[test]
 fn what_is_not_swarms_goes_through_to_the_engine() {
     story(Shape::Swarm(3, 1), |bed| {
@@ -37,20 +43,7 @@ fn what_is_not_swarms_goes_through_to_the_engine() {
                 through == "100000",
                 "standard input of 100,000 bytes arrived as {through}"
             );
-            let id = say(
-                n1,
-                cli,
-                &[
-                    "run",
-                    "-d",
-                    "--name",
-                    "companion",
-                    "busybox",
-                    "sh",
-                    "-c",
-                    "echo started; sleep 1000",
-                ],
-            )?;
+            let id = companion(n1, cli, "echo started; sleep 1000")?;
             let seven = n1.docker_words(
                 cli,
                 &["exec", &id, "sh", "-c", "echo out; echo err >&2; exit 7"],
@@ -103,20 +96,7 @@ fn a_terminal_goes_through_to_the_engine() {
                 seen.out.contains("/dev/pts/0"),
                 "no terminal in run: {seen}"
             );
-            say(
-                n1,
-                cli,
-                &[
-                    "run",
-                    "-d",
-                    "--name",
-                    "companion",
-                    "busybox",
-                    "sh",
-                    "-c",
-                    "while :; do echo tick; sleep 1; done",
-                ],
-            )?;
+            companion(n1, cli, "while :; do echo tick; sleep 1; done")?;
             let seen = at_terminal("exec -it companion tty")?;
             ensure!(
                 seen.out.contains("/dev/pts/"),
