@@ -2,6 +2,7 @@
 //!
 //! Nothing that a package brings is started: the project runs its own daemons, in namespaces of its own.
 
+mod kernel;
 mod need;
 mod packages;
 
@@ -20,6 +21,9 @@ use crate::run::{find_program, run};
 /// # Errors
 /// When something is missing and we are not root, or this is no machine of Debian's kind; the list has been printed then.
 pub(crate) fn setup() -> Result<()> {
+    if let Some(words) = kernel::advice() {
+        eprintln!("{words}");
+    }
     let lacks = need::lacking();
     if lacks.is_empty() {
         return Ok(());
