@@ -90,9 +90,6 @@ impl NodeControl for Handle {
     async fn leave(&self, force: bool) -> Result<(), ControlError> {
         let _one = self.change.lock().await;
         let standing = self.standing();
-        if let Some(watcher) = &standing.watcher {
-            watcher.abort();
-        }
         if let Some(seat) = &standing.seat
             && let Err(error) = seat.clear().await
         {
@@ -105,6 +102,10 @@ impl NodeControl for Handle {
                     error.context("tasks or network of this node cannot be taken away (`docker swarm leave --force` leaves all the same)"),
                 ));
             }
+        }
+        // Not before: a node whose leaving is refused stays a member that keeps its role.
+        if let Some(watcher) = &standing.watcher {
+            watcher.abort();
         }
         if let Some(manager) = &standing.manager {
             if let Err(error) = manager.leave().await {
