@@ -14,6 +14,7 @@ mod gate;
 mod guest;
 mod image;
 mod logs;
+mod stream;
 mod watch;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};

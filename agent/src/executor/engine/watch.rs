@@ -1,90 +1,28 @@
 //! The engine's events, as far as they are about containers of tasks.
 
-use std::{collections::HashMap, time::Duration};
-
-use bollard::{models::EventMessage, query_parameters::EventsOptions};
-use futures::StreamExt;
-use tokio::{sync::mpsc, time::sleep};
+use bollard::models::EventMessage;
+use tokio::sync::mpsc;
 use weft_types::TaskId;
 
-use super::{Engine, TASK_ID_LABEL, TASK_LABEL};
+use super::{
+    Engine, TASK_ID_LABEL, TASK_LABEL,
+    stream::{Wished, follow},
+};
 use crate::{
     executor::{Change, Executor},
     task::{Health, Observation},
 };
 
-/// Between two tries to hear an engine that does not answer.
-const PAUSE: Duration = Duration::from_millis(500);
-/// Changes waiting to be taken.
-const WAITING: usize = 256;
-
 /// Follows the events until the receiver is dropped.
 pub(super) fn spawn(engine: Engine) -> mpsc::Receiver<Change> {
-    let (changes, receiver) = mpsc::channel(WAITING);
-    tokio::spawn(async move {
-        while !changes.is_closed() {
-            follow(&engine, &changes).await;
-            sleep(PAUSE).await;
-        }
-    });
-    receiver
+    let wished = Wished {
+        label: Some(TASK_LABEL),
+        events: &["die", "destroy", "health_status"],
+    };
+    follow(engine, wished, Change::Resync, change)
 }
 
-/// Follows one stream of events until it breaks.
-async fn follow(engine: &Engine, changes: &mpsc::Sender<Change>) {
-    let Ok(docker) = engine.docker().await else {
-        return;
-    };
-    // A stream towards an engine that is down ends only when it is read.
-    if docker.ping().await.is_err() {
-        return;
-    }
-    let filters = HashMap::from([
-        ("type".to_owned(), vec!["container".to_owned()]),
-        ("label".to_owned(), vec![TASK_LABEL.to_owned()]),
-        (
-            "event".to_owned(),
-            ["die", "destroy", "health_status"]
-                .map(str::to_owned)
-                .to_vec(),
-        ),
-    ]);
-    let options = EventsOptions {
-        filters: Some(filters),
-        ..EventsOptions::default()
-    };
-    let mut events = docker.events(Some(options));
-    // The stream is opened when it is first polled: poll it beside the look at everything, so
-    // that nothing falls between the two.
-    let mut resynced = Box::pin(async {
-        sleep(Duration::from_millis(50)).await;
-        changes.send(Change::Resync).await
-    });
-    let mut is_resynced = false;
-    loop {
-        tokio::select! {
-            sent = &mut resynced, if !is_resynced => {
-                is_resynced = true;
-                if sent.is_err() {
-                    return;
-                }
-            }
-            () = changes.closed() => return,
-            event = events.next() => {
-                let Some(Ok(event)) = event else {
-                    return;
-                };
-                if let Some(change) = change(engine, event).await
-                    && changes.send(change).await.is_err()
-                {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-async fn change(engine: &Engine, event: EventMessage) -> Option<Change> {
+async fn change(engine: Engine, event: EventMessage) -> Option<Change> {
     let actor = event.actor?;
     let task: TaskId = actor
         .attributes
