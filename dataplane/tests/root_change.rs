@@ -153,7 +153,7 @@ async fn a_host_port_answers_where_its_task_runs_and_nowhere_else() -> Result<()
     }];
     lan.apply().await?;
     assert_eq!(lan.ask_tcp("c", (host4(2), 9000))?, format!("t2 {CLIENT4}"));
-    assert!(lan.ask_tcp("c", (host4(1), 9000)).is_err());
+    assert!(lan.is_shut("c", (host4(1), 9000))?);
     Ok(())
 }
 
@@ -229,7 +229,7 @@ async fn a_host_whose_agent_is_gone_is_not_dead() -> Result<()> {
     while std::time::Instant::now() < until || seen.len() < 2 {
         seen.insert(lan.ask_tcp("c", (host4(3), 8000))?);
         anyhow::ensure!(
-            until.elapsed() < Duration::from_secs(15),
+            until.elapsed() < Duration::from_secs(60),
             "only {seen:?} answer"
         );
     }
@@ -250,7 +250,7 @@ async fn published_ports_answer_on_a_larger_ingress_network_in_the_place_of_the_
     lan.state.endpoints.clear();
     lan.state.networks.clear();
     lan.apply().await?;
-    assert!(lan.ask_tcp("c", (host4(3), 8000)).is_err());
+    assert!(lan.is_shut("c", (host4(3), 8000))?);
 
     let larger = NetworkId::numbered(2);
     // The first one's number is free again, and taken.

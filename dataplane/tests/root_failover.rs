@@ -28,7 +28,7 @@ use weft_types::{BackendId, netstate::EndpointPhase, service::Protocol};
 /// The address that moves.
 const FLOATING: &str = "192.0.2.200";
 /// How long a connection may stand still before it counts as stuck.
-const STUCK: Duration = Duration::from_secs(20);
+const STUCK: Duration = Duration::from_secs(60);
 
 /// What all connections have lived through.
 #[derive(Default)]

@@ -98,10 +98,7 @@ fn answers(lan: &Lan, addr: IpAddr) -> Result<()> {
 
 fn is_silent(lan: &Lan, addr: IpAddr) -> Result<()> {
     for port in [8000, 9005] {
-        ensure!(
-            lan.ask_tcp("c", (addr, port)).is_err(),
-            "{addr}:{port} answers"
-        );
+        ensure!(lan.is_shut("c", (addr, port))?, "{addr}:{port} answers");
     }
     Ok(())
 }
@@ -121,7 +118,7 @@ async fn a_port_answers_at_the_named_interface_of_every_host_and_nowhere_else() 
         lan.ask_tcp(&own, (inner(host)[0], 8000))?;
         for other in [host4(host), Ipv4Addr::LOCALHOST] {
             let to: SocketAddr = (other, 8000).into();
-            assert!(lan.ask_tcp(&own, to).is_err(), "{to} answers on {own}");
+            assert!(lan.is_shut(&own, to)?, "{to} answers on {own}");
         }
     }
     // A task that asks at another host's interface goes there, and comes from its own host.

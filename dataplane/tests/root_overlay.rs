@@ -83,10 +83,7 @@ async fn tasks_of_one_network_reach_each_other_and_no_others() -> Result<()> {
         ("t4", "10.0.1.11"),
         ("t2", "10.0.2.14"),
     ] {
-        assert!(
-            lan.ask_tcp(from, at(to, 80)).is_err(),
-            "{from} reaches {to}"
-        );
+        assert!(lan.is_shut(from, at(to, 80))?, "{from} reaches {to}");
     }
     let drops = lan.hosts[&1].drops().await?;
     assert!(
@@ -110,7 +107,7 @@ async fn a_vip_leads_to_a_task_by_socket_and_by_packet() -> Result<()> {
         // A task that calls the service it belongs to, and is its only task.
         assert!(lan.ask_tcp("t2", at(vip, 80))?.starts_with("t2 "));
         assert!(
-            lan.ask_tcp("t4", at(vip, 80)).is_err(),
+            lan.is_shut("t4", at(vip, 80))?,
             "a stranger reaches the VIP"
         );
     }

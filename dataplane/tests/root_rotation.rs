@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lan::{Lan, PATIENCE, eventually, wireguard_at};
-use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use weft_types::NetworkId;
 
 fn red() -> NetworkId {
@@ -26,7 +26,7 @@ fn red() -> NetworkId {
 const HOSTS: [u32; 3] = [1, 2, 3];
 const SERVER: &str = "10.0.1.2:80";
 const ECHO: &str = "10.0.1.2:81";
-/// Room for what waits while two cores do something else.
+/// Room for what waits while two cores do something else, beyond what the machine grants everybody.
 const BUFFER: usize = 4 << 20;
 
 /// Three hosts with a task each on an encrypted network, by keys of generation 0.
@@ -45,7 +45,7 @@ async fn three_hosts() -> Result<Lan> {
     lan.serve("t2", 80)?;
     lan.within("t2", || {
         let socket = UdpSocket::bind(("0.0.0.0", 81))?;
-        setsockopt(&socket, RcvBuf, &BUFFER)?;
+        setsockopt(&socket, RcvBufForce, &BUFFER)?;
         std::thread::spawn(move || {
             let mut bytes = [0; 2048];
             while let Ok((count, from)) = socket.recv_from(&mut bytes) {
@@ -81,7 +81,7 @@ impl Load {
             }
             let socket = lan.within(client, || {
                 let socket = UdpSocket::bind(("0.0.0.0", 0))?;
-                setsockopt(&socket, RcvBuf, &BUFFER)?;
+                setsockopt(&socket, RcvBufForce, &BUFFER)?;
                 socket.connect(ECHO)?;
                 Ok(socket)
             })?;

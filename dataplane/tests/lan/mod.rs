@@ -293,15 +293,18 @@ impl Lan {
     }
 }
 
+/// How long anything may take here, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// Waits until `holds` is true, or says what was waited for.
 pub(crate) async fn eventually(
     what: &str,
     mut holds: impl AsyncFnMut() -> Result<bool>,
 ) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + LIMIT;
     while !holds().await? {
         if Instant::now() > deadline {
-            bail!("waited 15 s for: {what}");
+            bail!("waited {LIMIT:?} for: {what}");
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -10,8 +10,10 @@ use anyhow::{Context as _, Result};
 
 use super::Lan;
 
-/// How long an answer may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// How long an answer may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+/// How long nobody answers where nobody should.
+const SILENCE: Duration = Duration::from_secs(2);
 
 impl Lan {
     /// TCP and UDP servers at `port` in a namespace, of both families, which answer
@@ -48,6 +50,14 @@ impl Lan {
         let to = to.into();
         self.within(name, move || ask_tcp(to))
             .with_context(|| format!("{name} asks {to}/tcp\n{}", self.report()))
+    }
+
+    /// Whether a client in `name` is let in by nobody at `to`, over TCP: refused, or met by silence.
+    pub(crate) fn is_shut(&self, name: &str, to: impl Into<SocketAddr>) -> Result<bool> {
+        let to = to.into();
+        self.within(name, move || {
+            Ok(TcpStream::connect_timeout(&to, SILENCE).is_err())
+        })
     }
 
     /// The same over UDP.
