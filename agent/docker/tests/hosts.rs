@@ -258,9 +258,9 @@ impl Bed {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), open)
+        tokio::time::timeout(Duration::from_secs(60), open)
             .await
-            .expect("the cluster socket opens within 10 s");
+            .expect("the cluster socket opens within 60 s");
     }
 
     async fn ask(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {

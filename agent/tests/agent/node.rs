@@ -165,8 +165,8 @@ impl Line {
                 }
             }
         };
-        let found = tokio::time::timeout(std::time::Duration::from_secs(10), found).await;
-        found.unwrap_or_else(|_| panic!("waited 10 s in vain for: {what}"))
+        let found = tokio::time::timeout(std::time::Duration::from_secs(60), found).await;
+        found.unwrap_or_else(|_| panic!("waited 60 s in vain for: {what}"))
     }
 
     async fn until_seen(&mut self, id: TaskId, state: TaskState) -> TaskStatus {
