@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use weft_proto::{ControlError, LogItem, LogSelector, dispatcher::ManagerMessage};
 use weft_types::{NodeId, TaskId, TaskState};
@@ -25,6 +25,10 @@ const NODE_LIMIT: Duration = Duration::from_secs(5);
 /// Items waiting for a slow reader.
 const BUFFER: usize = 256;
 
+/// How long a node's session waits for a slow reader. One who reads on makes room by then; for one who does
+/// not, nothing else that the node says may have to wait.
+const ROOM_LIMIT: Duration = Duration::from_secs(1);
+
 /// How often new tasks are looked for while following.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -34,12 +38,22 @@ struct Answer {
     node: NodeId,
     items: Vec<LogItem>,
     end: bool,
+    /// Lines before these that found no room.
+    missed: usize,
+}
+
+/// Who waits for the answers to one request.
+#[derive(Debug)]
+struct Waiting {
+    sender: mpsc::Sender<Answer>,
+    /// Lines of each node that found no room, and that the reader is not told of yet.
+    missed: BTreeMap<NodeId, usize>,
 }
 
 /// Who waits for the answers to which request.
 #[derive(Debug, Default)]
 pub(crate) struct LogHub {
-    waiting: Mutex<HashMap<u64, mpsc::Sender<Answer>>>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
     last: AtomicU64,
 }
 
@@ -47,25 +61,50 @@ impl LogHub {
     fn open(&self) -> (u64, mpsc::Receiver<Answer>) {
         let request = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, answers) = mpsc::channel(BUFFER);
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.insert(request, sender);
+        let missed = BTreeMap::new();
+        self.waiting().insert(request, Waiting { sender, missed });
         (request, answers)
     }
 
     fn close(&self, request: u64) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.remove(&request);
+        self.waiting().remove(&request);
     }
 
-    /// Hands lines of `node` to whoever asked; drops them if nobody does any more.
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands lines of `node` to whoever asked; drops them if nobody does any more, or if who does reads no
+    /// further.
     pub(crate) async fn take(&self, node: NodeId, request: u64, items: Vec<LogItem>, end: bool) {
-        let sender = {
-            let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.get(&request).cloned()
+        let known = self.waiting().get_mut(&request).map(|waiting| {
+            let missed = waiting.missed.remove(&node).unwrap_or(0);
+            (waiting.sender.clone(), missed)
+        });
+        let Some((sender, missed)) = known else {
+            return;
         };
-        if let Some(sender) = sender {
-            // The reader has gone when this fails.
-            let _ = sender.send(Answer { node, items, end }).await;
+        let lines = missed + items.len();
+        // Who did not make room the last time is not waited for again.
+        let limit = if missed == 0 {
+            ROOM_LIMIT
+        } else {
+            Duration::ZERO
+        };
+        let Ok(room) = timeout(limit, sender.reserve()).await else {
+            if let Some(waiting) = self.waiting().get_mut(&request) {
+                waiting.missed.insert(node, lines);
+            }
+            return;
+        };
+        // The reader has gone when there is no room at all.
+        if let Ok(room) = room {
+            room.send(Answer {
+                node,
+                items,
+                end,
+                missed,
+            });
         }
     }
 }
@@ -161,6 +200,10 @@ impl Gathering {
             tokio::select! {
                 answer = answers.recv() => match answer {
                     Some(answer) => {
+                        if answer.missed > 0 {
+                            let why = format!("said {} lines faster than they were read", answer.missed);
+                            self.miss(answer.node, &why).await;
+                        }
                         for item in answer.items {
                             if self.reader.send(item).await.is_err() {
                                 return;

@@ -51,6 +51,8 @@ pub(crate) struct Session {
     heard: Mutex<Instant>,
     acked: Mutex<Acked>,
     lost_thread: AtomicBool,
+    /// Nobody listens to the stream just now, so its silence says nothing.
+    unheard: AtomicBool,
     /// Its stream has ended; the node may still come again within its grace.
     ended: AtomicBool,
     pub(super) poke: Notify,
@@ -82,6 +84,7 @@ impl Session {
             heard: Mutex::new(Instant::now()),
             acked: Mutex::default(),
             lost_thread: AtomicBool::new(false),
+            unheard: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             poke: Notify::new(),
             end,
@@ -93,9 +96,20 @@ impl Session {
         *lock(&self.heard) = Instant::now();
     }
 
+    /// Does `work` without listening to the node meanwhile: however long a slow disk makes it, its
+    /// heartbeats wait on our side, and it is as alive afterwards as it was before.
+    pub(super) async fn unheard<T>(&self, work: impl Future<Output = T>) -> T {
+        self.unheard.store(true, Ordering::Relaxed);
+        let done = work.await;
+        self.hear();
+        self.unheard.store(false, Ordering::Relaxed);
+        done
+    }
+
     /// The stream has ended.
     pub(super) fn close(&self) {
         self.ended.store(true, Ordering::Relaxed);
+        self.unheard.store(false, Ordering::Relaxed);
     }
 
     /// The node has missed something: it is to be told everything again, now.
@@ -111,7 +125,8 @@ impl Session {
 
     /// What can be heard of the node.
     fn sound(&self) -> Sound {
-        if lock(&self.heard).elapsed() > self.period * GRACE {
+        let is_silent = lock(&self.heard).elapsed() > self.period * GRACE;
+        if is_silent && !self.unheard.load(Ordering::Relaxed) {
             Sound::Silent
         } else if self.ended.load(Ordering::Relaxed) {
             Sound::Gone
@@ -200,4 +215,32 @@ pub(crate) struct Report {
 /// A channel for a session's messages.
 pub(crate) fn outbox() -> (Outbox, mpsc::Receiver<Result<ManagerMessage, Status>>) {
     mpsc::channel(OUTBOX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_is_not_silent_while_nobody_listens() {
+        let (outbox, _inbox) = outbox();
+        let node = NodeId::numbered(1);
+        // Every moment is too long for it.
+        let session = Session::new(node, outbox, Duration::ZERO, CancellationToken::new());
+        while session.sound() != Sound::Silent {
+            tokio::task::yield_now().await;
+        }
+        let meanwhile = session.unheard(async { session.sound() }).await;
+        assert_eq!(meanwhile, Sound::Speaks);
+        // One whose stream ends before the work is done keeps nobody waiting.
+        tokio::select! {
+            biased;
+            () = session.unheard(std::future::pending()) => {}
+            () = std::future::ready(()) => {}
+        }
+        session.close();
+        while session.sound() != Sound::Silent {
+            tokio::task::yield_now().await;
+        }
+    }
 }

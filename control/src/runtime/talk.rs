@@ -164,7 +164,7 @@ impl Manager {
                         sequence,
                         updates,
                     };
-                    if self.reports.send(report).await.is_err() {
+                    if session.unheard(self.reports.send(report)).await.is_err() {
                         return;
                     }
                 }
@@ -181,7 +181,10 @@ impl Manager {
                     request,
                     items,
                     end,
-                } => self.logs.take(session.node, request, items, end).await,
+                } => {
+                    let taken = self.logs.take(session.node, request, items, end);
+                    session.unheard(taken).await;
+                }
                 NodeMessage::Leave => {
                     // It keeps its tasks until others have taken over, then it is let go.
                     info!(node = %session.node, "node leaves");
@@ -197,10 +200,8 @@ impl Manager {
         session: &Session,
         decide: impl Fn(&View, Timestamp, NodeId) -> Vec<Change>,
     ) {
-        let written = self
-            .propose(|view, now, _| Ok((decide(view, now, session.node), ())))
-            .await;
-        if let Err(error) = written {
+        let write = self.propose(|view, now, _| Ok((decide(view, now, session.node), ())));
+        if let Err(error) = session.unheard(write).await {
             // It says so again with its next hello.
             debug!(node = %session.node, %error, "what the node told was not stored");
         }
