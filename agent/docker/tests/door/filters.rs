@@ -54,6 +54,9 @@ fn name(object: &Value) -> String {
     found.map_or_else(String::new, |name| name.to_string().replace('"', ""))
 }
 
+/// A kind of object, what its list is narrowed by, and what is left of it.
+type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 #[tokio::test]
 async fn every_filter_tells_objects_apart() {
     let bed = bed().await;
@@ -65,7 +68,7 @@ async fn every_filter_tells_objects_apart() {
             state.networks[1].id.to_string(),
         )
     };
-    let rows: &[(&str, &[(&str, &str)], &[&str])] = &[
+    let rows: &[Row<'_>] = &[
         ("nodes", &[("id", &node)], &["node2"]),
         ("nodes", &[("name", "node2")], &["node2"]),
         ("nodes", &[("name", "ode2")], &[]),
