@@ -193,6 +193,18 @@ fn what_drains_keeps_connections_and_nothing_else() {
             );
             assert_eq!(is_here(&world, &segment(SYN), 2), HERE, "a new connection");
         }
+        let mut world = both(|_| ());
+        let (c, n, port) = (f.client(), f.node(1), ports(f, 17, 1)[0]);
+        let datagram = frame(c, n, L4::Udp(port, 8000));
+        assert_eq!(is_here(&world, &datagram, 1), HERE);
+        if let Some(one) = world.backends.get_mut(&1) {
+            one.flags |= backend::DRAINING;
+        }
+        assert_ne!(
+            is_here(&world, &datagram, 2),
+            HERE,
+            "datagrams of a flow that is here move at once"
+        );
     }
 }
 
@@ -252,8 +264,45 @@ fn fragments_of_two_protocols_may_share_an_identification() {
 }
 
 #[test]
+fn fragments_of_two_datagrams_are_kept_apart() {
+    let mut work = Work::NONE;
+    for f in FAMILIES {
+        let world = town();
+        let (c, n) = (f.client(), f.node(1));
+        let mut judge = |bytes: &[u8]| {
+            let mut p = Bytes::new(bytes.to_vec(), UPLINK);
+            weft_ebpf::uplink::judge(&mut p, &world, &mut work)
+        };
+        let mut long = frame(c, n, L4::Tcp(4000, 8000, ACK));
+        long.payload = vec![7; 64];
+        let [first, later] = long.fragments(32);
+        long.l4 = L4::Tcp(4000, 8001, ACK);
+        let [mut other, mut other_later] = long.fragments(32);
+        for bytes in [&mut other, &mut other_later] {
+            // Another identification; IPv4 keeps its header's sum by giving the difference back elsewhere.
+            if f.v6 {
+                bytes[58] ^= 1;
+            } else {
+                bytes[19] += 1;
+                bytes[25] -= 1;
+            }
+        }
+        let here = Verdict::Peer(link_of(1), Done::ToTaskTranslated);
+        assert_eq!(judge(&first), here);
+        assert!(matches!(
+            judge(&other),
+            Verdict::Tunnel(_, Done::ToBackendNode)
+        ));
+        assert_eq!(judge(&later), here);
+        assert!(matches!(
+            judge(&other_later),
+            Verdict::Tunnel(_, Done::ToBackendNode)
+        ));
+    }
+}
+
+#[test]
 fn a_connection_is_counted_once_and_when_its_task_accepts_it() {
-    use crate::rows::town::from_task;
     for f in FAMILIES {
         let mut world = both(|front| front.flags |= front::LEAST);
         world.rings.insert(1, vec![1]);
@@ -278,7 +327,6 @@ fn a_connection_is_counted_once_and_when_its_task_accepts_it() {
 /// A test run of the kernel refuses such a packet before any program sees it, so this is no row.
 #[test]
 fn a_network_header_cut_short_is_malformed() {
-    use crate::rows::town::from_task;
     let mut work = Work::NONE;
     let world = town();
     for f in FAMILIES {

@@ -73,7 +73,8 @@ pub(super) fn crowded(f: Family) -> Vec<Row> {
 
 /// One client port, used for one address after the other.
 pub(super) fn used_again(f: Family) -> Vec<Row> {
-    let (c, t1, first, second) = (f.client(), f.task(1), f.node(2), f.node(1));
+    let (c, n, t1) = (f.client(), f.node(1), f.task(1));
+    let (first, second) = (f.node(2), n);
     let here = peer(1, Done::ToTaskTranslated);
     let back = Verdict::Tunnel(to_node(MESH, 2), Done::AnswerToNode);
     let ask = |name: &str, at, flags| {
@@ -223,6 +224,26 @@ pub(super) fn used_again(f: Family) -> Vec<Row> {
             ],
         ),
         row(
+            "a SYN sent again, whose answers' entry was evicted and is another's now",
+            f,
+            evicted(f),
+            vec![
+                other("SYN", first, SYN),
+                other("ACK", first, ACK),
+                answer("data of the one that took it", second, ACK),
+            ],
+        ),
+        row(
+            "a SYN sent again that comes in elsewhere",
+            f,
+            town(),
+            vec![
+                uplink("SYN", &frame(c, n, L4::Tcp(4000, 8000, SYN)), here),
+                ask("SYN", n, SYN),
+                answer("SYN+ACK", n, SYN_ACK),
+            ],
+        ),
+        row(
             "a port of a flow whose client's entry is new again",
             f,
             halves(f),
@@ -240,33 +261,33 @@ pub(super) fn used_again(f: Family) -> Vec<Row> {
     ]
 }
 
-/// A flow that its client reset, whose own entry was evicted before its task accepted it, and made anew after.
-fn halves(f: Family) -> World {
-    let (c, t1, first) = (f.client(), f.task(1), f.node(2));
-    let world = town();
+/// The two keys and what both entries say of a flow to task 1 that the client began from port 4000, at `at`.
+fn flow_of(f: Family, at: IpAddr) -> (FlowKey, FlowKey, Flow) {
+    let (c, t1) = (f.client(), f.task(1));
+    let (from, to) = (Be16::new(4000), Be16::new(8000));
+    let wire = FlowKey {
+        src: c.into(),
+        dst: at.into(),
+        net: MESH,
+        sport: from,
+        dport: to,
+        proto: 6,
+        side: flow::WIRE,
+        pad: [0; 2],
+    };
     let reply = FlowKey {
         src: t1.into(),
         dst: c.into(),
         net: MESH,
         sport: Be16::new(80),
-        dport: Be16::new(4000),
+        dport: from,
         proto: 6,
         side: flow::REPLY,
         pad: [0; 2],
     };
-    let wire = FlowKey {
-        src: c.into(),
-        dst: first.into(),
-        net: MESH,
-        sport: Be16::new(4000),
-        dport: Be16::new(8000),
-        proto: 6,
-        side: flow::WIRE,
-        pad: [0; 2],
-    };
     let entry = Flow {
         client: c.into(),
-        service: first.into(),
+        service: at.into(),
         seen: c.into(),
         task: t1.into(),
         last: u64::MAX,
@@ -274,19 +295,37 @@ fn halves(f: Family) -> World {
         backend: 1,
         ingress: 2,
         front: 1,
-        cport: Be16::new(4000),
-        port: Be16::new(8000),
-        seen_port: Be16::new(4000),
+        cport: from,
+        port: to,
+        seen_port: from,
         task_port: Be16::new(80),
         tcp: tcp::SYN | tcp::DATA,
         proto: 6,
         ..Flow::default()
     };
+    (wire, reply, entry)
+}
+
+/// A flow that its client reset, whose own entry was evicted before its task accepted it, and made anew after.
+fn halves(f: Family) -> World {
+    let world = town();
+    let (wire, reply, entry) = flow_of(f, f.node(2));
     world.flow.borrow_mut().insert(reply, entry);
     let reset = Flow {
         tcp: tcp::RST,
         ..entry
     };
     world.flow_new.borrow_mut().insert(wire, reset);
+    world
+}
+
+/// A flow of which the client's entry alone is left; another, which is open, has the task's port for it.
+fn evicted(f: Family) -> World {
+    let world = town();
+    let (wire, _, entry) = flow_of(f, f.node(2));
+    world.flow_new.borrow_mut().insert(wire, entry);
+    let (wire, reply, entry) = flow_of(f, f.node(1));
+    world.flow.borrow_mut().insert(wire, entry);
+    world.flow.borrow_mut().insert(reply, entry);
     world
 }

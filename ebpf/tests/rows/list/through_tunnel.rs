@@ -124,6 +124,12 @@ pub(super) fn arriving(f: Family) -> Vec<Row> {
                     Drop::ForgedSource,
                 ),
                 refused(
+                    "source of another network",
+                    WEB,
+                    &to_task(3, f.task(2), t3),
+                    Drop::ForgedSource,
+                ),
+                refused(
                     "not published",
                     MESH,
                     &carried(Leg::Mesh, 0, 1, c, n2, L4::Tcp(4000, 22, SYN)),
