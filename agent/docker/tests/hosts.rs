@@ -85,21 +85,40 @@ impl World {
                 .push(said);
             let number: u64 = name[1..].parse().unwrap();
             let path = path.strip_prefix("/v1.41").unwrap_or(&path);
+            let query = request.uri().query().unwrap_or_default();
+            let lacks_image = query.contains("name=rare") && number != 3;
             let answer = match (request.method(), path) {
+                // Its container has ended: engines leave it out unless all are asked for.
+                (&Method::GET, "/containers/json")
+                    if query.contains("limit") && !query.contains("all=1") =>
+                {
+                    json!([])
+                }
+                (&Method::GET, "/images/json") if number == 3 => {
+                    json!([{"Id": "sha256:1", "RepoTags": ["rare:1"]}])
+                }
+                (&Method::GET, "/images/json" | "/networks") => json!([]),
+                (&Method::GET, "/events") => json!({"scope": "swarm", "Type": "node"}),
+                (&Method::POST, path) if path.ends_with("/exec") => json!({"Id": "e".repeat(64)}),
                 (&Method::GET, "/containers/json") => json!([{
                     "Id": id(number), "Names": [format!("/c{number}"), "/same"], "Created": number,
                     "Labels": {}, "State": "running",
                     "Ports": [{"IP": "0.0.0.0", "PublicPort": 80}],
                 }]),
-                (&Method::GET, "/info") => json!({"Containers": 1, "NCPU": 2}),
+                (&Method::GET, "/info") => {
+                    json!({"Containers": 1, "NCPU": 2, "Driver": format!("d{number}")})
+                }
                 (&Method::POST, "/containers/create") => json!({"Id": "f".repeat(64)}),
                 (&Method::GET, path) if path.ends_with("/json") => json!({
                     "Id": id(number), "Name": "/c", "HostConfig": {}, "Config": {},
+                    "NetworkSettings": {"Ports": {"80/tcp": [{"HostIp": "0.0.0.0"}]}},
                 }),
                 _ => json!({"host": name}),
             };
-            let mut response = Response::new(Full::new(Bytes::from(answer.to_string())));
-            if request.method() == Method::POST && path == "/containers/create" {
+            let mut response = Response::new(Full::new(Bytes::from(format!("{answer}\n"))));
+            if lacks_image {
+                *response.status_mut() = StatusCode::NOT_FOUND;
+            } else if request.method() == Method::POST && path == "/containers/create" {
                 *response.status_mut() = StatusCode::CREATED;
             }
             response
@@ -321,6 +340,11 @@ async fn lists_hold_every_host_s_containers_under_their_hosts_names() {
         .get("/containers/json?filters=%7B%22node%22:[%22n2%22]%7D")
         .await;
     assert_eq!(filtered.as_array().map(Vec::len), Some(1));
+    let (_, newest) = bed.get("/containers/json?limit=2").await;
+    assert_eq!(newest.as_array().map(Vec::len), Some(2), "ended ones count");
+    // One line: the others' would be no JSON behind it.
+    let (_, event) = bed.get("/events?since=0&until=1").await;
+    assert_eq!(event["Type"], "node", "the swarm's are told once");
 }
 
 #[tokio::test]
@@ -331,6 +355,8 @@ async fn one_container_s_requests_go_to_its_host() {
         let (status, container) = bed.get(&format!("/containers/{reference}/json")).await;
         assert_eq!(status, StatusCode::OK, "{reference}: {container}");
         assert_eq!(container["Node"]["Name"], "n2", "{reference}");
+        let port = &container["NetworkSettings"]["Ports"]["80/tcp"][0];
+        assert_eq!(port["HostIp"], "192.0.2.12", "{reference}");
     }
     let (_, answer) = bed
         .ask(
@@ -340,6 +366,17 @@ async fn one_container_s_requests_go_to_its_host() {
         )
         .await;
     assert_eq!(answer["host"], "n3");
+    let (_, exec) = bed
+        .ask(Method::POST, "/containers/c3/exec", json!({"Cmd": ["sh"]}))
+        .await;
+    let start = format!("/exec/{}/resize", exec["Id"].as_str().unwrap());
+    let (_, answer) = bed.ask(Method::POST, &start, json!({})).await;
+    assert_eq!(answer["host"], "n3", "what runs beside its program");
+    let connect = "/networks/n1/back/connect";
+    let (status, refusal) = bed
+        .ask(Method::POST, connect, json!({"Container": "c2"}))
+        .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{refusal}");
     let (status, refusal) = bed.get("/containers/same/json").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(
@@ -368,6 +405,16 @@ async fn new_containers_go_where_their_rules_say() {
         refusal["message"],
         "unable to find a node that satisfies the constraint zone==z9"
     );
+    let (status, made) = create(wish("constraint:storagedriver==d2")).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    assert!(bed.was_asked("n2", "POST /v1.41/containers/create"));
+    // Where its image is, if it is not where it would be put.
+    let rare = json!({"Image": "rare:1", "HostConfig": {}});
+    let (status, made) = bed
+        .ask(Method::POST, "/containers/create?name=rare", rare)
+        .await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    assert!(bed.was_asked("n3", "POST /containers/create"));
     let (status, _) = create(wish("constraint:zone")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let (status, _) = bed
