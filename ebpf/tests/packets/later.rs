@@ -172,6 +172,24 @@ fn a_silent_connection_keeps_its_tuple() {
 }
 
 #[test]
+fn a_new_connection_goes_by_the_ring_and_not_by_what_is_remembered() {
+    for f in FAMILIES {
+        let mut world = both(|_| ());
+        let segment = |flags| {
+            frame(
+                f.client(),
+                f.node(1),
+                L4::Tcp(ports(f, 6, 2)[0], 8000, flags),
+            )
+        };
+        assert_ne!(is_here(&world, &segment(SYN), 1), HERE);
+        world.rings.insert(1, vec![1]);
+        assert_ne!(is_here(&world, &segment(ACK), 2), HERE, "its connection");
+        assert_eq!(is_here(&world, &segment(SYN), 3), HERE, "a new connection");
+    }
+}
+
+#[test]
 fn what_drains_keeps_connections_and_nothing_else() {
     for f in FAMILIES {
         for flags in [0, front::LEAST] {

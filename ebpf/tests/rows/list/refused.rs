@@ -5,6 +5,20 @@ use weft_ebpf::parse::tcp_flag::{ACK, RST, SYN};
 use weft_ebpf::verdict::Verdict;
 
 use super::*;
+use crate::rows::frames::{add, fold, pseudo};
+
+/// The segment with these numbers and window.
+fn numbered(segment: &Frame, seq: u32, ack: u32, window: u16) -> Vec<u8> {
+    let mut bytes = segment.bytes();
+    let transport = &mut bytes[if segment.src.is_ipv6() { 54 } else { 34 }..];
+    transport[4..8].copy_from_slice(&seq.to_be_bytes());
+    transport[8..12].copy_from_slice(&ack.to_be_bytes());
+    transport[14..16].copy_from_slice(&window.to_be_bytes());
+    transport[16..18].fill(0);
+    let sum = add(transport) + pseudo(segment.src, segment.dst, 6, transport.len());
+    transport[16..18].copy_from_slice(&(!fold(sum)).to_be_bytes());
+    bytes
+}
 
 pub(super) fn small_print(f: Family) -> Vec<Row> {
     let (c, n) = (f.client(), f.node(1));
@@ -28,7 +42,21 @@ pub(super) fn small_print(f: Family) -> Vec<Row> {
             "a SYN is",
             &frame(c, n, L4::Tcp(4000, 8002, SYN)),
             Verdict::Neighbour(UPLINK, Done::Refused),
-        ),
+        )
+        .exact(numbered(
+            &frame(n, c, L4::Tcp(8002, 4000, RST | ACK)),
+            0,
+            2,
+            0,
+        )),
+        Step::raw(
+            "an acknowledgement is, by the number it gives",
+            Program::UplinkIn,
+            UPLINK,
+            numbered(&frame(c, n, L4::Tcp(4001, 8002, ACK)), 5, 7, 512),
+            Verdict::Neighbour(UPLINK, Done::Refused),
+        )
+        .exact(numbered(&frame(n, c, L4::Tcp(8002, 4001, RST)), 7, 0, 0)),
         uplink(
             "an error that quotes what another host sent",
             &foreign,
