@@ -289,6 +289,96 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_is_as_old_as_its_first_packet_and_idle_since_its_last_of_either_side() {
+        let names = Names::of(None);
+        let older = Flow {
+            since: 1_000_000_000,
+            last: 2_000_000_000,
+            ..flow(CLIENT, 0)
+        };
+        let younger = Flow {
+            since: 3_000_000_000,
+            last: 7_000_000_000,
+            packets: 1,
+            bytes: 50,
+            ..flow(CLIENT, 0)
+        };
+        for (wire, reply) in [(older, younger), (younger, older)] {
+            let pair = Pair {
+                wire: Some(entry(flow::WIRE, wire)),
+                reply: Some(entry(flow::REPLY, reply)),
+            };
+            let row = names.row(&pair, true, Duration::from_secs(9)).unwrap();
+            assert_eq!((row.age.as_secs(), row.idle.as_secs()), (8, 2));
+            assert_eq!(row.to_task, (wire.packets, wire.bytes));
+            assert_eq!(row.to_client, (reply.packets, reply.bytes));
+        }
+    }
+
+    #[test]
+    fn a_flow_closes_with_one_last_word_and_is_closed_with_two_or_a_reset() {
+        let names = Names::of(None);
+        let state = |sides: [u8; 2], accepted| {
+            let with = |tcp| Flow {
+                tcp,
+                ..flow(CLIENT, 0)
+            };
+            let pair = Pair {
+                wire: Some(entry(flow::WIRE, with(sides[0]))),
+                reply: Some(entry(flow::REPLY, with(sides[1]))),
+            };
+            let row = names.row(&pair, accepted, Duration::from_secs(9)).unwrap();
+            row.state
+        };
+        let rows = [
+            ([tcp::SYN, 0], false, FlowState::Opening),
+            ([tcp::DATA, tcp::DATA], true, FlowState::Open),
+            ([tcp::FIN, tcp::DATA], true, FlowState::Closing),
+            ([tcp::DATA, tcp::FIN], true, FlowState::Closing),
+            ([tcp::FIN, tcp::FIN], true, FlowState::Closed),
+            ([tcp::RST, tcp::DATA], true, FlowState::Closed),
+            ([tcp::DATA, tcp::RST], true, FlowState::Closed),
+        ];
+        for (sides, accepted, expected) in rows {
+            assert_eq!(state(sides, accepted), expected, "{sides:?}");
+        }
+        let words = rows.map(|(_, _, state)| state.text());
+        assert_eq!(
+            words[..5],
+            ["opening", "open", "closing", "closing", "closed"]
+        );
+    }
+
+    #[test]
+    fn a_row_names_the_node_it_came_in_by_only_when_that_is_another() {
+        let mut desired = desired();
+        let other = crate::desired::Node {
+            name: "n2".to_owned(),
+            addr: [192, 0, 2, 12].into(),
+            addresses: [].into(),
+            zone: String::new(),
+            missed: false,
+            dead: false,
+            wireguard: None,
+        };
+        desired.nodes.insert(2, other);
+        let names = Names::of(Some(&desired));
+        let row = |ingress| {
+            let value = Flow {
+                ingress,
+                ..flow(CLIENT, 0)
+            };
+            let pair = Pair {
+                wire: Some(entry(flow::WIRE, value)),
+                reply: None,
+            };
+            names.row(&pair, true, Duration::from_secs(5)).unwrap()
+        };
+        assert_eq!(row(2).ingress, Some([192, 0, 2, 12].into()));
+        assert_eq!(row(1).ingress, None);
+    }
+
+    #[test]
     fn flows_are_added_up_by_who_asks_whom() {
         let desired = desired();
         let names = Names::of(Some(&desired));
@@ -300,7 +390,10 @@ mod tests {
         let inside = row(Addr::v4([10, 0, 0, 6]), flow::FROM_TASK);
         assert_eq!(inside.client_name.as_deref(), Some("debug"));
         assert_eq!(inside.state, FlowState::Opening);
-        let pairs = flow_pairs(&[row(CLIENT, 0), inside, row(CLIENT, 0)]);
+        let mut long_ago = row(CLIENT, 0);
+        long_ago.age = Duration::from_secs(60);
+        let pairs = flow_pairs(&[inside, long_ago, row(CLIENT, 0)]);
+        assert_eq!((pairs[0].oldest.as_secs(), pairs[0].packets), (60, 6));
         let seen: Vec<_> = pairs
             .iter()
             .map(|pair| (pair.client.as_deref(), pair.flows, pair.bytes))
