@@ -69,6 +69,17 @@ pub(crate) struct Sample {
     pub(crate) failed: f64,
 }
 
+impl Sample {
+    /// What stands for a sample that was not to be had.
+    pub(crate) const MISSING: Self = Self {
+        rate: f64::NAN,
+        p50: f64::NAN,
+        p99: f64::NAN,
+        cpu: f64::NAN,
+        failed: 0.0,
+    };
+}
+
 const CHUNK: usize = 128 * 1024;
 /// Seconds after which one side takes the other for gone.
 const PATIENCE: i64 = 3;

@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 
-use crate::{gauge::Kind, record::Record};
+use crate::{
+    gauge::Kind,
+    record::{Ratio, Record},
+};
 
 pub(crate) const LOCAL: &str = "weft: published port, local task";
 pub(crate) const REMOTE: &str = "weft: published port, remote task";
-const DIRECT: &str = "weft: task to task";
+pub(crate) const DIRECT: &str = "weft: task to task";
 const VIP: &str = "weft: task to service address";
 const SECRET: &str = "weft: task to task, encrypted";
 pub(crate) const BRIDGE: &str = "bridge + VXLAN, task to task";
@@ -137,9 +140,10 @@ const GOALS: [Goal; 19] = [
 
 /// The table of goals, each met or by how much it was missed, and the names of those that were.
 pub(crate) fn table(record: &Record) -> (String, Vec<String>) {
-    let mut text = String::from("| goal | asked | found | met |\n|---|---|---|---|\n");
+    let mut text =
+        String::from("| goal | asked | found | least to most | met |\n|---|---|---|---|---|\n");
     let (mut missed, mut whole) = (Vec::new(), String::new());
-    let mut row = |what: &str, asked: f64, found: Option<f64>| {
+    let mut row = |what: &str, asked: f64, found: Option<Ratio>| {
         // "…" stands for what the goal before it is about.
         let name = match what.strip_prefix('…') {
             Some(rest) => format!("{whole},{rest}"),
@@ -148,7 +152,12 @@ pub(crate) fn table(record: &Record) -> (String, Vec<String>) {
                 what.to_owned()
             }
         };
-        if let Some(found) = found {
+        if let Some(Ratio {
+            middle: found,
+            least,
+            most,
+        }) = found
+        {
             let met = if found >= asked {
                 "yes".to_owned()
             } else {
@@ -156,7 +165,10 @@ pub(crate) fn table(record: &Record) -> (String, Vec<String>) {
                 format!("**no**, {:.1} % short", 100.0 * (1.0 - found / asked))
             };
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "| {what} | ≥ {asked:.2} | {found:.2} | {met} |");
+            let _ = writeln!(
+                text,
+                "| {what} | ≥ {asked:.2} | {found:.2} | {least:.2} to {most:.2} | {met} |"
+            );
         }
     };
     for (what, whose, figure, kind, beside, asked) in GOALS {

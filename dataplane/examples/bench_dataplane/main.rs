@@ -4,8 +4,8 @@
 //! Everything is on one machine: switches, clients and hosts as network namespaces. So the figures
 //! compare paths through one kernel; they say nothing of network cards. `WEFT_BENCH_ROUNDS` (5) and
 //! `WEFT_BENCH_SECONDS` (1) change how long it takes; `WEFT_BENCH_ONLY` keeps the ways whose name
-//! holds that text (crowds only when it names one, and nothing but take-overs for `take-over`), and then
-//! nothing is written.
+//! holds that text (crowds only when it names one, nothing but take-overs for `take-over`, nothing but resolvers for
+//! `names`), and then nothing is written. What cannot be measured is told in the record, and the run fails at its end.
 
 #[path = "../../tests/lan/mod.rs"]
 mod lan;
@@ -56,7 +56,7 @@ fn number(name: &str, usual: f64) -> f64 {
 
 /// Measures every way for each kind, all ways of a kind one after the other, `rounds` times over, questions in
 /// several turns of a round; every second time backwards, so that nobody always goes first.
-fn interleaved(record: &mut Record, ways: &[Way], rounds: u32, time: Duration) -> Result<()> {
+fn interleaved(record: &mut Record, ways: &[Way], rounds: u32, time: Duration) {
     let begun = Instant::now();
     for round in 1..=rounds {
         let turns = Kind::ALL
@@ -68,9 +68,10 @@ fn interleaved(record: &mut Record, ways: &[Way], rounds: u32, time: Duration) -
                 order.reverse();
             }
             for way in order {
-                let sample = gauge::measure(way, kind, time)
-                    .with_context(|| format!("{} ({kind:?})", way.name))?;
-                record.add(&way.name, kind, sample);
+                match gauge::measure(way, kind, time) {
+                    Ok(sample) => record.add(&way.name, kind, sample),
+                    Err(error) => record.failed(&way.name, kind, &error),
+                }
             }
         }
         eprintln!(
@@ -78,7 +79,6 @@ fn interleaved(record: &mut Record, ways: &[Way], rounds: u32, time: Duration) -
             begun.elapsed()
         );
     }
-    Ok(())
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -91,9 +91,14 @@ async fn main() -> Result<()> {
     let (mut lan, own_ways) = own::small().await?;
     let mut peers = Peers::default();
     let mut ways = peers.build(&mut lan)?;
+    for (peer, why) in &peers.left_out {
+        record.leave_out(peer, why);
+    }
+    // One part alone, or everything.
+    let part = |name: &str| only.as_ref().is_none_or(|only| only == name);
     let engines = match only {
-        Some(_) => None,
-        None => docker::Engines::start(&mut lan).unwrap_or_else(|error| {
+        Some(_) if !part("names") => None,
+        _ => docker::Engines::start(&mut lan).unwrap_or_else(|error| {
             record.leave_out("Docker's own overlay and resolver", &error);
             None
         }),
@@ -117,19 +122,31 @@ async fn main() -> Result<()> {
         ways.len(),
         begun.elapsed()
     );
-    interleaved(&mut record, &ways, rounds, time)?;
-    if only.as_ref().is_none_or(|only| only == "take-over") {
-        takeover::measure(&mut record, rounds).await?;
+    interleaved(&mut record, &ways, rounds, time);
+    if part("take-over") {
+        if let Err(error) = takeover::measure(&mut record, rounds).await {
+            record.fell_through("taking over", &error);
+        }
         println!("{}", record.takeovers());
     }
     // The crowds' hosts look at their tables from time to time; names are measured without that.
     drop(crowded);
+    if part("names") {
+        let engines = engines.as_ref();
+        if let Err(error) = names::measure(&mut record, &mut lan, engines, rounds).await {
+            record.fell_through("names", &error);
+        }
+    }
     if only.is_none() {
-        names::measure(&mut record, &mut lan, engines.as_ref(), rounds, time).await?;
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/bench");
         record.write(&dir)?;
         eprintln!("written after {:.0?}", begun.elapsed());
     }
-    println!("{}", record.table());
+    println!("{}\n{}", record.table(), goals::table(&record).0);
+    anyhow::ensure!(
+        record.failures() == 0,
+        "{} measurements failed: the lines above that begin with \"failed\" say which",
+        record.failures()
+    );
     Ok(())
 }

@@ -15,6 +15,8 @@ use crate::{
 pub(crate) struct Peers {
     children: Vec<Child>,
     sockets: Vec<String>,
+    /// Which of them this machine cannot have, and why.
+    pub(crate) left_out: Vec<(&'static str, anyhow::Error)>,
 }
 
 impl Drop for Peers {
@@ -43,6 +45,16 @@ impl Peers {
         Ok(())
     }
 
+    /// Whether all of `programs` are installed; otherwise `peer` is left out.
+    fn can(&mut self, peer: &'static str, programs: &[&str]) -> bool {
+        let missing = programs.iter().find(|program| !has(program));
+        if let Some(program) = missing {
+            self.left_out
+                .push((peer, anyhow::anyhow!("{program} is not installed")));
+        }
+        missing.is_none()
+    }
+
     /// Every peer that this machine can have.
     pub(crate) fn build(&mut self, lan: &mut Lan) -> Result<Vec<Way>> {
         let mut ways = Vec::new();
@@ -57,7 +69,7 @@ impl Peers {
     /// HAProxy in TCP mode, and Docker's own userland proxy, on the first host with a bridge.
     fn proxies(&mut self, lan: &Lan) -> Result<Vec<Way>> {
         let mut ways = Vec::new();
-        if has("haproxy") {
+        if self.can("HAProxy", &["haproxy"]) {
             let file = lan.dir.path().with_extension("haproxy");
             let text = "global\n maxconn 4000\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1m\n timeout server 1m\n\
                         listen remote\n bind :8003\n server a 10.7.0.2:80\nlisten local\n bind :8004\n server a 10.7.0.1:80\n";
@@ -78,7 +90,7 @@ impl Peers {
                 "192.0.2.41:8003",
             )?);
         }
-        if has("docker-proxy") {
+        if self.can("Docker's userland proxy", &["docker-proxy"]) {
             let arguments = [
                 "-proto",
                 "tcp",
@@ -103,17 +115,17 @@ impl Peers {
         }
         ways.retain(|way| {
             let listens = listening(lan, way);
-            if let Err(error) = &listens {
-                eprintln!("left out: {error:#}");
-            }
-            listens.is_ok()
+            let there = listens.is_ok();
+            self.left_out
+                .extend(listens.err().map(|error| ("a proxy", error)));
+            there
         });
         Ok(ways)
     }
 
     /// wireguard-go between two hosts, host to host: no tunnel for networks inside it.
     fn wireguard(&mut self, lan: &mut Lan) -> Result<Vec<Way>> {
-        if !has("wireguard-go") || !has("wg") {
+        if !self.can("wireguard-go", &["wireguard-go", "wg"]) {
             return Ok(Vec::new());
         }
         let device = |number: u8| format!("wb{number}-{}", std::process::id());
@@ -162,9 +174,9 @@ pub(crate) fn has(program: &str) -> bool {
     run(&format!("command -v {program}")).is_ok()
 }
 
-/// Tries a command until it works, for 5 s.
+/// Tries a command until it works, for 30 s.
 pub(crate) fn patiently(command: &str) -> Result<()> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     loop {
         match run(command) {
             Ok(_) => return Ok(()),

@@ -21,15 +21,39 @@ pub(crate) struct Record {
     /// Rows of the table of take-overs.
     takeovers: Vec<String>,
     left_out: Vec<String>,
+    fell_through: Vec<String>,
 }
 
+/// The middle of those values that are there: what was not found is no number.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.retain(|value| !value.is_nan());
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn positive(ratio: f64) -> Option<f64> {
     (ratio.is_finite() && ratio > 0.0).then_some(ratio)
+}
+
+/// A ratio of two ways' figures, each of one turn: what came and went meanwhile is in both.
+#[derive(Clone, Copy)]
+pub(crate) struct Ratio {
+    /// In the middle of all turns.
+    pub(crate) middle: f64,
+    /// How far turns lay apart: what differs by less is noise.
+    pub(crate) least: f64,
+    pub(crate) most: f64,
+}
+
+impl Ratio {
+    fn of(turns: impl Iterator<Item = f64>) -> Option<Self> {
+        let turns: Vec<f64> = turns.filter_map(positive).collect();
+        Some(Self {
+            least: turns.iter().copied().reduce(f64::min)?,
+            most: turns.iter().copied().reduce(f64::max)?,
+            middle: median(turns),
+        })
+    }
 }
 
 fn first_line(command: &str) -> String {
@@ -63,6 +87,7 @@ impl Record {
             applied: Vec::new(),
             takeovers: Vec::new(),
             left_out: Vec::new(),
+            fell_through: Vec::new(),
         })
     }
 
@@ -75,6 +100,25 @@ impl Record {
     pub(crate) fn add(&mut self, way: &str, kind: Kind, sample: Sample) {
         let samples = self.found.entry((way.to_owned(), kind)).or_default();
         samples.push(sample);
+    }
+
+    /// The next round's sample was not to be had. Its turn stays in the count, so that turns of two ways still
+    /// belong together.
+    pub(crate) fn failed(&mut self, way: &str, kind: Kind, why: &anyhow::Error) {
+        self.add(way, kind, Sample::MISSING);
+        self.fell_through(&format!("{way} ({kind:?})"), why);
+    }
+
+    /// A measurement was begun and gave nothing.
+    pub(crate) fn fell_through(&mut self, what: &str, why: &anyhow::Error) {
+        eprintln!("failed: {what}: {why:#}");
+        self.fell_through
+            .push(format!("**Failed: {what}: {why:#}.**\n"));
+    }
+
+    /// How many measurements gave nothing.
+    pub(crate) fn failures(&self) -> usize {
+        self.fell_through.len()
     }
 
     /// Takes over the next round's answers of a resolver.
@@ -133,16 +177,16 @@ impl Record {
         }
     }
 
-    /// The middle of the ratios of two ways' figures, each of one turn: what came and went meanwhile is in both.
+    /// The ratio of two ways' figures.
     pub(crate) fn ratio(
         &self,
         of: (&str, Kind),
         to: (&str, Kind),
         pick: fn(&Sample) -> f64,
-    ) -> Option<f64> {
+    ) -> Option<Ratio> {
         let samples = |(way, kind): (&str, Kind)| self.found.get(&(way.to_owned(), kind));
         let turns = samples(of)?.iter().zip(samples(to)?);
-        positive(median(turns.map(|(of, to)| pick(of) / pick(to)).collect()))
+        Ratio::of(turns.map(|(of, to)| pick(of) / pick(to)))
     }
 
     /// How many times less processor time than `than` a way takes for a connection, beyond what `base` takes.
@@ -157,21 +201,19 @@ impl Record {
         median(samples.unwrap_or_default())
     }
 
-    /// The middle of the ratios of two resolvers' figures, each of one turn.
+    /// The ratio of two resolvers' figures.
     pub(crate) fn ratio_of_names(
         &self,
         of: &str,
         to: &str,
         pick: fn((f64, f64)) -> f64,
-    ) -> Option<f64> {
+    ) -> Option<Ratio> {
         let samples = |name: &str| {
             let found = self.names.iter().find(|(resolver, _)| resolver == name);
             found.map(|(_, samples)| samples)
         };
         let turns = samples(of)?.iter().zip(samples(to)?);
-        positive(median(
-            turns.map(|(of, to)| pick(*of) / pick(*to)).collect(),
-        ))
+        Ratio::of(turns.map(|(of, to)| pick(*of) / pick(*to)))
     }
 
     pub(crate) fn table(&self) -> String {
@@ -209,8 +251,8 @@ impl Record {
         text
     }
 
-    /// Ways on which connections did not come about.
-    fn failures(&self) -> String {
+    /// Ways on which connections did not come about, and what could not be measured.
+    fn told_failures(&self) -> String {
         let all = self.found.iter();
         let counts = all.map(|((name, _), samples)| {
             let failed: f64 = samples.iter().map(|sample| sample.failed).sum();
@@ -219,6 +261,7 @@ impl Record {
         counts
             .filter(|(_, failed)| *failed > 0.0)
             .map(|(name, failed)| format!("**{failed} connections did not come about: {name}.**\n"))
+            .chain(self.fell_through.iter().cloned())
             .collect()
     }
 
@@ -231,12 +274,13 @@ impl Record {
              has them: the figures compare paths through one kernel and say nothing of network cards. CPU is that of the whole \
              machine, both ends included. Where others share the machine a figure may be off by a third: ratios within one run \
              are what to look at.\n\n\
-             {}\n{}\n## Goals\n\nAs medians of the ratios within each turn.\n\n{}\n{}{}.\n\n{}\n\n\
+             {}\n{}\n## Goals\n\nAs medians of the ratios within each turn, with the least and the most of all turns: what is missed by less than \
+             they lie apart is not told from noise by one run.\n\n{}\n{}{}.\n\n{}\n\n\
              ## Taking over\n\nOne connection at a remote published port, one question after the other, and no answer lost.\n\n{}\n\
              {}\n\n![throughput and connections](dataplane.svg)\n",
             self.about,
             self.table(),
-            self.failures(),
+            self.told_failures(),
             goals,
             misses::told(self, &missed),
             self.applied.join("; "),
@@ -265,4 +309,5 @@ same hosts, stands beside it too.\n\
 - nftables DNAT masquerades, as kube-proxy's nftables mode does; HAProxy and the userland proxy end connections and open their own.\n\
 - 100 services, 10,000 services, 10,000 backends: hosts of their own, measured in the same rounds; the service that is asked has \
 one task, the others are asked by nobody.\n\
-- Names: `dnsperf -c 4` inside the container's network namespace against 127.0.0.11.";
+- Names: `dnsperf -c 4` for 2 s a turn inside the container's network namespace against 127.0.0.11. It has two threads of its \
+own beside the resolver on these two processors, and a share of what it takes is in each figure.";
