@@ -83,6 +83,10 @@ pub trait Wiring: Send + Sync + 'static {
     /// When the kernel refuses.
     async fn apply(&self, state: &NetState) -> Result<u64, Failure>;
 
+    /// Returns when a network can be given to whoever is started now, or when it is clear that it cannot
+    /// for a while, which [`Wiring::connect`] then tells.
+    async fn ready(&self);
+
     /// Gives the namespace of process `pid` the network of `task`, its resolver last. Waits for
     /// networks that the state does not have yet. May be repeated.
     ///

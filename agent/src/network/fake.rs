@@ -19,6 +19,8 @@ use crate::task::Failure;
 #[derive(Debug, Default)]
 pub struct FakeWiring {
     held: Mutex<Held>,
+    /// Nothing is ready while a test holds this.
+    pub starting: tokio::sync::Mutex<()>,
 }
 
 /// What the pretend network holds.
@@ -52,6 +54,10 @@ impl Wiring for FakeWiring {
         }
         held.state = state.clone();
         Ok(state.revision)
+    }
+
+    async fn ready(&self) {
+        let _done = self.starting.lock().await;
     }
 
     async fn connect(&self, task: &Task, _pid: i64) -> Result<(), Failure> {

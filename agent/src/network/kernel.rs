@@ -188,6 +188,16 @@ impl Wiring for Kernel {
         Ok(applied.revision)
     }
 
+    async fn ready(&self) {
+        let mut states = self.state.subscribe();
+        let told = timeout(PATIENCE, states.wait_for(|state| state.revision != 0)).await;
+        if told.is_ok_and(|told| told.is_ok()) {
+            // Held by whoever starts it: minutes on a busy machine, for the kernel verifies programs.
+            // What keeps it from starting is said to who needs it.
+            let _refused = self.dataplane().await;
+        }
+    }
+
     async fn connect(&self, task: &Task, pid: i64) -> Result<(), Failure> {
         let spec = self.await_networks(task).await?;
         let asker = asker(task, &spec);

@@ -48,7 +48,13 @@ impl Runtime {
                     Err(failure) => Err(failure),
                 }),
                 Action::Start => Event::Started(match id {
-                    Ok(id) => executor.start(id).await,
+                    Ok(id) => {
+                        // A gate gives up after a minute, and the task with it.
+                        if spec.spec.node_network().is_none() {
+                            wiring.ready().await;
+                        }
+                        executor.start(id).await
+                    }
                     Err(failure) => Err(failure),
                 }),
                 Action::Connect { pid } => Event::Connected(match id {

@@ -263,6 +263,25 @@ async fn a_task_on_the_nodes_own_network_is_run_without_a_sandbox() {
 }
 
 #[tokio::test]
+async fn no_gate_waits_for_a_data_plane_that_is_still_starting() {
+    let world = World::new();
+    let starting = world.wiring.starting.lock().await;
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let gated = task(1, TaskState::Running);
+    line.assign(vec![gated.clone()]).await;
+    line.until_seen(gated.id, TaskState::Starting).await;
+    // Who needs nothing of it is not held up.
+    let free = on_the_nodes_own_network(2);
+    line.assign(vec![gated.clone(), free.clone()]).await;
+    line.until_seen(free.id, TaskState::Running).await;
+    let container = world.engine.container_of(gated.id).expect("a container");
+    assert_eq!(container.starts, 0, "its gate's minute runs already");
+    drop(starting);
+    line.until_seen(gated.id, TaskState::Running).await;
+}
+
+#[tokio::test]
 async fn reports_are_sent_again_until_they_are_stored() {
     let world = World::new();
     let mut node = world.boot();
