@@ -36,11 +36,11 @@ struct Entry {
 
 /// The journal cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {verb} {path} of the agent's journal: {source}", path = path.display())]
+#[error("cannot {verb} {path} of the agent's journal: {cause}", path = path.display())]
 pub struct JournalError {
     verb: &'static str,
     path: PathBuf,
-    source: io::Error,
+    cause: io::Error,
 }
 
 impl Journal {
@@ -52,10 +52,10 @@ impl Journal {
         let dir = state_dir.join("journal");
         let journal = Self { dir };
         let tasks = journal.tasks();
-        fs::create_dir_all(&tasks).map_err(|source| JournalError {
+        fs::create_dir_all(&tasks).map_err(|cause| JournalError {
             verb: "make",
             path: tasks,
-            source,
+            cause,
         })?;
         Ok(journal)
     }
@@ -121,10 +121,10 @@ impl Journal {
     pub fn save_guest(&self, guest: &Guest) -> Result<(), JournalError> {
         let dir = self.guests();
         let made = fs::create_dir_all(&dir);
-        made.map_err(|source| JournalError {
+        made.map_err(|cause| JournalError {
             verb: "make",
             path: dir.clone(),
-            source,
+            cause,
         })?;
         write(&dir.join(&guest.container), guest)
     }
@@ -171,10 +171,10 @@ impl Journal {
     /// When a file cannot be removed.
     pub fn wipe(&self) -> Result<(), JournalError> {
         match fs::remove_dir_all(&self.dir) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(JournalError {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(JournalError {
                 verb: "remove",
                 path: self.dir.clone(),
-                source,
+                cause,
             }),
             _ => Ok(()),
         }
@@ -183,10 +183,10 @@ impl Journal {
 
 fn remove(path: PathBuf) -> Result<(), JournalError> {
     match fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(JournalError {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(JournalError {
             verb: "remove",
             path,
-            source,
+            cause,
         }),
         _ => Ok(()),
     }
@@ -216,10 +216,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
 
 /// Registry credentials are inside: readable by the owner alone.
 fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
-    let named = |source| JournalError {
+    let named = |cause| JournalError {
         verb: "write",
         path: path.to_owned(),
-        source,
+        cause,
     };
     let bytes = encode(value).map_err(|error| named(io::Error::other(error)))?;
     let fresh = path.with_extension("new");
@@ -232,9 +232,9 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
     opened
         .and_then(|mut file| file.write_all(&bytes))
         .map_err(named)?;
-    fs::rename(&fresh, path).map_err(|source| JournalError {
+    fs::rename(&fresh, path).map_err(|cause| JournalError {
         verb: "replace",
         path: path.to_owned(),
-        source,
+        cause,
     })
 }

@@ -23,11 +23,11 @@ pub const GATE_FILE: &str = "weft-gate";
 
 /// A file of the state directory that cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {verb} {path}: {source}", path = path.display())]
+#[error("cannot {verb} {path}: {cause}", path = path.display())]
 pub struct FilesError {
     verb: &'static str,
     path: PathBuf,
-    source: io::Error,
+    cause: io::Error,
 }
 
 impl From<FilesError> for Failure {
@@ -39,7 +39,7 @@ impl From<FilesError> for Failure {
 
 fn named(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FilesError {
     let path = path.to_owned();
-    move |source| FilesError { verb, path, source }
+    move |cause| FilesError { verb, path, cause }
 }
 
 /// The places of tasks' files.
@@ -59,13 +59,17 @@ impl TaskFiles {
             made.map_err(named("make directory", &dir))?;
         }
         files.mount_delivered()?;
-        let gate = files.gate();
-        gate::write(&gate).map_err(named("write the gate to", &gate))?;
+        files.write_gate()?;
         Ok(files)
     }
 
     fn gate(&self) -> PathBuf {
         self.state_dir.join(GATE_FILE)
+    }
+
+    fn write_gate(&self) -> Result<(), FilesError> {
+        let gate = self.gate();
+        gate::write(&gate).map_err(named("write the gate to", &gate))
     }
 
     fn containers(&self) -> PathBuf {
@@ -106,6 +110,10 @@ impl TaskFiles {
         spec: &ContainerSpec,
         delivered: &[DeliveredFile],
     ) -> Result<HostFiles, FilesError> {
+        if !self.gate().is_file() {
+            // Whoever emptied the state directory took it along.
+            self.write_gate()?;
+        }
         let dir = self.containers().join(task.id.as_str());
         fs::create_dir_all(&dir).map_err(named("make directory", &dir))?;
         let resolv_conf = dir.join("resolv.conf");
@@ -211,4 +219,40 @@ fn hosts_text(task: &Task, spec: &ContainerSpec, hostname: &str) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gate_comes_back_after_the_state_directory_was_emptied() {
+        let state = tempfile::tempdir().expect("a directory");
+        let files = TaskFiles {
+            state_dir: Arc::new(state.path().to_owned()),
+        };
+        let task = serde_json::json!({ "ID": "0000000000000000000000001" });
+        let task: Task = serde_json::from_value(task).expect("a task");
+        let lay = || files.lay(&task, &ContainerSpec::default(), &[]);
+        let laid = lay().expect("files of a task");
+        assert!(laid.gate.is_file(), "nothing at {}", laid.gate.display());
+        // A container that was started meanwhile: the engine makes what its binds lack.
+        fs::remove_file(&laid.gate).expect("the gate is removed");
+        fs::create_dir(&laid.gate).expect("a directory in its place");
+        let laid = lay().expect("files of the next task");
+        assert!(laid.gate.is_file(), "{} is no file", laid.gate.display());
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let missing = Path::new("/nonexistent/weft-gate");
+        let refused = gate::write(missing).map_err(named("write the gate to", missing));
+        let error = refused.expect_err("there is no such directory");
+        assert_eq!(
+            error.to_string(),
+            "cannot write the gate to /nonexistent/weft-gate: No such file or directory (os error 2)"
+        );
+        // Who prints the causes behind an error would say it again.
+        assert!(std::error::Error::source(&error).is_none());
+    }
 }

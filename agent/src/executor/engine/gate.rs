@@ -26,6 +26,10 @@ pub(super) fn write(path: &Path) -> io::Result<()> {
     if fs::read(path).is_ok_and(|held| held == GATE) {
         return Ok(());
     }
+    // Where what a container binds is missing, the engine makes a directory.
+    if path.is_dir() {
+        fs::remove_dir(path)?;
+    }
     let fresh = path.with_extension("new");
     fs::write(&fresh, GATE)?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
