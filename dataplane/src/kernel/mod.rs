@@ -1,6 +1,7 @@
 //! The doors to the kernel: the only place with `unsafe`.
 
 mod advice;
+mod aside;
 pub(crate) mod bpf;
 pub(crate) mod clock;
 pub(crate) mod door;

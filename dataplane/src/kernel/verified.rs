@@ -2,7 +2,8 @@
 //! last one left them.
 //!
 //! Verification takes seconds of a processor, and some of its passes give way to nobody: what else is
-//! to run there waits for milliseconds. A new version has to pay that, a restart has not.
+//! to run there waits for milliseconds. A new version has to pay that, a restart has not; and it pays on one
+//! processor.
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +19,7 @@ use aya::{
 use weft_abi::maps;
 
 use super::{
+    aside,
     bpf::{fail, file, remove_dir},
     error::DataplaneError,
     syscall,
@@ -58,7 +60,8 @@ impl Verified {
                 remove_dir(&entry.path())?;
             }
         }
-        let programs = load(maps_dir)?;
+        let programs =
+            aside::aside(|| load(maps_dir)).map_err(file("verify programs for", pin_dir))??;
         // All or none: a process that dies in between leaves nothing that looks whole.
         let half = pin_dir.join(format!("{PREFIX}half"));
         fs::create_dir(&half).map_err(file("make pin directory", &half))?;
