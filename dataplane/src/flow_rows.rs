@@ -361,6 +361,7 @@ mod tests {
             dead: false,
             wireguard: None,
         };
+        desired.nodes.insert(1, other.clone());
         desired.nodes.insert(2, other);
         let names = Names::of(Some(&desired));
         let row = |ingress| {
@@ -376,6 +377,26 @@ mod tests {
         };
         assert_eq!(row(2).ingress, Some([192, 0, 2, 12].into()));
         assert_eq!(row(1).ingress, None);
+    }
+
+    #[test]
+    fn a_flow_that_went_straight_to_a_task_is_of_its_service() {
+        let desired = desired();
+        let names = Names::of(Some(&desired));
+        let row = |backend| {
+            let value = Flow {
+                front: 0,
+                backend,
+                ..flow(CLIENT, 0)
+            };
+            let pair = Pair {
+                wire: Some(entry(flow::WIRE, value)),
+                reply: None,
+            };
+            names.row(&pair, true, Duration::from_secs(5)).unwrap()
+        };
+        assert_eq!(row(7).service.as_deref(), Some("web"));
+        assert_eq!(row(8).service, None);
     }
 
     #[test]
