@@ -184,7 +184,7 @@ async fn listening(
     config: Arc<ClientConfig>,
 ) -> std::io::Result<TokioIo<Listening<TlsStream<TcpStream>>>> {
     let stream = tls(addr, config).await?;
-    Ok(TokioIo::new(Listening::new(stream)))
+    Ok(TokioIo::new(Listening::welcomed(stream).await?))
 }
 
 fn endpoint() -> Endpoint {
@@ -211,7 +211,7 @@ fn lazy(
 
 async fn eager(addr: SocketAddr, config: Arc<ClientConfig>) -> Result<Channel, DialError> {
     let fail = |cause: String| DialError::Connect { addr, cause };
-    let first = tokio::time::timeout(CONNECT_LIMIT, tls(addr, Arc::clone(&config)))
+    let first = tokio::time::timeout(CONNECT_LIMIT, listening(addr, Arc::clone(&config)))
         .await
         .map_err(|_| fail(format!("{NO_ANSWER} in {} s", CONNECT_LIMIT.as_secs())))?
         .map_err(|error| fail(error.to_string()))?;
@@ -222,7 +222,7 @@ async fn eager(addr: SocketAddr, config: Arc<ClientConfig>) -> Result<Channel, D
         async move {
             let ready = first.lock().ok().and_then(|mut first| first.take());
             match ready {
-                Some(stream) => Ok(TokioIo::new(Listening::new(stream))),
+                Some(stream) => Ok(stream),
                 None => listening(addr, config).await,
             }
         }

@@ -38,16 +38,38 @@ async fn to_its_end(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Resu
 #[derive(Debug)]
 pub(crate) struct Listening<S> {
     stream: S,
+    /// What the other end said first, as far as nobody has read it yet.
+    heard: Vec<u8>,
     /// Nobody hears us any more.
     unheard: bool,
 }
 
 impl<S> Listening<S> {
-    pub(crate) fn new(stream: S) -> Self {
+    fn new(stream: S) -> Self {
         Self {
             stream,
+            heard: Vec::new(),
             unheard: false,
         }
+    }
+
+    /// Waits for the first words of the other end, which come before it is asked anything: only who
+    /// let us in says them.
+    ///
+    /// # Errors
+    /// With the reason when it did not.
+    pub(crate) async fn welcomed(stream: S) -> io::Result<Self>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let mut listening = Self::new(stream);
+        let mut words = [0; 1024];
+        let count = listening.stream.read(&mut words).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        listening.heard.extend_from_slice(&words[..count]);
+        Ok(listening)
     }
 
     /// `written`, or `instead` once the other end hears nothing.
@@ -82,7 +104,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if self.heard.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let count = self.heard.len().min(buffer.remaining());
+        buffer.put_slice(&self.heard[..count]);
+        self.heard.drain(..count);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -126,7 +154,7 @@ mod tests {
 
     /// An end that takes the greeting, then nothing, and has said why: the reset overtakes the
     /// reader.
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     struct Refusing {
         greeted: bool,
         refused: bool,
@@ -202,6 +230,31 @@ mod tests {
         caller.write_all(&[1; 100]).await.expect("still heard");
         drop(caller);
         server.await.expect("an end");
+    }
+
+    #[tokio::test]
+    async fn who_is_not_let_in_is_told_before_it_asks() {
+        let refusing = Refusing {
+            greeted: true,
+            refused: true,
+        };
+        let refused = Listening::welcomed(refusing).await.expect_err("an alert");
+        assert!(refused.to_string().contains("AccessDenied"), "{refused}");
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        theirs.write_all(b"settings").await.expect("room");
+        drop(theirs);
+        let mut listening = Listening::welcomed(ours).await.expect("words");
+        let mut words = String::new();
+        let first = listening.read_u8().await.expect("a word");
+        listening
+            .read_to_string(&mut words)
+            .await
+            .expect("the rest");
+        assert_eq!((first, words.as_str()), (b's', "ettings"));
+        let (ours, theirs) = tokio::io::duplex(64);
+        drop(theirs);
+        let gone = Listening::welcomed(ours).await.expect_err("an end");
+        assert_eq!(gone.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     /// Nothing else is hidden from the writer.
