@@ -1,7 +1,14 @@
 //! Other people's clients against the resolver at 127.0.0.11:53, in a network and mount namespace
 //! of the test's own. Needs root; the namespaces have no name and end with their thread.
 
-use std::{fs, path::Path, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    net::{TcpListener, UdpSocket},
+    path::Path,
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use hickory_proto::{
     op::{Message, Query},
@@ -84,6 +91,20 @@ fn zones() -> Zones {
     }
 }
 
+/// Where a container's resolver listens.
+fn sockets() -> (UdpSocket, TcpListener) {
+    let udp = UdpSocket::bind("127.0.0.11:53").expect("the UDP socket");
+    let tcp = TcpListener::bind("127.0.0.11:53").expect("the TCP socket");
+    (udp, tcp)
+}
+
+fn asker() -> Asker {
+    Asker {
+        networks: vec![NetworkId::numbered(1)],
+        ..Asker::default()
+    }
+}
+
 #[test]
 fn the_clients_that_containers_have_understand_us() {
     in_a_sandbox(|| {
@@ -92,19 +113,14 @@ fn the_clients_that_containers_have_understand_us() {
             .enable_all()
             .build()
             .expect("a runtime");
-        let udp = std::net::UdpSocket::bind("127.0.0.11:53").expect("the UDP socket");
-        let tcp = std::net::TcpListener::bind("127.0.0.11:53").expect("the TCP socket");
+        let (udp, tcp) = sockets();
         let resolver = Resolver::new(Forwarder::new(Servers::from_file(Path::new(
             "/etc/resolv.conf",
         ))));
         resolver.publish(zones());
-        let asker = Asker {
-            networks: vec![NetworkId::numbered(1)],
-            ..Asker::default()
-        };
         let _served = {
             let _inside = runtime.enter();
-            resolver.attach_std(udp, tcp, asker).expect("attached")
+            resolver.attach_std(udp, tcp, asker()).expect("attached")
         };
 
         // The C library asks A and AAAA at once, from one socket.
@@ -168,15 +184,10 @@ fn answers_longer_than_the_loopback_device_takes_in_one_piece_are_sent_by_themse
             .enable_all()
             .build()
             .expect("a runtime");
-        let udp = std::net::UdpSocket::bind("127.0.0.11:53").expect("the UDP socket");
-        let tcp = std::net::TcpListener::bind("127.0.0.11:53").expect("the TCP socket");
+        let (udp, tcp) = sockets();
         let resolver = Resolver::new(Forwarder::new(Servers::Listed(Vec::new())));
         resolver.publish(zones());
-        let asker = Asker {
-            networks: vec![NetworkId::numbered(1)],
-            ..Asker::default()
-        };
-        let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         client.connect("127.0.0.11:53").expect("connected");
         let mut question = Message::query();
         let name = Name::from_ascii("tasks.web.").expect("a name");
@@ -187,7 +198,7 @@ fn answers_longer_than_the_loopback_device_takes_in_one_piece_are_sent_by_themse
             client.send(&question).expect("sent");
         }
         runtime.block_on(async {
-            let _served = resolver.attach_std(udp, tcp, asker).expect("attached");
+            let _served = resolver.attach_std(udp, tcp, asker()).expect("attached");
             client.set_nonblocking(true).expect("not blocking");
             let client = tokio::net::UdpSocket::from_std(client).expect("registered");
             let mut answer = [0; 4096];
