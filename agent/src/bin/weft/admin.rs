@@ -4,6 +4,7 @@
 //! [`REFUSAL`] where the question cannot be answered. It may be HTTP's `GET /metrics`, too.
 
 mod metrics;
+mod room;
 mod show;
 mod taken;
 
@@ -170,6 +171,9 @@ async fn status(membership: &Arc<Membership>) -> String {
         let why = "the swarm's log waits for it: see what else writes under the state directory";
         line("disk", format!("slow: a write took {took:.1} s; {why}"));
     }
+    if let Some(why) = room::lacks(membership.state_dir()) {
+        line("disk", why);
+    }
     let connected = if glance.is_connected {
         "connected"
     } else {
@@ -201,6 +205,10 @@ async fn status(membership: &Arc<Membership>) -> String {
         for fault in plane.faults.into_iter().chain(taken) {
             line("fault", fault);
         }
+    } else if glance.net.revision > 0 && glance.refusal.is_none() {
+        let why =
+            "starting: the kernel verifies the programs, which takes seconds of one processor";
+        line("network", why.to_owned());
     }
     text
 }

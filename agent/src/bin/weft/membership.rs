@@ -308,6 +308,11 @@ impl Membership {
         description
     }
 
+    /// Where this node keeps what it must remember.
+    pub(crate) fn state_dir(&self) -> &std::path::Path {
+        self.place.state_dir()
+    }
+
     fn engine(&self) -> Result<Engine, FilesError> {
         let flags = &self.place.flags;
         Engine::new(flags.engine.clone(), flags.state_dir.clone())
@@ -323,8 +328,14 @@ impl Membership {
 
     /// What is wrong with the engine below, and what to do; `None` when it serves.
     pub(crate) async fn engine_trouble(&self) -> Option<String> {
-        if let Some(why) = self.engine_silence().await {
-            return Some(format!("down: {why}"));
+        let engine = match self.engine() {
+            Ok(engine) => engine,
+            Err(error) => return Some(format!("cannot be driven: {error}")),
+        };
+        if let Some(why) = engine.silence().await {
+            return Some(format!(
+                "down: {why}; tasks wait for it: see its own log (`journalctl -u docker`)"
+            ));
         }
         self.docker_swarm().await
     }
