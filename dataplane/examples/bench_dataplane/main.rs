@@ -123,14 +123,14 @@ async fn main() -> Result<()> {
         begun.elapsed()
     );
     interleaved(&mut record, &ways, rounds, time);
+    // The crowds' hosts look at their tables from time to time; what follows is measured without that.
+    drop(crowded);
     if part("take-over") {
         if let Err(error) = takeover::measure(&mut record, rounds).await {
             record.fell_through("taking over", &error);
         }
         println!("{}", record.takeovers());
     }
-    // The crowds' hosts look at their tables from time to time; names are measured without that.
-    drop(crowded);
     if part("names") {
         let engines = engines.as_ref();
         if let Err(error) = names::measure(&mut record, &mut lan, engines, rounds).await {
