@@ -5,20 +5,23 @@
 //! saw, one that the engine's restart policy made and one that happened while no agent ran are the
 //! same. What a manager could not be told is found by [`Guests::sweep`].
 
+mod around;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use async_trait::async_trait;
 use tokio::{
-    sync::{Mutex as Lock, mpsc, watch},
+    sync::{Mutex as Lock, watch},
     time::{interval, sleep},
 };
 use weft_proto::{ControlError, ControlReply, ControlRequest, ErrorCode};
 use weft_types::{NodeId, TaskId, task::Task};
 
+pub use self::around::{Addresses, Containers, Heard, Look, Managers};
 use super::{Guest, Wish};
 use crate::{journal::Journal, network::Wiring, runtime::Glance, task::Failure};
 
@@ -26,62 +29,6 @@ use crate::{journal::Journal, network::Wiring, runtime::Glance, task::Failure};
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(5);
 /// Between two tries to hear the engine.
 const RETRY: Duration = Duration::from_millis(500);
-
-/// How a user's own container is.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Look {
-    /// Process whose namespace it is, while it runs.
-    pub pid: Option<i64>,
-    /// Its name, without the slash.
-    pub name: String,
-    /// The wishes that it was made with.
-    pub wishes: Vec<Wish>,
-    /// Why it cannot be on a swarm network, if it cannot.
-    pub refusal: Option<String>,
-}
-
-/// What the engine tells of users' own containers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
-    /// One has started, ended or gone.
-    Container {
-        /// Its id.
-        id: String,
-        /// Whether it was made with wishes.
-        wishes: bool,
-    },
-    /// Something may have been missed.
-    Resync,
-}
-
-/// Users' own containers, as the engine has them.
-#[async_trait]
-pub trait Containers: Send + Sync + 'static {
-    /// How one is; `None` when there is none.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    async fn look(&self, container: &str) -> Result<Option<Look>, Failure>;
-
-    /// Leads a container that was made without wishes to the resolver in its sandbox.
-    ///
-    /// # Errors
-    /// When its settings cannot be written.
-    async fn lead_to_resolver(&self, container: &str) -> Result<(), Failure>;
-
-    /// Tells of changes from now on; first, and after each gap, [`Heard::Resync`].
-    async fn listen(&self) -> mpsc::Receiver<Heard>;
-}
-
-/// Asks managers in this node's name.
-#[async_trait]
-pub trait Managers: Send + Sync + 'static {
-    /// Asks any manager.
-    ///
-    /// # Errors
-    /// The manager's refusal, or `Unavailable` when none answers.
-    async fn ask(&self, request: ControlRequest) -> Result<ControlReply, ControlError>;
-}
 
 /// What guests are kept with.
 pub struct GuestsConfig {
@@ -117,6 +64,8 @@ struct Held {
     guest: Guest,
     /// Process and tasks that its sandbox was last made for.
     made: Option<(i64, Vec<TaskId>)>,
+    /// Its addresses as it knows them.
+    told: Vec<IpAddr>,
     /// Seen lost once already.
     doubted: bool,
 }
@@ -264,11 +213,13 @@ impl Guests {
         let held = self.held(container);
         let mut held = held.lock().await;
         let look = self.config.containers.look(container).await.ok().flatten();
-        let (pid, made_with) = match look {
-            Some(look) => (look.pid, look.wishes),
-            None => (None, Vec::new()),
-        };
-        held.guest.begin(made_with, &glance.net);
+        let Look {
+            pid,
+            wishes,
+            refusal,
+            ..
+        } = look.unwrap_or_default();
+        held.guest.begin(wishes, &glance.net);
         let given_up = held.guest.give_up(network, &glance.net);
         if let Some(wish) = &given_up {
             self.remake(&mut held, pid).await;
@@ -276,11 +227,17 @@ impl Guests {
                 .await;
         }
         self.save(&held.guest);
-        match given_up {
-            Some(_) => Ok(()),
-            None => Err(ControlError::precondition(format!(
-                "container {container} is not connected to network {network}"
-            ))),
+        match (given_up, refusal) {
+            (Some(_), _) => Ok(()),
+            (None, Some(refusal)) => Err(ControlError::precondition(refusal)),
+            (None, None) => {
+                let mut known = glance.net.networks.iter();
+                let known = known.find(|(id, _)| id.as_str() == network);
+                let network = known.map_or(network, |(_, known)| &known.name);
+                Err(ControlError::unknown(format!(
+                    "container {container} is not connected to network {network}"
+                )))
+            }
         }
     }
 
@@ -432,6 +389,17 @@ impl Guests {
             let container = &held.guest.container;
             self.config.containers.lead_to_resolver(container).await?;
         }
+        let attachments = task.networks_attachments.iter();
+        let now = attachments.flat_map(|attachment| &attachment.addresses);
+        let addresses = Addresses {
+            before: std::mem::take(&mut held.told),
+            now: now.map(|address| address.ip()).collect(),
+        };
+        // Before the network is there, for the gate opens with it.
+        let container = &held.guest.container;
+        let told = self.config.containers.tell_addresses(container, &addresses);
+        told.await?;
+        held.told = addresses.now;
         self.config.wiring.connect(&task, pid).await?;
         held.made = wanted;
         Ok(())
@@ -441,6 +409,15 @@ impl Guests {
     async fn remake(&self, held: &mut Held, pid: Option<i64>) {
         if held.guest.held().next().is_none() {
             self.close(held).await;
+            let addresses = Addresses {
+                before: std::mem::take(&mut held.told),
+                now: Vec::new(),
+            };
+            let container = &held.guest.container;
+            let told = self.config.containers.tell_addresses(container, &addresses);
+            if let Err(failure) = told.await {
+                tracing::warn!(container, %failure, "a container still finds itself where it was");
+            }
         } else if let Some(pid) = pid
             && let Err(failure) = self.make(held, pid).await
         {
@@ -567,6 +544,7 @@ impl Held {
         Self {
             guest,
             made: None,
+            told: Vec::new(),
             doubted: false,
         }
     }

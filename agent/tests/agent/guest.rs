@@ -12,7 +12,7 @@ use weft_agent::{
     Glance,
     guest::{
         Wish,
-        keep::{Containers, Guests, GuestsConfig, Heard, Look, Managers},
+        keep::{Addresses, Containers, Guests, GuestsConfig, Heard, Look, Managers},
         wishes_of,
     },
     journal::Journal,
@@ -33,6 +33,7 @@ struct World {
     /// No manager answers.
     alone: Mutex<bool>,
     led: Mutex<Vec<String>>,
+    told: Mutex<Vec<Addresses>>,
 }
 
 #[async_trait]
@@ -51,6 +52,12 @@ impl Containers for World {
             .lock()
             .expect("nobody panicked")
             .push(container.to_owned());
+        Ok(())
+    }
+
+    async fn tell_addresses(&self, _: &str, addresses: &Addresses) -> Result<(), Failure> {
+        let told = addresses.clone();
+        self.told.lock().expect("nobody panicked").push(told);
         Ok(())
     }
 
@@ -210,6 +217,9 @@ async fn a_running_container_comes_onto_networks_and_off_them() {
     let twice = guests.detach("c1", "front", &net).await;
     assert!(twice.is_err(), "it is on it no more");
     guests.detach("c1", "back", &net).await.expect("detached");
+    let told = std::mem::take(&mut *bed.world.told.lock().expect("nobody panicked"));
+    let counts: Vec<_> = told.iter().map(|a| (a.before.len(), a.now.len())).collect();
+    assert_eq!(counts, [(0, 1), (1, 2), (2, 1), (1, 0)], "{told:?}");
     assert_eq!((bed.world.networks().len(), bed.sandboxes()), (0, 0));
     assert!(guests.containers().is_empty() && guests.sandboxes().borrow().is_empty());
 }

@@ -1,30 +1,25 @@
 //! Users' own containers, as the engine has them.
 
-use std::{collections::HashMap, fs, io, path::PathBuf, time::Duration};
+use std::{fs, future::ready, io, net::IpAddr, path::PathBuf};
 
 use async_trait::async_trait;
-use bollard::{
-    models::{ContainerInspectResponse, EventMessage},
-    query_parameters::EventsOptions,
-};
-use futures::StreamExt;
-use tokio::{sync::mpsc, time::sleep};
+use bollard::models::{ContainerInspectResponse, EventMessage};
+use tokio::sync::mpsc;
 use weft_dns::resolv_conf::ResolvConf;
 
-use super::{Engine, TASK_LABEL};
+use super::{
+    Engine, TASK_LABEL,
+    stream::{Wished, follow},
+};
 use crate::{
     guest::{
         WISHES_LABEL,
-        keep::{Containers, Heard, Look},
+        keep::{Addresses, Containers, Heard, Look},
         wishes_of,
     },
     task::Failure,
 };
 
-/// Between two tries to hear an engine that does not answer.
-const PAUSE: Duration = Duration::from_millis(500);
-/// Changes waiting to be taken.
-const WAITING: usize = 256;
 /// Where the resolver of a sandbox listens.
 const RESOLVER: &str = "127.0.0.11";
 
@@ -38,7 +33,7 @@ impl Containers for Engine {
     async fn lead_to_resolver(&self, container: &str) -> Result<(), Failure> {
         let found = Self::look(self, container).await?;
         let path = found.and_then(|found| found.resolv_conf_path);
-        let Some(path) = path.filter(|path| !path.is_empty()).map(PathBuf::from) else {
+        let Some(path) = path.and_then(|path| own_file(path, container)) else {
             return Ok(());
         };
         lead(&path).map_err(|error| {
@@ -49,17 +44,60 @@ impl Containers for Engine {
         })
     }
 
-    async fn listen(&self) -> mpsc::Receiver<Heard> {
-        let (heard, receiver) = mpsc::channel(WAITING);
-        let engine = self.clone();
-        tokio::spawn(async move {
-            while !heard.is_closed() {
-                follow(&engine, &heard).await;
-                sleep(PAUSE).await;
-            }
-        });
-        receiver
+    async fn tell_addresses(&self, container: &str, addresses: &Addresses) -> Result<(), Failure> {
+        let Some(found) = Self::look(self, container).await? else {
+            return Ok(());
+        };
+        let hostname = found.config.and_then(|config| config.hostname);
+        let path = found.hosts_path;
+        let (Some(hostname), Some(path)) =
+            (hostname, path.and_then(|path| own_file(path, container)))
+        else {
+            return Ok(());
+        };
+        tell(&path, &hostname, addresses).map_err(|error| {
+            let path = path.display();
+            Failure::lasting(format!(
+                "cannot write the container's addresses into {path}: {error}"
+            ))
+        })
     }
+
+    async fn listen(&self) -> mpsc::Receiver<Heard> {
+        let wished = Wished {
+            label: None,
+            events: &["start", "die", "destroy"],
+        };
+        follow(self.clone(), wished, Heard::Resync, |_, event| {
+            ready(change(event))
+        })
+    }
+}
+
+/// A file that the engine made for this container. One that the user has mounted there instead may be the host's own.
+fn own_file(path: String, container: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(path);
+    let folder = path.parent()?.file_name()?;
+    (folder == container).then_some(path)
+}
+
+/// Writes who the container is below the lines of the engine, which has these lines for networks of its own.
+fn tell(path: &std::path::Path, hostname: &str, addresses: &Addresses) -> io::Result<()> {
+    let line = |address: &IpAddr| format!("{address}\t{hostname}");
+    let stale: Vec<String> = addresses.before.iter().map(line).collect();
+    let held = fs::read_to_string(path)?;
+    let kept = held.lines().filter(|held| !stale.iter().any(|line| line == held));
+    let mut lines: Vec<String> = kept.map(str::to_owned).collect();
+    for line in addresses.now.iter().map(line) {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    let text = lines.join("\n") + "\n";
+    if text == held {
+        return Ok(());
+    }
+    fs::write(path, text)
 }
 
 /// Writes over the file, which the container has mounted: one in its place would not be seen.
@@ -118,54 +156,6 @@ fn refusal(mode: &str, is_task: bool) -> Option<String> {
     }
 }
 
-/// Follows one stream of events until it breaks.
-async fn follow(engine: &Engine, heard: &mpsc::Sender<Heard>) {
-    let Ok(docker) = engine.docker().await else {
-        return;
-    };
-    // A stream towards an engine that is down ends only when it is read.
-    if docker.ping().await.is_err() {
-        return;
-    }
-    let filters = HashMap::from([
-        ("type".to_owned(), vec!["container".to_owned()]),
-        (
-            "event".to_owned(),
-            ["start", "die", "destroy"].map(str::to_owned).to_vec(),
-        ),
-    ]);
-    let options = EventsOptions {
-        filters: Some(filters),
-        ..EventsOptions::default()
-    };
-    let mut events = docker.events(Some(options));
-    // The stream is opened when it is first polled.
-    let mut resynced = Box::pin(async {
-        sleep(Duration::from_millis(50)).await;
-        heard.send(Heard::Resync).await
-    });
-    let mut is_resynced = false;
-    loop {
-        tokio::select! {
-            sent = &mut resynced, if !is_resynced => {
-                is_resynced = true;
-                if sent.is_err() {
-                    return;
-                }
-            }
-            () = heard.closed() => return,
-            event = events.next() => {
-                let Some(Ok(event)) = event else { return };
-                if let Some(change) = change(event)
-                    && heard.send(change).await.is_err()
-                {
-                    return;
-                }
-            }
-        }
-    }
-}
-
 fn change(event: EventMessage) -> Option<Heard> {
     let actor = event.actor?;
     let attributes = actor.attributes.unwrap_or_default();
@@ -191,6 +181,34 @@ mod tests {
         for mode in ["host", "container:abc", "mine"] {
             assert!(refusal(mode, false).is_some(), "{mode}");
         }
+    }
+
+    #[test]
+    fn a_file_that_the_user_mounted_is_left_alone() {
+        let id = "0123abcd";
+        let own = "/var/lib/docker/containers/0123abcd/resolv.conf";
+        assert_eq!(own_file(own.to_owned(), id), Some(own.into()));
+        for other in ["/etc/resolv.conf", "/etc/hosts", "", "0123abcd"] {
+            assert_eq!(own_file(other.to_owned(), id), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_container_finds_its_own_name_at_its_addresses() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("hosts");
+        fs::write(&path, "127.0.0.1\tlocalhost\n172.17.0.2\tme\n").expect("a file");
+        let [one, two] = ["10.0.1.2", "fd76::2"].map(|text| text.parse().expect("an address"));
+        let told = |before: &[IpAddr], now: &[IpAddr]| {
+            let (before, now) = (before.to_vec(), now.to_vec());
+            tell(&path, "me", &Addresses { before, now }).expect("written");
+            fs::read_to_string(&path).expect("a file")
+        };
+        let engine = "127.0.0.1\tlocalhost\n172.17.0.2\tme\n";
+        assert_eq!(told(&[], &[one]), format!("{engine}10.0.1.2\tme\n"));
+        assert_eq!(told(&[], &[one]), format!("{engine}10.0.1.2\tme\n"));
+        assert_eq!(told(&[one], &[two]), format!("{engine}fd76::2\tme\n"));
+        assert_eq!(told(&[two], &[]), engine);
     }
 
     #[test]
