@@ -86,7 +86,9 @@ fn tell(path: &std::path::Path, hostname: &str, addresses: &Addresses) -> io::Re
     let line = |address: &IpAddr| format!("{address}\t{hostname}");
     let stale: Vec<String> = addresses.before.iter().map(line).collect();
     let held = fs::read_to_string(path)?;
-    let kept = held.lines().filter(|held| !stale.iter().any(|line| line == held));
+    let kept = held
+        .lines()
+        .filter(|held| !stale.iter().any(|line| line == held));
     let mut lines: Vec<String> = kept.map(str::to_owned).collect();
     for line in addresses.now.iter().map(line) {
         if !lines.contains(&line) {
