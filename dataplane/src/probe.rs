@@ -180,8 +180,9 @@ mod tests {
             peers.probe();
             peers.answered(3, addr(9));
         }
-        assert!(
-            peers.verdicts().dead.is_empty(),
+        assert_eq!(
+            peers.verdicts(),
+            Verdicts::default(),
             "an answer from elsewhere counts for nobody"
         );
     }

@@ -107,6 +107,15 @@ fn desired(revision: u64, backends: &[u32]) -> Desired {
 }
 
 #[test]
+fn the_mtu_leaves_room_for_the_tunnel_over_either_family() {
+    for (here, mtu) in [(HERE, 1450), ("2001:db8::11", 1430)] {
+        let config = Config::new(PathBuf::from("/nowhere"), here.parse().unwrap());
+        let keeper = Keeper::start(config, Fake::host(here)).unwrap();
+        assert_eq!(keeper.status().mtu_bytes, mtu, "over {here}");
+    }
+}
+
+#[test]
 fn a_sandbox_gains_and_loses_interfaces() {
     let mut keeper = keeper(Fake::host(HERE));
     let both = |backends: &[u32]| SandboxSpec {
