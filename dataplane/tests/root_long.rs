@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lan::{Lan, PATIENCE, run};
-use weft_types::NetworkId;
 
 const LENGTH: usize = 30 << 20;
 const PORT: u16 = 7;
@@ -87,21 +86,7 @@ fn given(lan: &Lan, host: &str) -> Result<(u64, u64)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_arrive_whole_and_as_long_packets() -> Result<()> {
-    let mut lan = Lan::new(2)?;
-    lan.start_all_with_keys().await?;
-    let red = NetworkId::numbered(2);
-    lan.add_network(red, 4097, &["10.0.1.0/24", "fd00:2::/64"], false);
-    lan.state.networks.get_mut(&red).context("red")?.encrypted = true;
-    lan.apply().await?;
-    for (number, host) in [(1, 2), (2, 1)] {
-        let (v4, v6) = (
-            format!("10.0.1.{number}/24"),
-            format!("fd00:2::{number}/64"),
-        );
-        lan.add_task(number, None, host, &[(red, &[&v4, &v6])])
-            .await?;
-    }
-    lan.apply().await?;
+    let lan = Lan::encrypted_pair().await?;
     serve(&lan, "t1")?;
     for address in ["10.0.1.1", "fd00:2::1"] {
         for (kind, receiver) in [(b'u', "n2"), (b'd', "n1")] {

@@ -135,17 +135,7 @@ async fn all_sizes_come_through_from_outside_and_inside() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_sizes_come_through_encrypted() -> Result<()> {
-    let mut lan = Lan::new(2)?;
-    lan.start_all_with_keys().await?;
-    let red = NetworkId::numbered(2);
-    lan.add_network(red, 4097, &["10.0.1.0/24", "fd00:2::/64"], false);
-    lan.state.networks.get_mut(&red).context("red")?.encrypted = true;
-    lan.apply().await?;
-    lan.add_task(1, None, 2, &[(red, &["10.0.1.1/24", "fd00:2::1/64"])])
-        .await?;
-    lan.add_task(2, None, 1, &[(red, &["10.0.1.2/24", "fd00:2::2/64"])])
-        .await?;
-    lan.apply().await?;
+    let lan = Lan::encrypted_pair().await?;
     echo(&lan, "t1")?;
     sweep(&lan, "t2", SocketAddr::new("10.0.1.1".parse()?, PORT), 9)?;
     sweep(&lan, "t2", SocketAddr::new("fd00:2::1".parse()?, PORT), 9)

@@ -33,6 +33,26 @@ impl Lan {
         Ok(web)
     }
 
+    /// Two hosts with keys and an encrypted network of both families: task 1 is on host 2, task 2 on host 1, the
+    /// last part of a task's addresses, 10.0.1.N and fd00:2::N, its number.
+    pub(crate) async fn encrypted_pair() -> Result<Self> {
+        let mut lan = Self::new(2)?;
+        lan.start_all_with_keys().await?;
+        let red = NetworkId::numbered(2);
+        lan.add_network(red, 4097, &["10.0.1.0/24", "fd00:2::/64"], false);
+        lan.state
+            .networks
+            .entry(red)
+            .and_modify(|red| red.encrypted = true);
+        lan.apply().await?;
+        lan.add_task(1, None, 2, &[(red, &["10.0.1.1/24", "fd00:2::1/64"])])
+            .await?;
+        lan.add_task(2, None, 1, &[(red, &["10.0.1.2/24", "fd00:2::2/64"])])
+            .await?;
+        lan.apply().await?;
+        Ok(lan)
+    }
+
     pub(crate) fn add_network(&mut self, id: NetworkId, vni: u32, subnets: &[&str], ingress: bool) {
         self.state.networks.insert(
             id,
