@@ -369,17 +369,23 @@ async fn a_demotion_that_would_cost_the_majority_is_refused() {
     })
     .await;
     let demote = async |node: weft_types::NodeId| {
-        let listed = nodes(&at).await;
-        let found = listed.into_iter().find(|known| known.id == node);
-        let found = found.expect("a node");
-        let mut spec = found.spec.clone();
-        spec.role = Role::Worker;
-        at.call(ControlRequest::UpdateNode {
-            node: node.to_string(),
-            version: found.meta.version.index,
-            spec,
-        })
-        .await
+        loop {
+            let listed = nodes(&at).await;
+            let found = listed.into_iter().find(|known| known.id == node);
+            let found = found.expect("a node");
+            let mut spec = found.spec.clone();
+            spec.role = Role::Worker;
+            let request = ControlRequest::UpdateNode {
+                node: node.to_string(),
+                version: found.meta.version.index,
+                spec,
+            };
+            match at.call(request).await {
+                // The node was written between the look and the call.
+                Err(refusal) if refusal.message == "update out of sequence" => {}
+                answer => return answer,
+            }
+        }
     };
     let living = trio.hosts[alive].credentials().identity().node;
     let refusal = demote(living).await.expect_err("it would leave one of two");
