@@ -6,7 +6,8 @@ use weft_types::{
     NetworkId,
     network::NodeNetwork,
     service::{
-        EndpointMode, EndpointSpec, PortConfig, PublishMode, Service, ServiceSpec, VirtualIp,
+        Endpoint, EndpointMode, EndpointSpec, PortConfig, PublishMode, Service, ServiceSpec,
+        VirtualIp,
     },
 };
 
@@ -49,7 +50,17 @@ pub(super) fn run(draft: &mut Draft, scope: &Scope) {
 fn is_settled(view: &View, service: &Service) -> bool {
     let default = EndpointSpec::default();
     let spec = service.spec.endpoint_spec.as_ref().unwrap_or(&default);
-    if !service.allocation_error.is_empty() || service.endpoint.spec != *spec {
+    if !service.allocation_error.is_empty() {
+        return false;
+    }
+    if service.spec.attachments().is_empty()
+        && service.spec.ports().is_empty()
+        && service.endpoint == Endpoint::default()
+    {
+        // Nothing is to be given: a write would outdate the version that the client has just read.
+        return true;
+    }
+    if service.endpoint.spec != *spec {
         return false;
     }
     let wished: BTreeSet<(NetworkId, bool)> = wished_vips(view, service).into_iter().collect();
@@ -255,6 +266,26 @@ mod tests {
         ports
             .map(|port| (port.target_port, port.published_port))
             .collect()
+    }
+
+    #[test]
+    fn a_service_without_networks_and_ports_is_not_written_again() {
+        let mut service = fixture::service(1, "web", 1);
+        let vip = |ports| EndpointSpec {
+            mode: Some(EndpointMode::Vip),
+            ports,
+        };
+        service.spec.endpoint_spec = Some(vip(None));
+        assert!(is_settled(&View::default(), &service));
+        service.spec.endpoint_spec = Some(vip(Some(vec![PortConfig::default()])));
+        assert!(!is_settled(&View::default(), &service), "a port is due");
+        // Its last port is taken away.
+        service.endpoint.ports = vec![PortConfig::default()];
+        service.spec.endpoint_spec = Some(vip(None));
+        assert!(
+            !is_settled(&View::default(), &service),
+            "a port is to be freed"
+        );
     }
 
     proptest! {
