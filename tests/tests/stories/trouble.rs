@@ -76,3 +76,42 @@ fn an_engine_that_is_down_is_named_and_complained_of_once() {
         Ok(())
     });
 }
+
+#[test]
+fn a_worker_with_a_full_disk_says_so_and_goes_on() {
+    story(Shape::Swarm(2, 1), |bed| {
+        let [n1, n2] = bed.all()?;
+        bed.spoil();
+        let state = n2.dir().join("state").display().to_string();
+        let shell = |line: &str| n2.run(&["sh", "-c", line])?.ok();
+        // A disk of its own, with little room: seen in the host's own mounts alone.
+        n2.verb("kill")?;
+        shell(&format!(
+            "cp -a {state} {state}.kept && mount -t tmpfs -o size=4m tmpfs {state} && cp -a {state}.kept/. {state} && rm -r {state}.kept"
+        ))?;
+        n2.verb("start")?;
+        let status = || {
+            let agent = weft_tests::bed::agent();
+            n2.run(&[&agent, "status", "--state-dir", &state])?.ok()
+        };
+        eventually(PATIENCE, "n2 to be back", || {
+            let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
+            ensure!(list.contains("n2/Ready"), "{list}");
+            Ok(())
+        })?;
+        ensure!(!status()?.contains("disk "), "{}", status()?);
+        shell(&format!("cat /dev/zero > {state}/filler || true"))?;
+        let named = status()?;
+        ensure!(named.contains("disk       full: "), "{named}");
+        n1.say("service create --detach --name late --constraint node.hostname==n2 weft/whoami")?;
+        eventually(PATIENCE, "the reason why the task waits", || {
+            let shown = n1.say("service ps --no-trunc --format {{.Error}} late")?;
+            ensure!(shown.contains("No space left on device"), "{shown}");
+            Ok(())
+        })?;
+        shell(&format!("rm {state}/filler"))?;
+        n1.converged("late")?;
+        ensure!(!status()?.contains("disk "), "{}", status()?);
+        Ok(())
+    });
+}
