@@ -13,7 +13,7 @@ use weft_types::{
     TaskState, Timestamp,
     container::ContainerSpec,
     netstate::EndpointPhase,
-    service::{EndpointSpec, PortConfig, Replicated, ServiceSpec},
+    service::{EndpointSpec, PortConfig, PublishMode, Replicated, ServiceSpec},
     task::TaskStatus,
 };
 
@@ -290,5 +290,43 @@ async fn a_leaving_node_keeps_its_task_until_nobody_chooses_it() {
         (node.status.state == weft_types::node::NodeState::Down).then_some(())
     })
     .await;
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_where_managers_listen_is_not_published() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    let published = |mode| {
+        let mut spec = web(1);
+        for port in spec
+            .endpoint_spec
+            .iter_mut()
+            .flat_map(|spec| &mut spec.ports)
+        {
+            for port in port {
+                port.published_port = host.addr.port();
+                port.publish_mode = mode;
+            }
+        }
+        ControlRequest::CreateService {
+            spec: Box::new(spec),
+            registry_auth: String::new(),
+        }
+    };
+    let refused = manager.call(published(PublishMode::Ingress)).await;
+    let refused = refused.expect_err("every node would lose its managers");
+    assert_eq!(
+        refused.message,
+        format!(
+            "port '{}' is needed by the swarm itself: nodes reach managers there; publish another \
+             one",
+            host.addr.port()
+        )
+    );
+    // Where no manager runs it may be free.
+    let made = manager.call(published(PublishMode::Host)).await;
+    assert!(made.is_ok(), "{made:?}");
     manager.shutdown().await;
 }

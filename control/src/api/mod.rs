@@ -16,6 +16,7 @@ mod tests;
 
 pub use attachment::attached;
 pub use node::show_revision;
+pub(crate) use service::needed;
 
 use std::sync::Arc;
 

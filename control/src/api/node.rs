@@ -3,7 +3,7 @@
 use weft_proto::{ControlError, ControlReply};
 use weft_types::{
     TaskState, Timestamp,
-    node::{Node, NodeSpec, NodeState, Reachability, Role},
+    node::{Node, NodeSpec, NodeState, Role},
     validate,
 };
 
@@ -20,42 +20,15 @@ pub(super) fn update(
     let node = find::node(view, reference)?;
     validate::node_spec(spec).map_err(refused)?;
     in_sequence(version, node.meta.version)?;
-    if node.spec.role == Role::Manager && spec.role == Role::Worker {
-        may_demote(view, node.id)?;
-    }
     let mut draft = Draft::new(view, now);
     draft.edit_node(node.id, |node| node.spec = spec.clone());
     Ok((draft.changes(), ControlReply::Done))
 }
 
-/// Whether the managers can do without this one.
-fn may_demote(view: &View, id: weft_types::NodeId) -> Result<(), ControlError> {
-    let wished = view.nodes().filter(|node| node.spec.role == Role::Manager);
-    if wished.count() <= 1 {
-        return Err(ControlError::precondition(
-            "attempting to demote the last manager of the swarm",
-        ));
-    }
-    let left = view
-        .nodes()
-        .filter(|node| node.id != id)
-        .filter_map(|node| node.manager_status.as_ref());
-    let reachability: Vec<Reachability> = left.map(|status| status.reachability).collect();
-    let reachable = reachability
-        .iter()
-        .filter(|reachability| **reachability != Reachability::Unreachable);
-    if !reachability.is_empty() && reachable.count() * 2 <= reachability.len() {
-        return Err(ControlError::precondition(
-            "can't remove member from the raft: this would result in a loss of quorum",
-        ));
-    }
-    Ok(())
-}
-
 pub(super) fn remove(view: &View, now: Timestamp, reference: &str, force: bool) -> Answer {
     let node = find::node(view, reference)?;
     let id = node.id;
-    if node.spec.role == Role::Manager || node.manager_status.is_some() {
+    if node.spec.role == Role::Manager {
         return Err(ControlError::precondition(format!(
             "node {id} is a cluster manager and is a member of the raft cluster. \
              It must be demoted to worker before removal"

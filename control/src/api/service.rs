@@ -1,6 +1,6 @@
 //! Services made, changed, rolled back and removed.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::collections::BTreeSet;
 
 use weft_proto::{ControlError, ControlReply, ErrorCode};
 use weft_types::{
@@ -274,10 +274,7 @@ fn ports(view: &View, service: Option<ServiceId>, spec: &ServiceSpec) -> Result<
         .iter()
         .find_map(|port| Some((port, ours(view, port)?)))
     {
-        return Err(ControlError::invalid(format!(
-            "port '{}' is needed by the swarm itself: {whose}; publish another one",
-            port.published_port
-        )));
+        return Err(needed(port, whose));
     }
     for other in view.services().filter(|other| Some(other.id) != service) {
         let given = other.endpoint.ports.iter();
@@ -304,21 +301,18 @@ fn ports(view: &View, service: Option<ServiceId>, spec: &ServiceSpec) -> Result<
 }
 
 /// What the nodes themselves need this port for: published, it would cut them off from each other.
+/// Where managers listen only they know, who look at it beside this.
 fn ours(view: &View, port: &PortConfig) -> Option<&'static str> {
     let number = port.published_port;
-    let managers = || {
-        let statuses = view.nodes().filter_map(|node| node.manager_status.as_ref());
-        statuses.filter_map(|status| status.addr.parse::<SocketAddr>().ok())
-    };
-    match port.protocol {
-        // On a node of one's choice it may well be free.
-        Protocol::Tcp if port.publish_mode == PublishMode::Ingress => managers()
-            .any(|addr| addr.port() == number)
-            .then_some("nodes reach managers there"),
-        Protocol::Udp => view
-            .cluster()
-            .is_some_and(|cluster| cluster.data_path_port == number)
-            .then_some("it carries the traffic of tasks between nodes"),
-        _ => None,
-    }
+    let of_tasks = view.cluster().map(|cluster| cluster.data_path_port);
+    (port.protocol == Protocol::Udp && of_tasks == Some(number))
+        .then_some("it carries the traffic of tasks between nodes")
+}
+
+/// The refusal of a port that nodes need themselves, for what `whose` says.
+pub(crate) fn needed(port: &PortConfig, whose: &str) -> ControlError {
+    ControlError::invalid(format!(
+        "port '{}' is needed by the swarm itself: {whose}; publish another one",
+        port.published_port
+    ))
 }

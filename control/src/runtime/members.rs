@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -14,6 +15,7 @@ use weft_proto::{ControlError, ControlRequest, raft::MembersReply};
 use weft_types::{
     NodeId,
     node::{ManagerStatus, Node, Reachability, Role},
+    service::{PortConfig, Protocol, PublishMode, ServiceSpec},
 };
 
 use super::{Manager, propose::ProposeError, rotation};
@@ -186,8 +188,30 @@ impl Manager {
                     _ => Ok(()),
                 }
             }
+            ControlRequest::CreateService { spec, .. }
+            | ControlRequest::UpdateService { spec, .. } => self.leaves_managers_their_ports(spec),
             _ => Ok(()),
         }
+    }
+
+    /// A port of the mesh is taken on every node: on the managers' own one, no node would reach
+    /// them any more. In `host` mode it is taken where a task runs, and may well be free there.
+    fn leaves_managers_their_ports(&self, spec: &ServiceSpec) -> Result<(), ControlError> {
+        let members = members(&self.metrics());
+        let listens = |port: &&PortConfig| {
+            members
+                .values()
+                .filter_map(|member| member.addr.parse::<SocketAddr>().ok())
+                .any(|addr| addr.port() == port.published_port)
+        };
+        spec.ports()
+            .iter()
+            .filter(|port| port.protocol == Protocol::Tcp)
+            .filter(|port| port.publish_mode == PublishMode::Ingress)
+            .find(listens)
+            .map_or(Ok(()), |port| {
+                Err(api::needed(port, "nodes reach managers there"))
+            })
     }
 
     fn may_demote(&self, view: &View, node: &Node) -> Result<(), ControlError> {

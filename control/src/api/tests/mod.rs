@@ -6,15 +6,9 @@ mod services;
 
 use serde_json::{Value, json};
 use weft_proto::{ControlError, ControlReply, ControlRequest as Ask, ErrorCode};
-use weft_types::{
-    Timestamp,
-    network::NetworkSpec,
-    node::{ManagerStatus, NodeSpec},
-    secret::SecretSpec,
-    service::ServiceSpec,
-};
+use weft_types::{network::NetworkSpec, node::NodeSpec, secret::SecretSpec, service::ServiceSpec};
 
-use crate::{store::Draft, world::World};
+use crate::world::World;
 
 /// A service spec: this over the smallest one that is right.
 fn spec(over: &Value) -> Box<ServiceSpec> {
@@ -62,15 +56,6 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let mut world = World::new(2, 21);
-        let manager = world.view().nodes().last().unwrap().id;
-        let mut draft = Draft::new(&world.view(), Timestamp(1));
-        draft.edit_node(manager, |node| {
-            node.manager_status = Some(ManagerStatus {
-                addr: "192.0.2.11:2377".into(),
-                ..ManagerStatus::default()
-            });
-        });
-        world.commit(draft.changes());
         let net: NetworkSpec = serde_json::from_value(json!({"Name": "net"})).unwrap();
         world.create_network(net);
         let mut made = |ask: Ask| match world.ask(&ask) {

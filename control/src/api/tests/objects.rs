@@ -1,6 +1,9 @@
 //! What is in use, references, nodes and the cluster.
 
+use weft_types::Timestamp;
+
 use super::*;
+use crate::store::Draft;
 
 #[test]
 fn what_is_in_use_is_not_removed_and_names_are_taken_once() {

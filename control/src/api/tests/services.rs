@@ -58,12 +58,6 @@ fn services_that_do_not_fit_the_cluster_are_refused() {
             "port '4789' is needed by the swarm itself: it carries the traffic of tasks between nodes; publish another one".to_owned(),
         ),
         (
-            "the managers' own port is nobody's",
-            ports("ingress", 2377),
-            ErrorCode::InvalidArgument,
-            "port '2377' is needed by the swarm itself: nodes reach managers there; publish another one".to_owned(),
-        ),
-        (
             "nobody attaches to the ingress network",
             json!({"TaskTemplate": {"Networks": [{"Target": "ingress"}]}}),
             ErrorCode::InvalidArgument,
