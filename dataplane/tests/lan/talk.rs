@@ -1,8 +1,9 @@
 //! Those who talk over the network: servers that say who they are, clients that ask.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -124,13 +125,26 @@ pub(crate) fn ask_tcp(to: SocketAddr) -> Result<String> {
     Ok(text)
 }
 
-pub(crate) fn ask_udp(to: SocketAddr) -> Result<String> {
-    let any: SocketAddr = if to.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
+/// A socket for asking `to`, from a port that this process did not ask from before: a datagram from one
+/// that it did is the same flow still, and stays where that went.
+fn fresh_udp(to: SocketAddr) -> Result<UdpSocket> {
+    static ASKED: AtomicU16 = AtomicU16::new(0);
+    let any: IpAddr = if to.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
     } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
+        Ipv6Addr::UNSPECIFIED.into()
     };
-    let socket = UdpSocket::bind(any)?;
+    loop {
+        let port = 33_000 + ASKED.fetch_add(1, Ordering::Relaxed) % 27_000;
+        match UdpSocket::bind((any, port)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            bound => return bound.with_context(|| format!("UDP port {port}")),
+        }
+    }
+}
+
+pub(crate) fn ask_udp(to: SocketAddr) -> Result<String> {
+    let socket = fresh_udp(to)?;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     socket.connect(to)?;
     let deadline = Instant::now() + PATIENCE;

@@ -168,9 +168,11 @@ fn the_nearest_tasks_answer_until_their_host_is_lost() {
             eventually(PATIENCE, &what, || served_by(asked, by))?;
         }
         n2.verb("cut")?;
-        // The hosts find out by themselves, long before a manager starts another task.
-        eventually(PATIENCE, "the other zone to serve n1", || {
-            served_by(n1, &west)
+        // By the hosts' own finding; a manager has another task started in that zone soon after.
+        eventually(PATIENCE, "the other zone alone to serve n1", || {
+            let who = served(n1)?;
+            ensure!(!who.contains(&east), "the lost {east} is among {who:?}");
+            Ok(())
         })?;
         n2.verb("heal")?;
         n1.converged("web")?;
