@@ -12,7 +12,8 @@ use weft_types::{
 };
 
 use super::{
-    Acks, Sound, assignment::Held, assignments, heartbeat_period, lost, unknown, withdraw,
+    Acks, Sound, assignment::Held, assignments, heartbeat_period, is_empty, leave, lost, unknown,
+    withdraw,
 };
 use crate::{
     fixture,
@@ -61,6 +62,30 @@ fn silence_is_a_loss_and_a_new_term_knows_of_no_life() {
         states,
         [NodeState::Unknown, NodeState::Unknown, NodeState::Down]
     );
+}
+
+#[test]
+fn a_node_that_leaves_is_let_go_when_it_is_empty_or_its_session_is_over() {
+    let mut world = World::new(2, 76);
+    let id = world.create(fixture::service(0, "web", 2).spec);
+    world.until(secs(5), "both run", |world| world.running(id).len() == 2);
+    let changes = leave(&world.view(), world.now, node(2));
+    world.commit(changes);
+    let let_go = |world: &World, sound| {
+        let sounds = BTreeMap::from([(node(2), sound)]);
+        lost(&world.view(), &sounds, false)
+    };
+    let left = [(node(2), "node left the cluster")];
+    assert_eq!(let_go(&world, Sound::Speaks), [], "its task runs there yet");
+    assert_eq!(
+        let_go(&world, Sound::Gone),
+        left,
+        "nobody is there to wait for"
+    );
+    world.until(secs(5), "its task has moved", |world| {
+        is_empty(&world.view(), node(2))
+    });
+    assert_eq!(let_go(&world, Sound::Speaks), left);
 }
 
 /// A service on a network of its own.

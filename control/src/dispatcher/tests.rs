@@ -69,6 +69,12 @@ fn nodes_on_the_same_networks_share_one_picture() {
     }
 }
 
+fn knows_back(world: &World, node: NodeId) -> bool {
+    let state = project(&world.view(), node);
+    let mut networks = state.networks.values();
+    networks.any(|network| network.name == "back")
+}
+
 #[test]
 fn a_node_knows_a_network_as_long_as_a_task_of_its_own_has_not_ended() {
     let (mut world, id) = world();
@@ -78,13 +84,6 @@ fn a_node_knows_a_network_as_long_as_a_task_of_its_own_has_not_ended() {
             ..RestartPolicy::default()
         });
     });
-    let back = |world: &World, node: NodeId| {
-        let state = project(&world.view(), node);
-        state
-            .networks
-            .values()
-            .any(|network| network.name == "back")
-    };
     world.until(secs(30), "two of the new spec run", |world| {
         let running = world.running(id);
         let is_new = |task: &Task| task.spec.restart_policy.is_some();
@@ -92,14 +91,31 @@ fn a_node_knows_a_network_as_long_as_a_task_of_its_own_has_not_ended() {
     });
     let task = world.running(id).remove(0);
     let node = task.node_id.unwrap();
-    assert!(back(&world, node), "it runs there");
+    assert!(knows_back(&world, node), "it runs there");
     world.crash(task.id);
     world.until(secs(5), "it has ended", |world| {
         world.running(id).len() == 1
     });
     let view = world.view();
     assert!(view.task(task.id).is_some(), "it is history");
-    assert!(!back(&world, node), "nothing of it is left there");
+    assert!(!knows_back(&world, node), "nothing of it is left there");
+}
+
+#[test]
+fn a_node_knows_the_networks_of_a_task_that_is_to_stop_until_it_has() {
+    let (mut world, id) = world();
+    let task = world.running(id).remove(0);
+    let node = task.node_id.unwrap();
+    let changes = edit(&world.view(), task.id, |task| {
+        task.desired_state = TaskState::Shutdown
+    });
+    world.commit(changes);
+    assert!(knows_back(&world, node), "it runs there yet");
+    let changes = edit(&world.view(), task.id, |task| {
+        task.status.state = TaskState::Shutdown
+    });
+    world.commit(changes);
+    assert!(!knows_back(&world, node), "it has stopped");
 }
 
 fn phases(state: &NetState) -> Vec<EndpointPhase> {

@@ -158,3 +158,43 @@ fn has_failed(view: &View, task: &Task) -> bool {
                 .node_id
                 .is_some_and(|id| is_bad(view.node(id).map(AsRef::as_ref))))
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_types::service::ServiceMode;
+
+    use super::*;
+    use crate::{
+        fixture,
+        store::{Change, Store, Transaction},
+    };
+
+    #[test]
+    fn a_job_whose_places_are_all_made_asks_for_no_other_look() {
+        let now = Timestamp(1);
+        let job = ReplicatedJob {
+            max_concurrent: Some(10_000),
+            total_completions: Some(2_001),
+        };
+        let mut service = fixture::service(1, "sums", 0);
+        service.spec.mode = ServiceMode {
+            replicated_job: Some(job),
+            ..ServiceMode::default()
+        };
+        let mut store = Store::new();
+        let mut ids = IdSource::seeded(1);
+        let mut changes = vec![Change::put(service.clone())];
+        let mut looks = Vec::new();
+        for index in 1..=3 {
+            let transaction = Transaction { now, changes };
+            store.apply(index, &transaction).expect("what was decided");
+            let mut draft = Draft::new(&store.view(), now);
+            run_replicated(&mut draft, &mut ids, &service, job);
+            let outcome = draft.outcome();
+            looks.push((outcome.changes.len(), outcome.wake_at.is_some()));
+            changes = outcome.changes;
+        }
+        // Of the second batch one is left to make, though many more might run at once.
+        assert_eq!(looks, [(2_000, true), (1, false), (0, false)]);
+    }
+}

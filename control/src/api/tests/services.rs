@@ -1,6 +1,7 @@
 //! Services: what is refused, and credentials.
 
 use super::*;
+use crate::{fixture, store::Change};
 
 #[test]
 fn services_that_do_not_fit_the_cluster_are_refused() {
@@ -149,6 +150,26 @@ fn services_that_do_not_fit_the_cluster_are_refused() {
     let beside = json!({"Name": "beside", "EndpointSpec": {"Ports": [
         {"TargetPort": 80, "PublishedPort": 9000, "PublishMode": "host"}]}});
     assert!(scene.world.ask(&create(&beside)).is_ok());
+}
+
+#[test]
+fn a_port_that_was_asked_for_and_is_not_given_yet_is_taken() {
+    let mut scene = Scene::new();
+    let ports = json!({"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 8100}]}});
+    let mut first = fixture::service(900, "first", 0);
+    first.spec.endpoint_spec = spec(&ports).endpoint_spec;
+    let words = format!(
+        "port '8100' is already in use by service 'first' ({}) as an ingress port",
+        first.id
+    );
+    // Written, and the allocator has not had its turn.
+    scene.world.commit(vec![Change::put(first)]);
+    scene.refused(
+        "who asks first is served first",
+        &create(&ports),
+        ErrorCode::InvalidArgument,
+        &words,
+    );
 }
 
 #[test]

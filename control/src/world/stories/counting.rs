@@ -2,11 +2,12 @@
 
 use weft_types::{
     TaskState,
+    node::Availability,
     service::{Empty, ServiceMode, UpdateConfig, UpdateState},
     task::{Placement, RestartPolicy},
 };
 
-use super::{image, web};
+use super::{image, node, web};
 use crate::world::{World, secs};
 
 fn restarting(condition: &str, max_attempts: Option<u64>) -> RestartPolicy {
@@ -65,6 +66,35 @@ fn a_job_of_every_node_runs_where_it_may() {
     let tasks = world.tasks(id);
     assert_eq!(tasks.len(), 2, "{}", world.picture());
     assert!((tasks.iter()).all(|task| task.status.state == TaskState::Complete));
+}
+
+#[test]
+fn a_job_that_a_drain_cut_short_runs_again_when_its_node_is_back() {
+    let mut world = World::new(2, 56);
+    let mut spec = web(0);
+    spec.mode = ServiceMode {
+        global_job: Some(Empty {}),
+        ..ServiceMode::default()
+    };
+    let id = world.create(spec);
+    let runs_on = |world: &World| {
+        let mut tasks = world.tasks(id);
+        tasks.retain(|task| task.status.state == TaskState::Running);
+        let mut nodes: Vec<_> = tasks.iter().filter_map(|task| task.node_id).collect();
+        nodes.sort_unstable();
+        nodes
+    };
+    let both = [node(1), node(2)];
+    world.until(secs(5), "it runs on both", |world| runs_on(world) == both);
+    world.availability(node(2), Availability::Drain);
+    world.until(secs(5), "it runs on one", |world| {
+        runs_on(world) == [node(1)]
+    });
+    world.availability(node(2), Availability::Active);
+    world.until(secs(5), "it runs on both again", |world| {
+        runs_on(world) == both
+    });
+    assert_eq!(world.tasks(id).len(), 3, "{}", world.picture());
 }
 
 #[test]

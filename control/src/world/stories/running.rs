@@ -3,7 +3,7 @@
 use weft_types::{
     TaskState,
     service::{PublishMode, ReplicatedJob, ServiceMode},
-    task::RestartPolicy,
+    task::{RestartPolicy, Task},
 };
 
 use super::{image, node, on_network, overlay, publish, web};
@@ -229,4 +229,35 @@ fn jobs_run_to_completion_and_again_when_updated() {
         tasks.iter().filter(|task| task.slot == slot).count()
     };
     assert!((0..5).all(|slot| slots(slot) == 2), "each place ran twice");
+}
+
+#[test]
+fn a_job_that_is_updated_while_it_runs_ends_that_run_and_begins_anew() {
+    let mut world = World::new(2, 21);
+    let mut spec = fixture::service(0, "sums", 0).spec;
+    spec.mode = ServiceMode {
+        replicated_job: Some(ReplicatedJob {
+            max_concurrent: Some(2),
+            total_completions: Some(2),
+        }),
+        ..ServiceMode::default()
+    };
+    let id = world.create(spec);
+    let run = |world: &World| {
+        let mut tasks = world.tasks(id);
+        tasks.retain(|task| task.status.state == TaskState::Running);
+        tasks
+    };
+    world.until(secs(5), "both run", |world| run(world).len() == 2);
+    let old: Vec<_> = run(&world).iter().map(|task| task.id).collect();
+    world.update(id, |spec| spec.task_template.force_update += 1);
+    world.until(
+        secs(9),
+        "both run anew, and nothing else is left",
+        |world| {
+            let new = run(world);
+            let is_new = |task: &Task| !old.contains(&task.id);
+            world.tasks(id).len() == 2 && new.len() == 2 && new.iter().all(is_new)
+        },
+    );
 }

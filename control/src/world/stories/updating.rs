@@ -1,13 +1,14 @@
 //! A new spec is rolled out, and back.
 
-use weft_proto::ControlRequest;
+use weft_proto::{ControlReply, ControlRequest};
 use weft_types::{
     TaskState, Timestamp,
+    node::Availability,
     service::{UpdateConfig, UpdateState},
-    task::Task,
+    task::{Placement, Task},
 };
 
-use super::{image, publish, web};
+use super::{image, node, publish, web};
 use crate::world::{World, secs};
 
 #[test]
@@ -171,6 +172,77 @@ fn publishing_a_port_replaces_only_tasks_without_a_leg_for_it() {
     world.advance(secs(3));
     let after: Vec<_> = world.running(id).iter().map(|task| task.id).collect();
     assert_eq!(legged, after);
+}
+
+#[test]
+fn a_new_constraint_replaces_only_tasks_whose_node_does_not_satisfy_it() {
+    let mut world = World::new(2, 58);
+    let id = world.create(web(2));
+    world.until(secs(5), "two run", |world| world.running(id).len() == 2);
+    let before = world.running(id);
+    let constrain = |world: &mut World, constraint: &str| {
+        world.update(id, |spec| {
+            spec.task_template.placement = Some(Placement {
+                constraints: Some(vec![constraint.to_owned()]),
+                ..Placement::default()
+            });
+        });
+    };
+    constrain(&mut world, "node.hostname!=n9");
+    world.advance(secs(3));
+    let ids = |tasks: &[Task]| tasks.iter().map(|task| task.id).collect::<Vec<_>>();
+    assert_eq!(ids(&world.running(id)), ids(&before), "{}", world.picture());
+    assert_eq!(world.service(id).update_status, None, "nothing to update");
+    constrain(&mut world, "node.hostname==n1");
+    world.until(secs(9), "both are on the first node", |world| {
+        let running = world.running(id);
+        let is_there = |task: &Task| task.node_id == Some(node(1));
+        running.len() == 2 && running.iter().all(is_there)
+    });
+    let stays = before.iter().find(|task| task.node_id == Some(node(1)));
+    let after = ids(&world.running(id));
+    assert!(after.contains(&stays.unwrap().id), "{}", world.picture());
+}
+
+#[test]
+fn a_task_that_is_moved_while_an_update_is_paused_stops_when_the_other_runs() {
+    let mut world = World::new(2, 59);
+    world.availability(node(2), Availability::Drain);
+    let id = world.create(web(2));
+    world.until(secs(5), "two run", |world| world.running(id).len() == 2);
+    world.update(id, |spec| image(spec, "new"));
+    let version = world.service(id).spec_version;
+    let new_ones = |world: &World| {
+        let mut running = world.running(id);
+        running.retain(|task| task.spec_version == version);
+        running
+    };
+    world.until(secs(20), "both are new", |world| new_ones(world).len() == 2);
+    let watched = new_ones(&world).remove(0);
+    world.crash(watched.id);
+    let is_paused = |world: &World| {
+        let status = world.service(id).update_status;
+        status.is_some_and(|status| status.state == UpdateState::Paused)
+    };
+    world.until(secs(5), "the update is paused", is_paused);
+    world.until(secs(20), "both run again", |world| {
+        new_ones(world).len() == 2
+    });
+    world.availability(node(2), Availability::Active);
+    let rebalance = ControlRequest::Rebalance {
+        budget: 10,
+        apply: true,
+    };
+    match world.ask(&rebalance) {
+        Ok(ControlReply::Moves(moves)) => assert_eq!(moves.len(), 1, "{moves:?}"),
+        other => panic!("no moves: {other:?}"),
+    }
+    world.until(secs(5), "one has moved, and two run", |world| {
+        let running = world.running(id);
+        let has_moved = |task: &Task| task.node_id == Some(node(2));
+        running.len() == 2 && running.iter().any(has_moved)
+    });
+    assert!(is_paused(&world), "{}", world.picture());
 }
 
 #[test]
