@@ -110,6 +110,17 @@ async fn a_vip_leads_to_a_task_by_socket_and_by_packet() -> Result<()> {
             lan.is_shut("t4", at(vip, 80))?,
             "a stranger reaches the VIP"
         );
+        // The hosts' own processes, beside the task and away from it.
+        for host in [1, 2] {
+            let own = if vip.contains(':') {
+                host6(host).to_string()
+            } else {
+                host4(host).to_string()
+            };
+            let name = format!("n{host}");
+            assert_eq!(lan.ask_tcp(&name, at(vip, 80))?, format!("t2 {own}"));
+            assert_eq!(lan.ask_udp(&name, at(vip, 80))?, format!("t2 {own}"));
+        }
     }
     Ok(())
 }

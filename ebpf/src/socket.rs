@@ -53,10 +53,15 @@ pub fn lead<T: Tables>(
         if r.bound.is_loopback() {
             return Ok(None);
         }
-        if !r.addr.is_loopback() && !t.is_local(&r.addr) {
-            return Ok(None);
+        if r.addr.is_loopback() || t.is_local(&r.addr) {
+            service::published(t, cfg, &r.addr, r.port, r.proto)
+        } else {
+            // The host reaches the tasks of every network, so their services too.
+            match t.subnet(&r.addr) {
+                Some(net) => service::vip(t, net, &r.addr),
+                None => None,
+            }
         }
-        service::published(t, cfg, &r.addr, r.port, r.proto)
     } else {
         let mut found = None;
         let mut i = 0;

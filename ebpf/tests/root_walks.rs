@@ -56,6 +56,26 @@ fn every_socket() -> Result<()> {
             }
         }
     }
+    for node in &lab.nodes {
+        for (vip, behind) in [
+            ("10.0.0.200", ["t1", "t2"]),
+            ("fd00::200", ["t1", "t2"]),
+            ("10.0.1.200", ["t3", "t4"]),
+            ("fd00:0:0:1::200", ["t3", "t4"]),
+        ] {
+            let to = at(vip, 80);
+            for round in 0..4 {
+                let name = format!("n{} to {to}, {round}", node.id);
+                let served = |s: &Said| behind.contains(&s.name.as_str());
+                r.case(&name, ask(&node.ns, to), served);
+                r.case(&format!("{name}, UDP"), ask_udp(&node.ns, to, 500), served);
+                match peer(&node.ns, to) {
+                    Ok(shown) if shown == to => {}
+                    other => r.failures.push(format!("{name}: peer shown as {other:?}")),
+                }
+            }
+        }
+    }
     for (task, vips) in [
         (0, ["10.0.0.200", "fd00::200"]),
         (3, ["10.0.1.200", "fd00:0:0:1::200"]),
@@ -65,6 +85,10 @@ fn every_socket() -> Result<()> {
             for round in 0..4 {
                 let name = format!("t{} to {to}, {round}", task + 1);
                 r.case(&name, ask(&lab.tasks[task].ns, to), |s| s.saw == s.me);
+                match peer(&lab.tasks[task].ns, to) {
+                    Ok(shown) if shown == to => {}
+                    other => r.failures.push(format!("{name}: peer shown as {other:?}")),
+                }
                 match ask_loose(&lab.tasks[task].ns, to) {
                     Ok((_, from)) if from == to => {}
                     other => r.failures.push(format!("{name}, loose: {other:?}")),

@@ -203,3 +203,38 @@ fn sockets_are_led_to_the_less_loaded_but_tasks_packets_decide() {
         Ok(Some(_))
     ));
 }
+
+#[test]
+fn a_host_reaches_services_of_every_network_at_their_vips() {
+    let world = town();
+    let Some(cfg) = world.config else { return };
+    let host = Netns {
+        flags: netns::HOST,
+        ..Default::default()
+    };
+    for f in FAMILIES {
+        let vip: Addr = f.vip().into();
+        let tasks = [3, 4].map(|id| Addr::from(f.task(id)));
+        for proto in [6, 17] {
+            match lead(&world, &cfg, &host, &request(vip, 80, proto)) {
+                Ok(Some((to, port))) => {
+                    assert!(tasks.contains(&to), "{to:?}");
+                    assert_eq!(port, Be16::new(80));
+                }
+                other => panic!("{proto}: {other:?}"),
+            }
+            // With a loopback source the kernel would not let it out.
+            let mut bound = request(vip, 80, proto);
+            bound.bound = if f.v6 {
+                Addr::from(std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST))
+            } else {
+                Addr::v4([127, 0, 0, 1])
+            };
+            assert_eq!(lead(&world, &cfg, &host, &bound), Ok(None));
+            for other in [tasks[0], f.client().into()] {
+                let asked = lead(&world, &cfg, &host, &request(other, 80, proto));
+                assert_eq!(asked, Ok(None), "{other:?} is no service");
+            }
+        }
+    }
+}
