@@ -1,6 +1,7 @@
 //! The house rules as code. Every message says what is wrong, why it matters here, and what to do instead.
 
 mod manifest;
+mod promises;
 mod source;
 
 use std::fs;
@@ -48,6 +49,7 @@ pub(crate) fn tidy() -> Result<()> {
             source::check(&name, &text, &mut faults);
         }
     }
+    promises::check(&root, &mut faults)?;
     for fault in &faults {
         println!("{}: {}", fault.at, fault.what);
     }
