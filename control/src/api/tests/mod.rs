@@ -3,6 +3,7 @@
 
 mod objects;
 mod services;
+mod updates;
 
 use serde_json::{Value, json};
 use weft_proto::{ControlError, ControlReply, ControlRequest as Ask, ErrorCode};

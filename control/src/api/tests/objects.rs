@@ -1,6 +1,6 @@
 //! What is in use, references, nodes and the cluster.
 
-use weft_types::Timestamp;
+use weft_types::{NodeId, TaskId, Timestamp};
 
 use super::*;
 use crate::store::Draft;
@@ -252,4 +252,65 @@ fn a_cluster_s_spec_is_as_new_as_its_last_change_by_a_user() {
     ] {
         scene.refused(rule, &update(version), ErrorCode::Aborted, words);
     }
+}
+
+#[test]
+fn a_network_stays_while_a_task_is_on_it() {
+    let mut scene = Scene::new();
+    let open: NetworkSpec =
+        serde_json::from_value(json!({"Name": "open", "Attachable": true})).unwrap();
+    let network = scene.world.create_network(open);
+    let attach = Ask::AttachNetwork {
+        node: NodeId::numbered(1),
+        container_id: "ab".repeat(32),
+        container_name: "mine".into(),
+        network: "open".into(),
+        aliases: vec![],
+        addresses: vec![],
+    };
+    let task: TaskId = match scene.world.ask(&attach) {
+        Ok(ControlReply::Created(id)) => id.parse().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let remove = Ask::RemoveNetwork("open".into());
+    scene.refused(
+        "a user's container is on it",
+        &remove,
+        ErrorCode::FailedPrecondition,
+        &format!("network {network} is in use by task {task}"),
+    );
+    scene.world.ask(&Ask::DetachNetwork(task)).unwrap();
+    scene.world.ask(&remove).unwrap();
+    assert!(scene.world.view().network_named("open").is_none());
+}
+
+#[test]
+fn an_unlock_key_that_is_rotated_is_another() {
+    let mut scene = Scene::new();
+    let mut key_after = |locks: bool, rotate: bool| {
+        let cluster = scene.world.view().cluster().cloned().unwrap();
+        let mut spec = cluster.spec.clone();
+        spec.encryption_config.auto_lock_managers = locks;
+        let update = Ask::UpdateCluster {
+            version: cluster.meta.version.index,
+            spec: Box::new(spec),
+            rotate_worker_token: false,
+            rotate_manager_token: false,
+            rotate_unlock_key: rotate,
+        };
+        scene.world.ask(&update).unwrap();
+        match scene.world.ask(&Ask::GetUnlockKey) {
+            Ok(ControlReply::Key(key)) => key,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = key_after(true, false);
+    assert!(first.starts_with("SWMKEY-1-"), "{first}");
+    assert_eq!(key_after(true, false), first, "nobody asked for another");
+    let second = key_after(true, true);
+    assert!(second.starts_with("SWMKEY-1-"), "{second}");
+    assert_ne!(second, first);
+    assert_eq!(key_after(false, false), "", "nothing is locked");
+    let third = key_after(true, false);
+    assert!(third != first && third != second, "{third}");
 }
