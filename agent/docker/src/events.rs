@@ -389,7 +389,8 @@ fn node_changed(old: &Node, new: &Node, attributes: &mut Labels) -> bool {
         let manager = node.manager_status.as_ref();
         [
             ("availability", word(&node.spec.availability)),
-            ("role", word(&node.spec.role)),
+            // The one in force, which follows the one that is wished.
+            ("role", word(&node.role)),
             ("state", word(&node.status.state)),
             (
                 "leader",

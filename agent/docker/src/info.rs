@@ -214,6 +214,10 @@ fn own_ping(head: bool) -> Response<Body> {
         let value = HeaderValue::from_static(value);
         response.headers_mut().insert(name, value);
     }
+    if head {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     response
 }
 

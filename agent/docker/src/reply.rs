@@ -50,8 +50,10 @@ impl ApiError {
     /// A refusal of the managers, with the prefix that Docker's store layer puts before it.
     pub(crate) fn from_manager(error: ControlError) -> Self {
         let ControlError { code, message } = error;
-        // Docker itself words these two outside of its store.
-        let unprefixed = code == ErrorCode::NotFound || message.contains(" is ambiguous (");
+        // Docker itself words these outside of its store.
+        let unprefixed = code == ErrorCode::NotFound
+            || message.contains(" is ambiguous (")
+            || message.starts_with("endpoint with name ");
         if unprefixed || message.starts_with("rpc error:") {
             return Self::new(status(code), message);
         }

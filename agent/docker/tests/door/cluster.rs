@@ -8,7 +8,8 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{broadcast, mpsc};
 use weft_docker::{
-    AttachRequest, InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl, NotManager,
+    AttachRequest, DetachRequest, InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl,
+    NotManager,
 };
 use weft_proto::{
     ControlApi, ControlError, ControlReply, ControlRequest, ErrorCode, Event, LogItem, LogSelector,
@@ -20,6 +21,7 @@ use weft_types::{
     network::{Driver, IpamConfig, IpamOptions, Network, NetworkSpec},
     node::Node,
     secret::{Config, Secret},
+    service::Service,
     task::Task,
 };
 
@@ -40,7 +42,8 @@ pub(crate) struct FakeNode {
     pub(crate) net_state: Mutex<Arc<NetState>>,
     pub(crate) containers: Mutex<BTreeMap<TaskId, String>>,
     pub(crate) asked: Mutex<Vec<String>>,
-    pub(crate) not_attachable: Mutex<bool>,
+    /// What the node itself answers to joins, and to wishes of containers, instead of yes.
+    pub(crate) refusal: Mutex<Option<ControlError>>,
 }
 
 pub(crate) fn node_id(number: u128) -> NodeId {
@@ -130,12 +133,16 @@ impl FakeNode {
             net_state: Mutex::default(),
             containers: Mutex::default(),
             asked: Mutex::default(),
-            not_attachable: Mutex::default(),
+            refusal: Mutex::default(),
         })
     }
 
     fn note(&self, what: String) {
         self.asked.lock().unwrap().push(what);
+    }
+
+    fn willing(&self) -> Result<(), ControlError> {
+        self.refusal.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 }
 
@@ -157,7 +164,7 @@ impl NodeControl for FakeNode {
         if request.join_token == "garbage" {
             return Err(ControlError::unknown("invalid join token"));
         }
-        Ok(())
+        self.willing()
     }
 
     async fn leave(&self, force: bool) -> Result<(), ControlError> {
@@ -197,13 +204,17 @@ impl NodeControl for FakeNode {
             "attach {} {:?} {:?}",
             request.container_name, request.aliases, request.addresses
         ));
-        match *self.not_attachable.lock().unwrap() {
-            true => Err(ControlError::new(
-                ErrorCode::PermissionDenied,
-                "network front not manually attachable",
-            )),
-            false => Ok(()),
-        }
+        self.willing()
+    }
+
+    async fn detach(&self, request: DetachRequest) -> Result<(), ControlError> {
+        let DetachRequest {
+            container_id,
+            network,
+            force,
+        } = request;
+        self.note(format!("detach {container_id} {network} {force}"));
+        self.willing()
     }
 
     async fn net_state(&self) -> Arc<NetState> {
@@ -395,7 +406,16 @@ impl FakeCluster {
             }
             ControlRequest::RemoveNetwork(reference) => {
                 let names = |n: &Network| (n.id.to_string(), n.spec.name.clone());
-                let id = find("network", &reference, &state.networks, names)?.id;
+                let network = find("network", &reference, &state.networks, names)?;
+                let (id, name) = (network.id, network.spec.name.clone());
+                let uses = |service: &&Service| {
+                    let mut attachments = service.spec.attachments().iter();
+                    attachments.any(|one| one.target == name || one.target == id.as_str())
+                };
+                if let Some(service) = state.services.iter().find(uses) {
+                    let text = format!("network {id} is in use by service {}", service.id);
+                    return Err(ControlError::precondition(text));
+                }
                 state.networks.retain(|network| network.id != id);
                 Ok(ControlReply::Done)
             }

@@ -1,6 +1,7 @@
-//! `docker run` on swarm networks.
+//! Containers on swarm networks.
 
 use serde_json::{Value, json};
+use weft_proto::{ControlError, ErrorCode};
 
 use crate::{
     bed::{Bed, soon},
@@ -99,6 +100,11 @@ async fn what_a_container_on_a_swarm_network_cannot_have_is_said() {
     }
 }
 
+fn not_attachable() -> ControlError {
+    let text = "network front not manually attachable";
+    ControlError::new(ErrorCode::PermissionDenied, text)
+}
+
 #[tokio::test]
 async fn it_is_connected_when_it_starts_and_ended_if_it_cannot_be() {
     let bed = with_front().await;
@@ -110,7 +116,7 @@ async fn it_is_connected_when_it_starts_and_ended_if_it_cannot_be() {
         *bed.node.asked.lock().unwrap(),
         ["attach wishing [\"al\"] [10.0.1.9]"]
     );
-    *bed.node.not_attachable.lock().unwrap() = true;
+    *bed.node.refusal.lock().unwrap() = Some(not_attachable());
     let refused = bed
         .refusal("POST", "/v1.41/containers/wishing/start", "")
         .await;
@@ -119,6 +125,82 @@ async fn it_is_connected_when_it_starts_and_ended_if_it_cannot_be() {
     let killed = &bed.engine.as_ref().unwrap().cancelled;
     soon("the container to be ended", killed.notified()).await;
     assert_eq!(bed.text("POST", "/containers/other/start", "").await.0, 204);
+}
+
+#[tokio::test]
+async fn it_is_connected_and_disconnected_when_somebody_says_so() {
+    let bed = with_front().await;
+    let front = bed.node.cluster.state().networks[1].id;
+    let wish = json!({"Container": "wishing", "EndpointConfig": {
+        "Aliases": ["al"], "IPAMConfig": {"IPv4Address": "10.0.1.9"}}});
+    let path = "/v1.41/networks/front/connect";
+    let connected = bed.text("POST", path, &wish.to_string()).await;
+    assert_eq!(connected, (200, String::new()));
+    let path = "/v1.41/networks/front/disconnect";
+    for (container, force, due) in [
+        ("wishing", false, (200, "")),
+        // One that is not there any more is taken off by force alone.
+        ("gone", false, (404, "No such container: gone")),
+        ("gone", true, (200, "")),
+    ] {
+        let wish = json!({"Container": container, "Force": force});
+        let (status, message) = bed.refusal("POST", path, &wish.to_string()).await;
+        assert_eq!((status, message.as_str()), due, "{wish}");
+    }
+    let wishing = "w".repeat(64);
+    assert_eq!(
+        *bed.node.asked.lock().unwrap(),
+        [
+            "attach wishing [\"al\"] [10.0.1.9]".to_owned(),
+            format!("detach {wishing} {front} false"),
+            format!("detach gone {front} true"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn why_it_is_not_connected_is_said_with_docker_s_status() {
+    let bed = with_front().await;
+    let wish = r#"{"Container":"wishing"}"#;
+    for verb in ["connect", "disconnect"] {
+        for (network, wish, message) in [
+            (
+                "front",
+                r#"{"Container":"gone"}"#,
+                "No such container: gone",
+            ),
+            ("front", r#"{"Container":""}"#, "No such container: "),
+            // The engine's own words, for it may have one.
+            ("nosuch", wish, "page not found"),
+        ] {
+            let path = format!("/v1.41/networks/{network}/{verb}");
+            let refused = bed.refusal("POST", &path, wish).await;
+            assert_eq!(refused, (404, message.to_owned()), "{path} {wish}");
+        }
+    }
+    let twice = "endpoint with name wishing already exists in network front";
+    let off = "container wishing is not connected to network front";
+    for (verb, refusal, status, message) in [
+        (
+            "connect",
+            not_attachable(),
+            403,
+            "rpc error: code = PermissionDenied desc = network front not manually attachable",
+        ),
+        ("connect", ControlError::exists(twice), 409, twice),
+        (
+            "connect",
+            ControlError::not_found("network front not found"),
+            404,
+            "network front not found",
+        ),
+        ("disconnect", ControlError::unknown(off), 500, off),
+    ] {
+        *bed.node.refusal.lock().unwrap() = Some(refusal);
+        let path = format!("/v1.41/networks/front/{verb}");
+        let refused = bed.refusal("POST", &path, wish).await;
+        assert_eq!(refused, (status, message.to_owned()));
+    }
 }
 
 #[tokio::test]

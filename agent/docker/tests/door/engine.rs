@@ -162,13 +162,18 @@ async fn answer(
     let answer = match (&method, path) {
         (_, "/_ping") => {
             let mut answer = whole(200, if method == Method::HEAD { "" } else { "OK" }.into());
-            for (name, value) in [
+            let newer = [("Builder-Version", "2"), ("Swarm", "inactive")];
+            let newer = newer.into_iter().filter(|_| minor >= 42);
+            let fields = [
                 ("Api-Version", api.as_str()),
+                ("Cache-Control", "no-cache, no-store, must-revalidate"),
+                ("Pragma", "no-cache"),
                 ("Ostype", "linux"),
                 ("Docker-Experimental", "false"),
                 ("Server", "Docker/20.10.24 (linux)"),
                 ("Content-Type", "text/plain; charset=utf-8"),
-            ] {
+            ];
+            for (name, value) in fields.into_iter().chain(newer) {
                 answer.headers_mut().insert(name, value.parse().unwrap());
             }
             answer
@@ -193,6 +198,10 @@ async fn answer(
             let config = json!({"Entrypoint": ["/.weft-gate", "tini"], "Cmd": ["serve"],
                 "Labels": {"io.weft.networks": "[]"}});
             whole(200, json!({"Id": "g", "Config": config}).to_string())
+        }
+        (&Method::GET, "/containers/gone/json") => {
+            let refusal = json!({"message": "No such container: gone"});
+            whole(404, refusal.to_string())
         }
         (&Method::POST, "/commit") => {
             let query = request.uri().query().unwrap_or_default().to_owned();

@@ -5,7 +5,10 @@ use http::Request;
 use http_body_util::{BodyExt, Empty};
 use serde_json::{Value, json};
 use weft_proto::{ControlApi, ControlRequest, Object};
-use weft_types::TaskState;
+use weft_types::{
+    TaskState,
+    node::{Node, NodeState, Reachability, Role},
+};
 
 use crate::{
     bed::{Bed, filters, soon},
@@ -110,6 +113,57 @@ async fn changes_are_told_with_what_changed() {
         json!({"ID": node_id(3), "Attributes":
             {"availability.new": "pause", "availability.old": "active", "name": "node3"}})
     );
+}
+
+/// What becomes of a node.
+type Edit = fn(&mut Node);
+
+#[tokio::test]
+async fn what_becomes_of_a_node_is_told() {
+    let bed = Bed::new(FakeNode::manager()).await;
+    let mut stream = Stream::open(&bed, "").await;
+    let old = bed.node.cluster.state().nodes[0].clone();
+    let tell = |new: Node| {
+        let boxed = |node| Some(Object::Node(Box::new(node)));
+        bed.node.cluster.tell(boxed(old.clone()), boxed(new));
+    };
+    // What its kernel holds is no news: the role is told next.
+    let mut internal = old.clone();
+    internal.applied_revision += 1;
+    tell(internal);
+    let rows: [(Edit, Value); 5] = [
+        (
+            |node| node.role = Role::Manager,
+            json!({"role.old": "worker", "role.new": "manager"}),
+        ),
+        (
+            |node| node.status.state = NodeState::Down,
+            json!({"state.old": "ready", "state.new": "down"}),
+        ),
+        (
+            |node| node.manager_status.as_mut().unwrap().leader = false,
+            json!({"leader.old": "true", "leader.new": "false"}),
+        ),
+        (
+            |node| {
+                let status = node.manager_status.as_mut().unwrap();
+                status.reachability = Reachability::Unreachable;
+            },
+            json!({"reachability.old": "reachable", "reachability.new": "unreachable"}),
+        ),
+        // A role that is wished is not there yet.
+        (|node| node.spec.role = Role::Worker, json!({})),
+    ];
+    for (edit, mut due) in rows {
+        let mut new = old.clone();
+        edit(&mut new);
+        tell(new);
+        due["name"] = "node1".into();
+        assert_eq!(
+            stream.next().await["Actor"],
+            json!({"ID": old.id, "Attributes": due})
+        );
+    }
 }
 
 #[tokio::test]

@@ -1,14 +1,31 @@
 //! Ping, version, info, and the swarm itself.
 
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderMap, Request};
 use http_body_util::Empty;
 use serde_json::{Value, json};
+use weft_docker::LocalState;
+use weft_proto::{ControlError, dial::DialError};
 
 use crate::{
     bed::{Bed, filters},
     cluster::{FakeNode, NOW, node_id},
 };
+
+/// The head of the answer to a ping.
+async fn ping(bed: &Bed, method: &str) -> HeaderMap {
+    let request = Request::builder().method(method).uri("/_ping");
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let response = bed.send(request).await;
+    assert_eq!(response.status(), 200);
+    response.headers().clone()
+}
+
+/// All values of a field.
+fn values<'a>(head: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+    let values = head.get_all(name).iter();
+    values.map(|value| value.to_str().unwrap()).collect()
+}
 
 #[tokio::test]
 async fn a_ping_tells_versions_and_the_node_s_part() {
@@ -18,14 +35,56 @@ async fn a_ping_tells_versions_and_the_node_s_part() {
         (FakeNode::manager(), "active/manager"),
     ] {
         let bed = Bed::new(node).await;
-        let request = Request::head("/_ping").body(Empty::<Bytes>::new()).unwrap();
-        let response = bed.send(request).await;
-        let headers = response.headers();
-        assert_eq!(response.status(), 200);
+        let headers = ping(&bed, "HEAD").await;
         assert_eq!(headers["swarm"], swarm);
         assert_eq!(headers["api-version"], "1.41");
         assert_eq!(headers["ostype"], "linux");
         assert_eq!(headers["server"], "Docker/20.10.24 (linux)");
+    }
+}
+
+#[tokio::test]
+async fn a_ping_says_what_docker_s_does_with_an_engine_and_without() {
+    let own = Bed::alone(FakeNode::manager()).await;
+    let old = Bed::new(FakeNode::manager()).await;
+    let new = Bed::speaking(FakeNode::manager(), 50).await;
+    // Which builder there is only the engine knows.
+    for (bed, builder) in [(&new, &["2"][..]), (&old, &[]), (&own, &[])] {
+        for method in ["HEAD", "GET"] {
+            let head = ping(bed, method).await;
+            for (name, due) in [
+                ("Builder-Version", builder),
+                ("Cache-Control", &["no-cache, no-store, must-revalidate"]),
+                ("Content-Type", &["text/plain; charset=utf-8"]),
+                ("Docker-Experimental", &["false"]),
+                ("Ostype", &["linux"]),
+                ("Pragma", &["no-cache"]),
+                ("Swarm", &["active/manager"]),
+            ] {
+                assert_eq!(values(&head, name), due, "{method} {name}");
+            }
+        }
+    }
+    assert_eq!(values(&ping(&own, "HEAD").await, "Content-Length"), ["0"]);
+}
+
+#[tokio::test]
+async fn a_ping_tells_each_state_of_a_node() {
+    let bed = Bed::new(FakeNode::inactive()).await;
+    for (state, manages, due) in [
+        (LocalState::Inactive, false, "inactive"),
+        (LocalState::Pending, false, "pending"),
+        (LocalState::Error, false, "error"),
+        (LocalState::Locked, false, "locked"),
+        (LocalState::Active, false, "active/worker"),
+        (LocalState::Active, true, "active/manager"),
+    ] {
+        {
+            let mut status = bed.node.status.lock().unwrap();
+            status.state = state;
+            status.control_available = manages;
+        }
+        assert_eq!(values(&ping(&bed, "HEAD").await, "Swarm"), [due]);
     }
 }
 
@@ -176,6 +235,41 @@ async fn join_and_leave_are_handed_on() {
     let left = bed.text("POST", "/v1.41/swarm/leave?force=1", "").await;
     assert_eq!(left, (200, String::new()));
     assert_eq!(*bed.node.asked.lock().unwrap(), ["leave true"]);
+}
+
+#[tokio::test]
+async fn why_a_node_cannot_join_is_said_with_docker_s_status() {
+    let bed = Bed::new(FakeNode::inactive()).await;
+    let body = json!({"ListenAddr": "0.0.0.0:2377", "RemoteAddrs": ["192.0.2.11:2377"],
+        "JoinToken": "good"});
+    let token = "A valid join token is necessary to join this cluster";
+    for (error, status, message) in [
+        (
+            DialError::Digest {
+                expected: "ab".to_owned(),
+            },
+            500,
+            "remote CA does not match fingerprint. Expected: ab",
+        ),
+        (
+            DialError::Refused(ControlError::invalid(token)),
+            400,
+            "rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster",
+        ),
+        (
+            DialError::Connect {
+                addr: "192.0.2.11:2377".parse().unwrap(),
+                cause: "connection refused".to_owned(),
+            },
+            503,
+            "rpc error: code = Unavailable desc = connection error: cannot reach the manager at 192.0.2.11:2377: connection refused",
+        ),
+    ] {
+        *bed.node.refusal.lock().unwrap() = Some(error.into());
+        let path = "/v1.41/swarm/join";
+        let refused = bed.refusal("POST", path, &body.to_string()).await;
+        assert_eq!(refused, (status, message.to_owned()));
+    }
 }
 
 #[tokio::test]
