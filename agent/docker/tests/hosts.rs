@@ -58,6 +58,7 @@ fn node(number: u64) -> Node {
         "CreatedAt": "2026-11-21T00:00:00Z", "UpdatedAt": "2026-11-21T00:00:00Z",
         "Spec": {"Role": "worker", "Availability": "active", "Labels": {"zone": format!("z{number}")}},
         "Description": {"Hostname": format!("n{number}"),
+            "Engine": {"EngineVersion": format!("20.10.{number}")},
             "Resources": {"NanoCPUs": 2_000_000_000_u64, "MemoryBytes": 1 << 30}},
         "Status": {"State": "ready", "Addr": format!("192.0.2.1{number}")},
     });
@@ -389,6 +390,25 @@ async fn one_container_s_requests_go_to_its_host() {
     assert_eq!(status, StatusCode::NOT_FOUND);
     let (_, services) = bed.get("/v1.41/services").await;
     assert_eq!(services["host"], "n1");
+}
+
+#[tokio::test]
+async fn inspections_and_the_info_say_where_a_host_is_and_what_runs_there() {
+    let bed = Bed::new(Kind::Well).await;
+    let (_, container) = bed.get("/containers/c2/json").await;
+    assert_eq!(
+        container["Node"],
+        json!({"ID": NodeId::numbered(2).to_string(), "IP": "192.0.2.12", "Addr": "192.0.2.12",
+            "Name": "n2", "Cpus": 2, "Memory": 1 << 30, "Labels": {"zone": "z2"}})
+    );
+    let (_, info) = bed.get("/info").await;
+    let rows = info["SystemStatus"].as_array().unwrap().iter();
+    let releases = rows.filter(|row| row[0].as_str().unwrap().ends_with(" ServerVersion"));
+    let releases: Vec<&Value> = releases.map(|row| &row[1]).collect();
+    assert_eq!(releases, ["20.10.1", "20.10.2", "20.10.3"]);
+    // So a client that was told no kind of object asks on.
+    let (status, refusal) = bed.get("/containers/nosuch/json").await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{refusal}");
 }
 
 #[tokio::test]

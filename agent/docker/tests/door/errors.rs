@@ -2,6 +2,7 @@
 
 use weft_docker::{LocalState, NotManager};
 use weft_proto::{ControlError, ErrorCode};
+use weft_types::node::{ManagerStatus, Reachability};
 
 use crate::{
     bed::{Bed, filters},
@@ -161,6 +162,13 @@ async fn on_a_manager() {
             "",
             404,
             "secret nosuch not found",
+        ),
+        (
+            "GET",
+            "/v1.41/configs/nosuch",
+            "",
+            404,
+            "config nosuch not found",
         ),
         (
             "GET",
@@ -332,6 +340,20 @@ async fn on_a_manager() {
             409,
             "network with name ingress already exists",
         ),
+        (
+            "POST",
+            "/v1.41/networks/create",
+            r#"{"Name":"docker_gwbridge","Driver":"overlay"}"#,
+            403,
+            "operation is not permitted on predefined docker_gwbridge network",
+        ),
+        (
+            "POST",
+            "/v1.41/networks/create",
+            r#"{"Name":"six","Driver":"overlay","EnableIPv4":false,"EnableIPv6":true}"#,
+            400,
+            "IPv4 cannot be disabled in a Swarm scoped network",
+        ),
     ];
     check(&bed, &rows).await;
     for (key, value, path, status, message) in [
@@ -415,6 +437,35 @@ async fn where_there_is_no_manager() {
         ),
     ];
     check(&bed, &rows).await;
+}
+
+#[tokio::test]
+async fn a_manager_that_would_leave_is_told_what_is_left() {
+    let bed = Bed::new(FakeNode::manager()).await;
+    let begin =
+        "You are attempting to leave the swarm on a node that is participating as a manager. ";
+    let end = "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message.";
+    let lost = "Removing this node leaves 1 managers out of 3. Without a Raft quorum your swarm will be inaccessible. ";
+    for (reached, said) in [
+        ([true, true, true], ""),
+        ([true, true, false], lost),
+        // Without it nothing changes.
+        ([false, true, true], ""),
+    ] {
+        for (node, reached) in bed.node.cluster.state().nodes.iter_mut().zip(reached) {
+            let reachability = if reached {
+                Reachability::Reachable
+            } else {
+                Reachability::Unreachable
+            };
+            node.manager_status = Some(ManagerStatus {
+                reachability,
+                ..ManagerStatus::default()
+            });
+        }
+        let text = format!("{begin}{said}{end}");
+        check(&bed, &[("POST", "/v1.41/swarm/leave", "", 503, &text)]).await;
+    }
 }
 
 #[tokio::test]

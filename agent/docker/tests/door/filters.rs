@@ -60,16 +60,24 @@ type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
 #[tokio::test]
 async fn every_filter_tells_objects_apart() {
     let bed = bed().await;
-    let (node, web, on1) = {
+    let (node, web, on1, task, secret, config) = {
         let state = bed.node.cluster.state();
         (
             state.nodes[1].id.to_string(),
             state.services[0].id.to_string(),
             state.networks[1].id.to_string(),
+            state.tasks[0].id.to_string(),
+            state.secrets[0].id.to_string(),
+            state.configs[0].id.to_string(),
         )
     };
     let rows: &[Row<'_>] = &[
         ("nodes", &[("id", &node)], &["node2"]),
+        (
+            "nodes",
+            &[("id", &node[..24])],
+            &["node1", "node2", "node3"],
+        ),
         ("nodes", &[("name", "node2")], &["node2"]),
         ("nodes", &[("name", "ode2")], &[]),
         ("nodes", &[("label", "disk=ssd")], &["node2"]),
@@ -86,6 +94,7 @@ async fn every_filter_tells_objects_apart() {
         ),
         ("nodes", &[("name", "node1"), ("role", "worker")], &[]),
         ("services", &[("id", &web)], &["web"]),
+        ("services", &[("id", &web[..20])], &["web"]),
         ("services", &[("name", "we")], &["web"]),
         ("services", &[("name", "eb")], &[]),
         ("services", &[("label", "tier")], &["agent", "web"]),
@@ -98,14 +107,20 @@ async fn every_filter_tells_objects_apart() {
         ("services", &[("mode", "global")], &["agent"]),
         ("services", &[("mode", "replicated")], &["web"]),
         ("services", &[("runtime", "plugin")], &[]),
+        ("tasks", &[("id", &task)], &["1"]),
+        ("tasks", &[("id", &task[..20])], &["1"]),
         ("tasks", &[("name", "web.2")], &["2"]),
         ("tasks", &[("service", "web"), ("node", "node1")], &["1"]),
         ("tasks", &[("label", "tier=back")], &[]),
         ("tasks", &[("desired-state", "shutdown")], &[]),
         ("tasks", &[("desired-state", "RUNNING")], &["1", "2"]),
+        ("secrets", &[("id", &secret)], &["key"]),
+        ("secrets", &[("id", &secret[..20])], &["key"]),
         ("secrets", &[("name", "mon")], &["monkey"]),
         ("secrets", &[("names", "key")], &["key"]),
         ("secrets", &[("label", "of=b")], &["monkey"]),
+        ("configs", &[("id", &config)], &["key"]),
+        ("configs", &[("id", &config[..20])], &["key"]),
         ("configs", &[("name", "key")], &["key"]),
         ("configs", &[("label", "of=a")], &["key"]),
         ("networks", &[("id", &on1), ("scope", "swarm")], &["on1"]),

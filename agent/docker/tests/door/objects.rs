@@ -312,6 +312,108 @@ async fn unused_networks_of_both_kinds_are_pruned() {
 }
 
 #[tokio::test]
+async fn networks_in_use_stay() {
+    let (bed, _) = with_web().await;
+    for name in ["used", "unused"] {
+        let body = json!({"Driver": "overlay", "Name": name});
+        assert_eq!(bed.json("POST", "/networks/create", body).await.0, 201);
+    }
+    let mut spec = web();
+    spec["Name"] = "user".into();
+    spec["EndpointSpec"] = json!({});
+    spec["TaskTemplate"]["Networks"] = json!([{"Target": "used"}]);
+    let (status, user) = bed.json("POST", "/v1.41/services/create", spec).await;
+    assert_eq!(status, 201, "{user}");
+    let path = "/v1.41/networks/prune";
+    let pruned = bed.json("POST", path, Value::Null).await.1;
+    assert_eq!(pruned, json!({"NetworksDeleted": ["old", "unused"]}));
+    let used = bed.get("/v1.41/networks/used").await.1;
+    let refused = bed.refusal("DELETE", "/v1.41/networks/used", "").await;
+    let words = format!(
+        "rpc error: code = FailedPrecondition desc = network {} is in use by service {}",
+        used["Id"].as_str().unwrap(),
+        user["ID"].as_str().unwrap()
+    );
+    assert_eq!(refused, (400, words));
+}
+
+#[tokio::test]
+async fn a_reference_to_two_networks_is_refused() {
+    let bed = Bed::new(FakeNode::manager()).await;
+    let body = json!({"Driver": "overlay", "Name": "on1"});
+    assert_eq!(bed.json("POST", "/networks/create", body).await.0, 201);
+    let id = {
+        let mut state = bed.node.cluster.state();
+        let mut twin = state.networks[1].clone();
+        twin.id = Id::numbered(5);
+        state.networks.push(twin);
+        state.networks[1].id
+    };
+    for (reference, found) in [
+        ("on1", "2 matches found based on name"),
+        ("0000", "3 matches found based on ID prefix"),
+    ] {
+        let due = format!("network {reference} is ambiguous ({found})");
+        for (method, verb) in [
+            ("GET", ""),
+            ("DELETE", ""),
+            ("POST", "/connect"),
+            ("POST", "/disconnect"),
+        ] {
+            let path = format!("/v1.41/networks/{reference}{verb}");
+            let wish = r#"{"Container":"wishing"}"#;
+            let refused = bed.refusal(method, &path, wish).await;
+            assert_eq!(refused, (400, due.clone()), "{method} {path}");
+        }
+    }
+    let whole = bed.get(&format!("/v1.41/networks/{id}")).await;
+    assert_eq!((whole.0, &whole.1["Name"]), (200, &"on1".into()));
+}
+
+/// `docker inspect` without a type asks for one kind after the other until one is not 404.
+#[tokio::test]
+async fn a_name_of_unknown_kind_is_found_where_it_is() {
+    let (bed, _) = with_web().await;
+    for (kind, name) in [("secrets", "key"), ("configs", "conf")] {
+        let body = json!({"Name": name, "Data": "YQ=="});
+        let path = format!("/v1.41/{kind}/create");
+        assert_eq!(bed.json("POST", &path, body).await.0, 201);
+    }
+    let task = bed.node.cluster.state().tasks[0].id.to_string();
+    for (name, due) in [
+        ("ingress", "networks"),
+        ("web", "services"),
+        (task.as_str(), "tasks"),
+        ("node2", "nodes"),
+        ("key", "secrets"),
+        ("conf", "configs"),
+    ] {
+        let mut found = "";
+        for (kind, verb) in [
+            ("containers", "/json"),
+            ("images", "/json"),
+            ("networks", ""),
+            ("volumes", ""),
+            ("services", ""),
+            ("tasks", ""),
+            ("nodes", ""),
+            ("plugins", "/json"),
+            ("secrets", ""),
+            ("configs", ""),
+        ] {
+            let path = format!("/v1.41/{kind}/{name}{verb}");
+            let (status, text) = bed.text("GET", &path, "").await;
+            if status != 404 {
+                assert_eq!(status, 200, "{path}: {text}");
+                found = kind;
+                break;
+            }
+        }
+        assert_eq!(found, due, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_worker_shows_the_networks_it_uses() {
     let bed = Bed::new(FakeNode::worker()).await;
     let network = Id::numbered(9);
