@@ -29,21 +29,15 @@ pub(super) fn run_replicated(
     let concurrent = job.max_concurrent.unwrap_or(1);
     let total = job.total_completions.unwrap_or(concurrent);
     let places = supervise(draft, ids, service);
-    let mut active = 0u64;
-    let mut complete = 0u64;
-    for tasks in places.values() {
-        if tasks
-            .iter()
-            .any(|task| task.status.state == TaskState::Complete)
-        {
-            complete += 1;
-        } else if tasks.iter().any(|task| is_active(task)) {
-            active += 1;
-        }
-    }
+    let active = |tasks: &Vec<Arc<Task>>| {
+        let completed = |task: &Arc<Task>| task.status.state == TaskState::Complete;
+        !tasks.iter().any(completed) && tasks.iter().any(|task| is_active(task))
+    };
+    let running = places.values().filter(|tasks| active(tasks)).count() as u64;
+    // A place that was given up is not filled again, and there is nothing to look for.
     let create = concurrent
-        .saturating_sub(active)
-        .min(total.saturating_sub(complete + active));
+        .saturating_sub(running)
+        .min(total.saturating_sub(places.len() as u64));
     if create > BATCH {
         draft.wake_at(now);
     }
@@ -161,7 +155,7 @@ fn has_failed(view: &View, task: &Task) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use weft_types::service::ServiceMode;
+    use weft_types::{service::ServiceMode, task::RestartPolicy};
 
     use super::*;
     use crate::{
@@ -169,32 +163,83 @@ mod tests {
         store::{Change, Store, Transaction},
     };
 
+    /// A job of 2,001 runs, and what became of it after each look.
+    struct Run {
+        service: Service,
+        job: ReplicatedJob,
+        store: Store,
+        ids: IdSource,
+        index: u64,
+    }
+
+    impl Run {
+        fn new() -> Self {
+            let job = ReplicatedJob {
+                max_concurrent: Some(10_000),
+                total_completions: Some(2_001),
+            };
+            let mut service = fixture::service(1, "sums", 0);
+            service.spec.mode = ServiceMode {
+                replicated_job: Some(job),
+                ..ServiceMode::default()
+            };
+            service.spec.task_template.restart_policy = Some(RestartPolicy {
+                condition: "none".to_owned(),
+                ..RestartPolicy::default()
+            });
+            let mut run = Self {
+                job,
+                store: Store::new(),
+                ids: IdSource::seeded(1),
+                index: 0,
+                service,
+            };
+            run.commit(vec![Change::put(run.service.clone())]);
+            run
+        }
+
+        fn commit(&mut self, changes: Vec<Change>) {
+            let now = Timestamp(1);
+            self.index += 1;
+            let transaction = Transaction { now, changes };
+            self.store
+                .apply(self.index, &transaction)
+                .expect("what was decided");
+        }
+
+        /// How much a look changes, and whether it asks for another at once.
+        fn look(&mut self) -> (usize, bool) {
+            let mut draft = Draft::new(&self.store.view(), Timestamp(1));
+            run_replicated(&mut draft, &mut self.ids, &self.service, self.job);
+            let outcome = draft.outcome();
+            let seen = (outcome.changes.len(), outcome.wake_at.is_some());
+            self.commit(outcome.changes);
+            seen
+        }
+    }
+
     #[test]
     fn a_job_whose_places_are_all_made_asks_for_no_other_look() {
-        let now = Timestamp(1);
-        let job = ReplicatedJob {
-            max_concurrent: Some(10_000),
-            total_completions: Some(2_001),
-        };
-        let mut service = fixture::service(1, "sums", 0);
-        service.spec.mode = ServiceMode {
-            replicated_job: Some(job),
-            ..ServiceMode::default()
-        };
-        let mut store = Store::new();
-        let mut ids = IdSource::seeded(1);
-        let mut changes = vec![Change::put(service.clone())];
-        let mut looks = Vec::new();
-        for index in 1..=3 {
-            let transaction = Transaction { now, changes };
-            store.apply(index, &transaction).expect("what was decided");
-            let mut draft = Draft::new(&store.view(), now);
-            run_replicated(&mut draft, &mut ids, &service, job);
-            let outcome = draft.outcome();
-            looks.push((outcome.changes.len(), outcome.wake_at.is_some()));
-            changes = outcome.changes;
-        }
+        let mut run = Run::new();
         // Of the second batch one is left to make, though many more might run at once.
-        assert_eq!(looks, [(2_000, true), (1, false), (0, false)]);
+        assert_eq!(
+            [run.look(), run.look(), run.look()],
+            [(2_000, true), (1, false), (0, false)]
+        );
+    }
+
+    #[test]
+    fn a_job_whose_places_are_all_given_up_asks_for_no_other_look() {
+        let mut run = Run::new();
+        while run.look().0 > 0 {}
+        let mut draft = Draft::new(&run.store.view(), Timestamp(1));
+        let tasks: Vec<_> = draft.tasks_of(run.service.id).map(|task| task.id).collect();
+        assert_eq!(tasks.len(), 2_001);
+        for id in tasks {
+            draft.edit_task(id, |task| task.status.state = TaskState::Failed);
+        }
+        run.commit(draft.changes());
+        run.look();
+        assert_eq!(run.look(), (0, false));
     }
 }
