@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use weft_control::runtime::{Manager, ManagerConfig};
 use weft_proto::{dial, identity::Credentials};
-use weft_types::node::Role;
+use weft_types::{NodeId, node::Role};
 use x509_parser::pem::parse_x509_pem;
 
 use crate::place::Settings;
@@ -60,10 +60,14 @@ pub(crate) fn renewal_due(credentials: &Credentials) -> Result<SystemTime> {
         second(validity.not_before.timestamp()),
         second(validity.not_after.timestamp()),
     );
-    let digits = identity.node.as_str().bytes().map(u64::from);
+    Ok(UNIX_EPOCH + Duration::from_secs(due(identity.node, from, to)))
+}
+
+/// When `node` renews a certificate that holds from `from` to `to`; all in seconds since 1970.
+fn due(node: NodeId, from: u64, to: u64) -> u64 {
+    let digits = node.as_str().bytes().map(u64::from);
     let share = 50 + digits.fold(0, |sum, digit| (sum * 31 + digit) % 31);
-    let due = from + (to.saturating_sub(from)) * share / 100;
-    Ok(UNIX_EPOCH + Duration::from_secs(due))
+    from + to.saturating_sub(from) * share / 100
 }
 
 /// Starts the manager of this node.
@@ -103,3 +107,27 @@ pub(crate) fn remove_log(state_dir: &Path) -> Result<()> {
 
 /// Between two tries to take up a role.
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn nodes_renew_well_before_the_end_and_not_all_at_once() {
+        let (from, to) = (1_000_000, 1_000_000 + 90 * 24 * 3600);
+        let life = to - from;
+        let times: BTreeSet<u64> = (0..60)
+            .map(|number| due(NodeId::numbered(number), from, to))
+            .collect();
+        for at in &times {
+            assert!((from + life / 2..=from + life * 4 / 5).contains(at), "{at}");
+        }
+        assert!(times.len() > 20, "{} different times of 60", times.len());
+        let node = NodeId::numbered(7);
+        assert_eq!(due(node, from, to), due(node, from, to));
+        // A clock that is older than the certificate, or one that never held.
+        assert_eq!(due(node, to, from), to);
+    }
+}
