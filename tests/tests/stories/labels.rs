@@ -177,7 +177,11 @@ fn the_nearest_tasks_answer_until_their_host_is_lost() {
         n2.verb("heal")?;
         n1.converged("web")?;
         for host in [n1, n2, n3] {
-            n1.say(&format!("node update --label-rm weft.zone {}", host.name()))?;
+            // A node that is just coming back is written by others meanwhile.
+            let what = format!("the zone of {} to be forgotten", host.name());
+            eventually(PATIENCE, &what, || {
+                n1.say(&format!("node update --label-rm weft.zone {}", host.name()))
+            })?;
         }
         Ok(())
     });
