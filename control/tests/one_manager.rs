@@ -58,11 +58,8 @@ async fn what_was_acknowledged_survives_a_crash() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_object_is_still_once_its_node_was_welcomed() {
-    log_to_stderr();
     let host = Host::new();
-    let manager = host.init().await;
-    let mut agent = Agent::open(host.addr, &host.credentials(), "n1").await;
-    agent.keep_alive();
+    let (manager, mut agent) = with_agent(&host).await;
     let first = agent.next().await;
     assert!(
         matches!(first, Some(ManagerMessage::Welcome { .. })),

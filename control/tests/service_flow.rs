@@ -40,15 +40,6 @@ fn web(replicas: u64) -> ServiceSpec {
     spec
 }
 
-fn running() -> TaskStatus {
-    TaskStatus {
-        timestamp: Timestamp(1),
-        state: TaskState::Running,
-        message: "started".to_owned(),
-        ..TaskStatus::default()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_runs_is_known_everywhere_and_is_withdrawn_before_it_stops() {
     log_to_stderr();
@@ -81,7 +72,7 @@ async fn a_service_runs_is_known_everywhere_and_is_withdrawn_before_it_stops() {
 
     // Each node gets one task, and reports it running.
     for agent in [&mut first, &mut second] {
-        let task = next_task(agent).await;
+        let task = agent.next_task().await;
         agent.report(1, task, running()).await;
     }
 
@@ -189,11 +180,8 @@ fn serving(agent: &Agent, count: usize) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logs_of_a_silent_node_end_with_a_warning() {
-    log_to_stderr();
     let host = Host::new();
-    let manager = host.init().await;
-    let mut agent = Agent::open(host.addr, &host.credentials(), "n1").await;
-    agent.keep_alive();
+    let (manager, mut agent) = with_agent(&host).await;
     let create = ControlRequest::CreateService {
         spec: Box::new(web(1)),
         registry_auth: String::new(),
@@ -219,18 +207,6 @@ async fn logs_of_a_silent_node_end_with_a_warning() {
     manager.shutdown().await;
 }
 
-/// A node's next task that is to run.
-async fn next_task(agent: &mut Agent) -> weft_types::TaskId {
-    agent
-        .until("a task to run", |agent, _| {
-            let mut tasks = agent.tasks.values();
-            tasks
-                .find(|task| task.desired_state == TaskState::Running)
-                .map(|task| task.id)
-        })
-        .await
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leaving_node_keeps_its_task_until_nobody_chooses_it() {
     let host = Host::new();
@@ -241,7 +217,7 @@ async fn a_leaving_node_keeps_its_task_until_nobody_chooses_it() {
         registry_auth: String::new(),
     };
     manager.call(create).await.expect("created");
-    let task = next_task(&mut leaver).await;
+    let task = leaver.next_task().await;
     leaver.report(1, task, running()).await;
 
     let mut stays = Agent::open(host.addr, &host.credentials(), "n1").await;
@@ -283,7 +259,7 @@ async fn a_leaving_node_keeps_its_task_until_nobody_chooses_it() {
         updates: vec![(task, stopped)],
     };
     leaver.say.send(report).await.expect("a session");
-    next_task(&mut stays).await;
+    stays.next_task().await;
     eventually("the node to be let go", || async {
         let nodes = nodes(&manager).await;
         let node = nodes.iter().find(|node| node.id == leaver.node)?;

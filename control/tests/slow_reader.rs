@@ -10,11 +10,10 @@ use weft_proto::{
     dispatcher::{ManagerMessage, NodeMessage},
 };
 use weft_types::{
-    TaskId, TaskState, Timestamp,
+    Timestamp,
     container::ContainerSpec,
     node::NodeState,
     service::{Replicated, ServiceSpec},
-    task::TaskStatus,
 };
 
 /// Lines in one message.
@@ -35,34 +34,10 @@ fn talker() -> ServiceSpec {
     spec
 }
 
-/// Reports that the task runs, and waits until that is stored.
-async fn runs(agent: &mut Agent, sequence: u64, task: TaskId) {
-    let running = TaskStatus {
-        timestamp: Timestamp(1),
-        state: TaskState::Running,
-        message: "started".to_owned(),
-        ..TaskStatus::default()
-    };
-    let report = NodeMessage::Status {
-        sequence,
-        updates: vec![(task, running)],
-    };
-    agent.say.send(report).await.expect("a session");
-    agent
-        .until("word that the report is stored", |_, message| {
-            matches!(message, ManagerMessage::StatusStored(stored) if *stored == sequence)
-                .then_some(())
-        })
-        .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_reads_no_further_holds_no_node_up() {
-    log_to_stderr();
     let host = Host::new();
-    let manager = host.init().await;
-    let mut agent = Agent::open(host.addr, &host.credentials(), "n1").await;
-    agent.keep_alive();
+    let (manager, mut agent) = with_agent(&host).await;
     let create = ControlRequest::CreateService {
         spec: Box::new(talker()),
         registry_auth: String::new(),
@@ -70,15 +45,8 @@ async fn a_reader_that_reads_no_further_holds_no_node_up() {
     let Ok(ControlReply::Created(service)) = manager.call(create).await else {
         panic!("the service was not created");
     };
-    let task = agent
-        .until("a task to run", |agent, _| {
-            let mut tasks = agent.tasks.values();
-            tasks
-                .find(|task| task.desired_state == TaskState::Running)
-                .map(|task| task.id)
-        })
-        .await;
-    runs(&mut agent, 1, task).await;
+    let task = agent.next_task().await;
+    agent.report(1, task, running()).await;
     let selector = LogSelector {
         services: vec![service.parse().expect("an id")],
         follow: true,
@@ -109,7 +77,7 @@ async fn a_reader_that_reads_no_further_holds_no_node_up() {
     for _ in 0..MESSAGES {
         agent.say.send(said()).await.expect("a session");
     }
-    runs(&mut agent, 2, task).await;
+    agent.report(2, task, running()).await;
     let listed = nodes(&manager).await;
     assert_eq!(listed[0].status.state, NodeState::Ready);
 

@@ -24,7 +24,7 @@ use weft_proto::{
     identity::{Credentials, Identity},
 };
 use weft_types::{
-    NodeId, TaskId,
+    NodeId, TaskId, TaskState, Timestamp,
     cluster::{Cluster, ClusterSpec},
     netstate::{NetDelta, NetState},
     node::{Availability, Node, NodeDescription, NodeSpec, Role},
@@ -206,6 +206,25 @@ pub(crate) async fn with_worker(host: &Host) -> (Arc<Manager>, Credentials) {
     (manager, worker)
 }
 
+/// A manager at `host`, and its own node's agent, whose heart beats.
+pub(crate) async fn with_agent(host: &Host) -> (Arc<Manager>, Agent) {
+    log_to_stderr();
+    let manager = host.init().await;
+    let agent = Agent::open(host.addr, &host.credentials(), "n1").await;
+    agent.keep_alive();
+    (manager, agent)
+}
+
+/// What a node reports of a task that runs.
+pub(crate) fn running() -> TaskStatus {
+    TaskStatus {
+        timestamp: Timestamp(1),
+        state: TaskState::Running,
+        message: "started".to_owned(),
+        ..TaskStatus::default()
+    }
+}
+
 /// A connection to the manager at `at`.
 pub(crate) async fn connected(at: SocketAddr, credentials: &Credentials) -> Channel {
     dial::connect(at, credentials).await.expect("a connection")
@@ -306,6 +325,17 @@ impl Agent {
             })
             .await;
         agent
+    }
+
+    /// The task that this node is to run, as soon as it is told of one.
+    pub(crate) async fn next_task(&mut self) -> TaskId {
+        self.until("a task to run", |agent, _| {
+            let mut tasks = agent.tasks.values();
+            tasks
+                .find(|task| task.desired_state == TaskState::Running)
+                .map(|task| task.id)
+        })
+        .await
     }
 
     /// Reports `status` of `task`, and hears that it is stored.
