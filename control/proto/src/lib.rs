@@ -43,4 +43,7 @@ pub mod service {
     include!(concat!(env!("OUT_DIR"), "/weft.v1.Control.rs"));
     include!(concat!(env!("OUT_DIR"), "/weft.v1.Ca.rs"));
     include!(concat!(env!("OUT_DIR"), "/weft.v1.Raft.rs"));
+
+    /// The paths of all calls of all services.
+    pub const CALLS: &[&str] = include!(concat!(env!("OUT_DIR"), "/calls.rs"));
 }
