@@ -9,6 +9,7 @@ mod from_uplink;
 mod hostile;
 mod least;
 mod limits;
+mod quoted;
 mod refused;
 mod small;
 mod through_tunnel;
@@ -123,6 +124,7 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(through_tunnel::answers_arriving(f));
         rows.extend(from_host::rows(f));
         rows.extend(small::errors(f));
+        rows.extend(quoted::of_every_kind(f));
         rows.extend(small::neighbours(f));
         rows.extend(told::too_long(f));
         rows.extend(told::nobody(f));
