@@ -3,6 +3,9 @@
 //! One small file per task, replaced whole by rename, so that a killed agent leaves the old or the
 //! new and never half. They are not synced to the disk: what a power cut takes is told again by a
 //! manager, and the containers are dead anyway. A file that cannot be read is skipped and named.
+//!
+//! The network is one file too, and beside it the steps taken since, each appended before the kernel is told
+//! of it: an agent that comes back never knows less than the kernel holds, so it takes nothing away.
 
 use std::{
     fs,
@@ -15,7 +18,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use weft_proto::codec::{decode, encode};
 use weft_types::{
     NodeId, TaskId,
-    netstate::NetState,
+    netstate::{NetDelta, NetState},
     task::{Task, TaskStatus},
 };
 
@@ -137,18 +140,50 @@ impl Journal {
         remove(self.guests().join(container))
     }
 
-    /// The last network state; the default when there is none.
-    #[must_use]
-    pub fn load_net(&self) -> NetState {
-        read(&self.dir.join("network")).unwrap_or_default()
+    fn net_path(&self) -> PathBuf {
+        self.dir.join("network")
     }
 
-    /// Remembers the network state.
+    fn steps_path(&self) -> PathBuf {
+        self.dir.join("network-steps")
+    }
+
+    /// The last network state, its steps taken; the default when there is none.
+    #[must_use]
+    pub fn load_net(&self) -> NetState {
+        let mut net: NetState = read(&self.net_path()).unwrap_or_default();
+        for step in read_steps(&self.steps_path()) {
+            // Those from before the whole state are in it, and start from earlier revisions.
+            if step.base != 0 && step.base == net.revision {
+                let _fits = net.apply(step);
+            }
+        }
+        net
+    }
+
+    /// Remembers the whole network state.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn save_net(&self, net: &NetState) -> Result<(), JournalError> {
-        write(&self.dir.join("network"), net)
+        write(&self.net_path(), net)?;
+        remove(self.steps_path())
+    }
+
+    /// Remembers one step from the network state remembered so far: as little to write as it changes.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the steps before it are kept.
+    pub fn add_net_step(&self, step: &NetDelta) -> Result<(), JournalError> {
+        let path = self.steps_path();
+        let added = encode(step)
+            .map_err(io::Error::other)
+            .and_then(|bytes| append(&path, &bytes));
+        added.map_err(|cause| JournalError {
+            verb: "add to",
+            path,
+            cause,
+        })
     }
 
     /// The managers last known, with `ip:port`.
@@ -190,6 +225,47 @@ fn remove(path: PathBuf) -> Result<(), JournalError> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Steps, each behind its length in bytes (big-endian `u32`), up to the first that is not whole.
+fn read_steps(path: &Path) -> Vec<NetDelta> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "cannot read a file of the journal");
+            }
+            return Vec::new();
+        }
+    };
+    let mut rest = bytes.as_slice();
+    let mut steps = Vec::new();
+    while let Some((length, behind)) = rest.split_first_chunk() {
+        let whole = behind.split_at_checked(u32::from_be_bytes(*length) as usize);
+        let Some(Ok(step)) = whole.map(|(step, _)| decode(step)) else {
+            tracing::debug!(path = %path.display(), "the last step of the network was not written whole");
+            break;
+        };
+        steps.push(step);
+        rest = whole.map_or(&[], |(_, rest)| rest);
+    }
+    steps
+}
+
+/// Adds a record for [`read_steps`], whole or not at all.
+fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    let record = [&length.to_be_bytes(), bytes].concat();
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)?;
+    let before = file.metadata()?.len();
+    file.write_all(&record).inspect_err(|_| {
+        // Part of a record, as a full disk leaves it, would hide all that follow.
+        let _ = file.set_len(before);
+    })
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
@@ -237,4 +313,54 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
         path: path.to_owned(),
         cause,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(revision: u64) -> NetState {
+        NetState {
+            revision,
+            ring_seed: revision * 10,
+            ..NetState::default()
+        }
+    }
+
+    #[test]
+    fn steps_lead_on_from_the_whole_network_and_those_before_it_count_no_more() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let journal = Journal::open(dir.path()).expect("a journal");
+        assert_eq!(journal.load_net(), NetState::default());
+        journal.save_net(&state(3)).expect("saved");
+        for revision in 4..7 {
+            let step = state(revision - 1).delta_to(&state(revision));
+            journal.add_net_step(&step).expect("added");
+            assert_eq!(journal.load_net(), state(revision));
+        }
+        // Killed between the two halves of a saving: the steps are there still.
+        write(&journal.net_path(), &state(5)).expect("written");
+        assert_eq!(journal.load_net(), state(6));
+        journal.save_net(&state(6)).expect("saved");
+        assert!(!journal.steps_path().exists());
+        assert_eq!(journal.load_net(), state(6));
+    }
+
+    #[test]
+    fn a_step_that_was_cut_short_is_left_out_and_those_before_it_are_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let journal = Journal::open(dir.path()).expect("a journal");
+        journal.save_net(&state(3)).expect("saved");
+        for revision in [4, 5] {
+            let step = state(revision - 1).delta_to(&state(revision));
+            journal.add_net_step(&step).expect("added");
+        }
+        let whole = fs::read(journal.steps_path()).expect("steps");
+        let first = whole.len() / 2;
+        for cut in 0..whole.len() {
+            fs::write(journal.steps_path(), &whole[..cut]).expect("written");
+            let expected = state(if cut < first { 3 } else { 4 });
+            assert_eq!(journal.load_net(), expected, "cut at {cut}");
+        }
+    }
 }

@@ -170,7 +170,7 @@ struct Runtime {
     link: Option<Companion>,
     heartbeat: Option<(Duration, Instant)>,
     drain_at: Option<Instant>,
-    /// The network changed and is written to the journal then.
+    /// The journal has steps of the network, and has it as a whole then.
     save_net_at: Option<Instant>,
     net: watch::Sender<Arc<NetState>>,
     applied: u64,
@@ -230,6 +230,10 @@ impl Runtime {
             }
         }
         let net = journal.load_net();
+        // What follows is added behind it, not behind half a step.
+        if let Err(error) = journal.save_net(&net) {
+            tracing::error!(%error, "a restart of the agent will not know the network");
+        }
         let place = Place {
             node: Some(config.node),
             hostname: tell::hostname(),

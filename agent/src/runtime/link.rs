@@ -23,8 +23,8 @@ use crate::{executor::Change, worker::Assignment};
 
 /// How long a manager may take to welcome a node.
 const WELCOME_LIMIT: Duration = Duration::from_secs(5);
-/// Least time between two savings of the network state.
-const SAVE_PERIOD: Duration = Duration::from_millis(250);
+/// How long steps of the network gather in the journal before it is written there as a whole.
+const SAVE_PERIOD: Duration = Duration::from_secs(5);
 /// Messages to a manager that wait to be sent.
 const OUTBOX: usize = 4096;
 /// Tunnels to this node's front door at once, for all managers together.
@@ -312,20 +312,29 @@ impl Runtime {
     }
 
     fn take_net(&mut self, delta: NetDelta) {
+        let held = self.session.net().revision;
+        let is_step = delta.base != 0 && delta.base == held;
+        let noted = is_step.then(|| self.journal.add_net_step(&delta));
         if let Err(gap) = self.session.net_step(delta) {
             tracing::info!(%gap, "network state out of step");
             self.send(NodeMessage::NetStateGap);
             return;
         }
+        // In the journal before the kernel is told: an agent that is killed now would otherwise come back
+        // with less than the kernel holds, and take ports and tasks away that are in use.
+        if matches!(noted, Some(Ok(()))) {
+            self.save_net_at
+                .get_or_insert_with(|| Instant::now() + SAVE_PERIOD);
+        } else {
+            self.save_net();
+        }
         // Another manager, or the same one in a new session, may tell what the kernel holds already:
         // it waits for the answer all the same.
         self.applied_told = false;
         self.net.send_replace(Arc::new(self.session.net().clone()));
-        self.save_net_at
-            .get_or_insert_with(|| Instant::now() + SAVE_PERIOD);
     }
 
-    /// Remembers the network, not more often than a large cluster changes it.
+    /// Remembers the network as a whole.
     pub(super) fn save_net(&mut self) {
         self.save_net_at = None;
         if let Err(error) = self.journal.save_net(self.session.net()) {

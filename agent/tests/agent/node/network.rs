@@ -85,6 +85,44 @@ async fn a_new_session_is_told_what_the_kernel_holds_though_nothing_has_changed(
 }
 
 #[tokio::test]
+async fn an_agent_killed_after_a_change_comes_back_with_all_that_the_kernel_holds() {
+    let world = World::new();
+    let mut held = NetState::default();
+    for revision in 5..9 {
+        let mut node = world.boot();
+        let mut line = node.session().await;
+        // The first is the whole of it; each later life goes on by a step from what the last one held.
+        let next = NetState {
+            revision,
+            ring_seed: revision * 10,
+            data_path_port: 4789,
+            ..NetState::default()
+        };
+        let step = held.delta_to(&next);
+        line.say(ManagerMessage::NetState(Box::new(step))).await;
+        line.until("the revision applied", |message| {
+            matches!(message, NodeMessage::Applied { revision: told } if *told == revision)
+        })
+        .await;
+        held = next;
+        drop(node);
+        // The kernel keeps what it holds; the pretend one forgets, so that all it is told now shows.
+        world.wiring.held().state = NetState::default();
+        let _no_manager = world.boot();
+        wait_for("the kernel to be told of a network", || {
+            world.wiring.held().state.revision != 0
+        })
+        .await;
+        assert_eq!(
+            world.wiring.held().state,
+            held,
+            "it took away what was in use"
+        );
+        world.wiring.held().state = NetState::default();
+    }
+}
+
+#[tokio::test]
 async fn keys_are_told_until_the_network_has_them() {
     let world = World::new();
     let first = WireGuardPeer {
