@@ -207,6 +207,15 @@ impl Manager {
         self.pace.slow()
     }
 
+    /// Entries in this manager's log: those that no snapshot covers yet, and some behind it for slow
+    /// followers.
+    #[must_use]
+    pub fn log_entries(&self) -> u64 {
+        let metrics = self.metrics();
+        let purged = metrics.purged.map_or(0, |id| id.index);
+        metrics.last_log_index.unwrap_or(0).saturating_sub(purged)
+    }
+
     /// Stops everything and waits until the files are closed. Membership is kept.
     pub async fn shutdown(&self) {
         self.stop.cancel();
