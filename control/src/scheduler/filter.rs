@@ -37,7 +37,7 @@ impl Needs {
             spec_version: task.spec_version.index,
             nano_cpus: reserved.map_or(0, |reserved| reserved.nano_cpus),
             memory_bytes: reserved.map_or(0, |reserved| reserved.memory_bytes),
-            generic: generic.unwrap_or_default(),
+            generic: added_up(generic.unwrap_or_default()),
             host_ports: host_ports(task).collect(),
             log_driver: log_driver(view, task),
             max_replicas: (task.spec.placement.as_ref()).map_or(0, |place| place.max_replicas),
@@ -48,6 +48,25 @@ impl Needs {
     pub(super) fn spec(&self) -> &TaskSpec {
         &self.task.spec
     }
+}
+
+/// The wishes with those for the same kind as one: each alone may fit where all together do not.
+fn added_up(wishes: Vec<GenericResource>) -> Vec<GenericResource> {
+    let mut sums: Vec<GenericResource> = Vec::new();
+    for wish in wishes {
+        let same = wish.discrete_resource_spec.as_ref().and_then(|wish| {
+            let mut known = sums.iter_mut();
+            known.find_map(|sum| {
+                let sum = sum.discrete_resource_spec.as_mut()?;
+                (sum.kind == wish.kind).then_some((sum, wish.value))
+            })
+        });
+        match same {
+            Some((sum, value)) => sum.value = sum.value.saturating_add(value),
+            None => sums.push(wish),
+        }
+    }
+    sums
 }
 
 /// The log driver that a task will have, if any but the engine's own.

@@ -11,14 +11,14 @@ use weft_types::{
     NodeId, TaskId, TaskState,
     node::Availability,
     service::{
-        Empty, PortConfig, PublishMode, Replicated, ReplicatedJob, ServiceMode, ServiceSpec,
-        UpdateConfig,
+        Empty, PortConfig, Protocol, PublishMode, Replicated, ReplicatedJob, ServiceMode,
+        ServiceSpec, UpdateConfig,
     },
     task::{Placement, PlacementPreference, RestartPolicy, Spread},
 };
 
 use super::World;
-use crate::fixture;
+use crate::{fixture, store::Change};
 
 /// One script under way.
 struct Telling {
@@ -76,11 +76,14 @@ fn edit(spec: &mut ServiceSpec, wishes: &[&str]) {
                 .get_or_insert_default()
                 .push(value.to_owned()),
             "spread" => {
-                placement(spec).preferences = Some(vec![PlacementPreference {
-                    spread: Some(Spread {
-                        spread_descriptor: value.to_owned(),
-                    }),
-                }])
+                placement(spec)
+                    .preferences
+                    .get_or_insert_default()
+                    .push(PlacementPreference {
+                        spread: Some(Spread {
+                            spread_descriptor: value.to_owned(),
+                        }),
+                    })
             }
             "max-per-node" => placement(spec).max_replicas = count(),
             "replicas" => {
@@ -111,9 +114,15 @@ fn edit(spec: &mut ServiceSpec, wishes: &[&str]) {
                 };
             }
             "host-port" => {
+                let (port, protocol) = value.split_once('/').unwrap_or((value, "tcp"));
                 spec.endpoint_spec.get_or_insert_default().ports = Some(vec![PortConfig {
                     target_port: 80,
-                    published_port: value.parse().unwrap(),
+                    published_port: port.parse().unwrap(),
+                    protocol: match protocol {
+                        "tcp" => Protocol::Tcp,
+                        "udp" => Protocol::Udp,
+                        _ => panic!("a port of {protocol}"),
+                    },
                     publish_mode: PublishMode::Host,
                     ..PortConfig::default()
                 }]);
@@ -192,6 +201,14 @@ impl Telling {
                     spec,
                 };
                 self.world.ask(&request).unwrap();
+            }
+            ["node", name, "engine-label", label] => {
+                let (key, value) = label.split_once('=').unwrap();
+                let view = self.world.view();
+                let mut known = view.node(node(name)).unwrap().as_ref().clone();
+                let labels = &mut known.description.engine.labels;
+                labels.insert(key.to_owned(), value.to_owned());
+                self.world.commit(vec![Change::put(known)]);
             }
             ["node", name, "down"] => self.world.silence(node(name)),
             ["node", name, "back"] => self.world.revive(node(name)),

@@ -5,6 +5,7 @@ mod giving;
 mod ingress;
 mod placing;
 mod refusing;
+mod resources;
 mod running;
 mod spreading;
 mod updating;
@@ -12,10 +13,11 @@ mod updating;
 use weft_types::{
     NodeId,
     network::{IpamConfig, IpamOptions, NetworkSpec},
+    node::Node,
     service::{NetworkAttachmentConfig, PortConfig, ServiceSpec},
 };
 
-use crate::fixture;
+use crate::{fixture, store::Change, world::World};
 
 fn web(replicas: u64) -> ServiceSpec {
     fixture::service(0, "web", replicas).spec
@@ -60,4 +62,12 @@ fn overlay(name: &str, subnet: Option<&str>) -> NetworkSpec {
 
 fn node(number: u32) -> NodeId {
     NodeId::numbered(u128::from(number))
+}
+
+/// A node tells otherwise of itself.
+fn tell(world: &mut World, number: u32, edit: impl FnOnce(&mut Node)) {
+    let mut told = world.view().node(node(number)).unwrap().as_ref().clone();
+    edit(&mut told);
+    world.commit(vec![Change::put(told)]);
+    world.settle();
 }

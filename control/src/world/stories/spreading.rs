@@ -4,24 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weft_types::{
     NodeId, ServiceId, TaskState,
-    node::{Availability, EnginePlugin, Node},
+    node::{Availability, EnginePlugin},
     service::{Empty, ServiceMode, ServiceSpec},
     task::{LogDriver, Placement, Platform, ResourceRequirements, Resources, RestartPolicy, Task},
 };
 
-use super::{image, node, web};
+use super::{image, node, tell, web};
 use crate::{
     fixture,
-    store::Change,
     world::{World, secs},
 };
-
-fn tell(world: &mut World, number: u32, edit: impl FnOnce(&mut Node)) {
-    let mut told = world.view().node(node(number)).unwrap().as_ref().clone();
-    edit(&mut told);
-    world.commit(vec![Change::put(told)]);
-    world.settle();
-}
 
 fn nodes(world: &World, id: ServiceId) -> BTreeSet<NodeId> {
     let tasks = world.tasks(id);
