@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::Result;
 use walks::lab::Lab;
 use walks::report::Report;
-use walks::talk::{Held, Said, ask, ask_loose, ask_udp, peer};
+use walks::talk::{Held, Said, ask, ask_udp};
 use weft_abi::{Addr, Be16, Done, Front, FrontKey, Program};
 
 fn at(ip: &str, port: u16) -> SocketAddr {
@@ -22,117 +22,6 @@ fn at(ip: &str, port: u16) -> SocketAddr {
 
 // Of clients outside the address is compared, not the port: an ephemeral port that was used lately for
 // another address may have to be shown to the task as another.
-
-#[test]
-fn every_socket() -> Result<()> {
-    let mut lab = Lab::new()?;
-    let Lab { nodes, tasks, .. } = &mut lab;
-    nodes[0].attach_sockets(&[&tasks[0], &tasks[2]])?;
-    nodes[1].attach_sockets(&[&tasks[1], &tasks[3]])?;
-    let mut r = Report::default();
-    for node in &lab.nodes {
-        let own = [
-            format!("192.0.2.{}", 10 + node.id),
-            format!("2001:db8::{}", 10 + node.id),
-        ];
-        for addr in ["127.0.0.1", "::1", "::ffff:127.0.0.1", &own[0], &own[1]] {
-            for round in 0..4 {
-                let to = at(addr, 8000);
-                let name = format!("n{} to {to}, {round}", node.id);
-                r.case(&name, ask(&node.ns, to), |s| {
-                    s.name == "t1" || s.name == "t2"
-                });
-                r.case(&format!("{name}, UDP"), ask_udp(&node.ns, to, 500), |s| {
-                    s.name == "t1" || s.name == "t2"
-                });
-                match peer(&node.ns, to) {
-                    Ok(shown) if shown == to => {}
-                    other => r.failures.push(format!("{name}: peer shown as {other:?}")),
-                }
-                match ask_loose(&node.ns, to) {
-                    Ok((_, from)) if from == to => {}
-                    other => r.failures.push(format!("{name}, loose: {other:?}")),
-                }
-            }
-        }
-    }
-    for node in &lab.nodes {
-        for (vip, behind) in [
-            ("10.0.0.200", ["t1", "t2"]),
-            ("fd00::200", ["t1", "t2"]),
-            ("10.0.1.200", ["t3", "t4"]),
-            ("fd00:0:0:1::200", ["t3", "t4"]),
-        ] {
-            let to = at(vip, 80);
-            for round in 0..4 {
-                let name = format!("n{} to {to}, {round}", node.id);
-                let served = |s: &Said| behind.contains(&s.name.as_str());
-                r.case(&name, ask(&node.ns, to), served);
-                r.case(&format!("{name}, UDP"), ask_udp(&node.ns, to, 500), served);
-                match peer(&node.ns, to) {
-                    Ok(shown) if shown == to => {}
-                    other => r.failures.push(format!("{name}: peer shown as {other:?}")),
-                }
-            }
-        }
-    }
-    for (task, vips) in [
-        (0, ["10.0.0.200", "fd00::200"]),
-        (3, ["10.0.1.200", "fd00:0:0:1::200"]),
-    ] {
-        for vip in vips {
-            let to = at(vip, 80);
-            for round in 0..4 {
-                let name = format!("t{} to {to}, {round}", task + 1);
-                r.case(&name, ask(&lab.tasks[task].ns, to), |s| s.saw == s.me);
-                match peer(&lab.tasks[task].ns, to) {
-                    Ok(shown) if shown == to => {}
-                    other => r.failures.push(format!("{name}: peer shown as {other:?}")),
-                }
-                match ask_loose(&lab.tasks[task].ns, to) {
-                    Ok((_, from)) if from == to => {}
-                    other => r.failures.push(format!("{name}, loose: {other:?}")),
-                }
-            }
-        }
-    }
-    // A published port is the service's: processes of the host may not bind it, those in a sandbox may.
-    for addr in ["0.0.0.0", "[::]", "127.0.0.1", "[::1]", "192.0.2.11"] {
-        let tried = lab.nodes[0].ns.inside(|| {
-            Ok((
-                std::net::TcpListener::bind(format!("{addr}:8000")),
-                std::net::UdpSocket::bind(format!("{addr}:8000")),
-                std::net::TcpListener::bind(format!("{addr}:8009")),
-            ))
-        })?;
-        let taken = |error: Option<std::io::Error>| {
-            error.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
-        };
-        if !taken(tried.0.err()) || !taken(tried.1.err()) || tried.2.is_err() {
-            r.failures
-                .push(format!("{addr}:8000 could be bound on the host"));
-        }
-    }
-    let bound = lab.tasks[0]
-        .ns
-        .inside(|| Ok(std::net::TcpListener::bind("[::]:8000")?));
-    if let Err(error) = bound {
-        r.failures
-            .push(format!("a task's own port 8000: {error:#}"));
-    }
-    if lab.nodes[0].count(Program::Sock, weft_abi::Drop::PortTaken as u8)? != 10 {
-        r.failures.push("refused binds are not counted".to_owned());
-    }
-    // A service without backends refuses at once, and a port that is not published is the host's own affair.
-    lab.nodes[0].ring("rings", 1, &[0])?;
-    for addr in ["127.0.0.1", "::1"] {
-        match ask(&lab.nodes[0].ns, at(addr, 8000)) {
-            Err(e) if format!("{e:#}").contains("refused") => {}
-            other => r.failures.push(format!("no backend at {addr}: {other:?}")),
-        }
-    }
-    r.done(&mut lab)
-}
 
 #[test]
 fn every_walk() -> Result<()> {

@@ -114,6 +114,16 @@ pub(crate) struct Held {
 impl Held {
     /// Opens one, from this port if it is not 0.
     pub(crate) fn open(ns: &Netns, from: u16, to: SocketAddr) -> Result<Self> {
+        let any = if to.is_ipv4() {
+            IpAddr::from([0; 4])
+        } else {
+            IpAddr::from([0; 16])
+        };
+        Self::bound(ns, SocketAddr::new(any, from), to)
+    }
+
+    /// Opens one from this address.
+    pub(crate) fn bound(ns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<Self> {
         ns.inside(|| {
             let domain = if to.is_ipv4() {
                 libc::AF_INET
@@ -125,15 +135,7 @@ impl Held {
                 unsafe { TcpStream::from_raw_fd(libc::socket(domain, libc::SOCK_STREAM, 0)) };
             use nix::sys::socket::{self, SockaddrStorage, sockopt};
             socket::setsockopt(&stream, sockopt::ReuseAddr, &true)?;
-            let any = if to.is_ipv4() {
-                IpAddr::from([0; 4])
-            } else {
-                IpAddr::from([0; 16])
-            };
-            socket::bind(
-                stream.as_raw_fd(),
-                &SockaddrStorage::from(SocketAddr::new(any, from)),
-            )?;
+            socket::bind(stream.as_raw_fd(), &SockaddrStorage::from(from))?;
             socket::setsockopt(
                 &stream,
                 sockopt::SendTimeout,
@@ -162,21 +164,49 @@ impl Held {
     }
 }
 
-/// Asks over UDP by an unconnected socket; also tells who answered.
-pub(crate) fn ask_loose(ns: &Netns, to: SocketAddr) -> Result<(Said, SocketAddr)> {
-    ns.inside(|| {
-        let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+/// A socket for datagrams that is kept.
+pub(crate) struct Loose {
+    socket: UdpSocket,
+}
+
+impl Loose {
+    /// Opens one at this address.
+    pub(crate) fn bound(ns: &Netns, from: SocketAddr) -> Result<Self> {
+        let socket = ns.inside(|| Ok(UdpSocket::bind(from)?))?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        socket.send_to(b"hello", to)?;
+        Ok(Self { socket })
+    }
+
+    /// Connects it, which sends nothing.
+    pub(crate) fn connect(&self, to: SocketAddr) -> Result<()> {
+        Ok(self.socket.connect(to)?)
+    }
+
+    /// One question, one answer, and who answered.
+    pub(crate) fn ask(&self, to: SocketAddr) -> Result<(Said, SocketAddr)> {
+        if self.socket.peer_addr().is_ok() {
+            self.socket.send(b"hello")?;
+        } else {
+            self.socket.send_to(b"hello", to)?;
+        }
         let mut buffer = [0; 256];
-        let (n, from) = socket
+        let (n, from) = self
+            .socket
             .recv_from(&mut buffer)
             .with_context(|| format!("datagram from {to}"))?;
-        Ok((
-            said(&String::from_utf8_lossy(&buffer[..n]), socket.local_addr()?)?,
-            from,
-        ))
-    })
+        let me = self.socket.local_addr()?;
+        Ok((said(&String::from_utf8_lossy(&buffer[..n]), me)?, from))
+    }
+}
+
+/// Asks over UDP by an unconnected socket; also tells who answered.
+pub(crate) fn ask_loose(ns: &Netns, to: SocketAddr) -> Result<(Said, SocketAddr)> {
+    let any = if to.is_ipv4() {
+        IpAddr::from([0; 4])
+    } else {
+        IpAddr::from([0; 16])
+    };
+    Loose::bound(ns, SocketAddr::new(any, 0))?.ask(to)
 }
 
 /// The peer that a connected socket is told.
