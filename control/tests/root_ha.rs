@@ -29,6 +29,17 @@ fn write_until_acknowledged(machine: &Machine, what: &str) -> (String, Duration)
     unreachable!("the loop ends by itself")
 }
 
+/// The names of all configs, as soon as `machine` knows a leader to ask.
+fn known_at_last(machine: &Machine) -> Vec<String> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match machine.configs() {
+            Ok(names) => return names,
+            Err(error) => assert!(Instant::now() < deadline, "no majority: {error}"),
+        }
+    }
+}
+
 #[test]
 fn a_leader_that_is_cut_off_answers_nothing_stale_and_comes_back() {
     log_to_stderr();
@@ -68,17 +79,9 @@ fn a_leader_that_is_cut_off_answers_nothing_stale_and_comes_back() {
     assert!(!standing.error.is_empty(), "{standing:?}");
 
     lan.plug(leader);
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        match lan.machines[leader].configs() {
-            Ok(names) => {
-                assert!(names.contains(&"before".to_owned()), "{names:?}");
-                assert!(names.contains(&after), "an acknowledged write is lost");
-                break;
-            }
-            Err(error) => assert!(Instant::now() < deadline, "not back: {error}"),
-        }
-    }
+    let names = known_at_last(&lan.machines[leader]);
+    assert!(names.contains(&"before".to_owned()), "{names:?}");
+    assert!(names.contains(&after), "an acknowledged write is lost");
     lan.down();
 }
 
@@ -104,7 +107,7 @@ fn leader_dies() -> Duration {
     lan.machines[leader].die();
     let (after, took) = write_until_acknowledged(&lan.machines[other], "after");
     eprintln!("next acknowledged write after {took:?}");
-    let names = lan.machines[other].configs().expect("a majority");
+    let names = known_at_last(&lan.machines[other]);
     assert!(names.contains(&"before".to_owned()) && names.contains(&after));
     lan.down();
     took
@@ -158,7 +161,7 @@ fn five_managers_lose_two_and_go_on_and_a_third_and_stop() {
         let (after, took) = write_until_acknowledged(&lan.machines[left[0]], "after");
         eprintln!("death {death}: next acknowledged write after {took:?}");
         for number in &left {
-            let names = lan.machines[*number].configs().expect("a majority");
+            let names = known_at_last(&lan.machines[*number]);
             assert_eq!(
                 names
                     .iter()

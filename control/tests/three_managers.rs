@@ -71,12 +71,15 @@ async fn every_manager_serves_and_a_dead_leader_costs_no_acknowledged_write() {
     for manager in &trio.managers {
         assert_eq!(configs(manager).await.len(), 3, "a follower reads behind");
     }
-    let listed = nodes(&trio.managers[1]).await;
-    assert_eq!(listed.len(), 3);
-    for node in &listed {
-        let status = node.manager_status.as_ref().expect("a manager");
-        assert_eq!(status.reachability, Reachability::Reachable, "{node:?}");
-    }
+    eventually("three reachable managers", || async {
+        let listed = nodes(&trio.managers[1]).await;
+        assert_eq!(listed.len(), 3);
+        let mut all = listed.iter().map(|node| node.manager_status.as_ref());
+        let reach =
+            all.all(|status| status.expect("a manager").reachability == Reachability::Reachable);
+        reach.then_some(())
+    })
+    .await;
 
     let leader = trio.leader().await;
     let dead = trio.managers.remove(leader);
@@ -101,14 +104,15 @@ async fn every_manager_serves_and_a_dead_leader_costs_no_acknowledged_write() {
         }
         assert!(names.contains(&acknowledged[0]), "{acknowledged:?} is lost");
     }
-    let view = nodes(&survivor).await;
-    let lost = view
-        .iter()
-        .find(|node| node.id == dead_node(&trio.hosts[leader]));
-    let lost = lost
-        .and_then(|node| node.manager_status.clone())
-        .expect("still a member");
-    assert_eq!(lost.reachability, Reachability::Unreachable);
+    eventually("the dead one to be missed", || async {
+        let view = nodes(&survivor).await;
+        let lost = view
+            .iter()
+            .find(|node| node.id == dead_node(&trio.hosts[leader]));
+        let lost = lost.and_then(|node| node.manager_status.clone());
+        (lost.expect("still a member").reachability == Reachability::Unreachable).then_some(())
+    })
+    .await;
 
     // The dead one comes back and knows everything.
     let back = trio.hosts[leader].restart().await;

@@ -191,8 +191,8 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
 }
 
 pub(crate) async fn cluster_of(manager: &Manager) -> Cluster {
-    match manager.call(ControlRequest::GetCluster).await {
-        Ok(ControlReply::Cluster(cluster)) => *cluster,
+    match read(manager, ControlRequest::GetCluster).await {
+        ControlReply::Cluster(cluster) => *cluster,
         other => panic!("not a cluster: {other:?}"),
     }
 }
@@ -243,10 +243,22 @@ pub(crate) async fn leader_of(managers: &[Arc<Manager>]) -> usize {
     .await
 }
 
+/// The answer to a question, asked again while a busy machine's managers have no leader to give it.
+async fn read(manager: &Manager, question: ControlRequest) -> ControlReply {
+    let what = format!("an answer to {question:?}");
+    eventually(&what, || async {
+        let answer = manager.call(question.clone()).await;
+        answer
+            .inspect_err(|refusal| eprintln!("not yet: {refusal}"))
+            .ok()
+    })
+    .await
+}
+
 /// The names of all configs.
 pub(crate) async fn configs(manager: &Manager) -> Vec<String> {
-    match manager.call(ControlRequest::ListConfigs).await {
-        Ok(ControlReply::Configs(configs)) => {
+    match read(manager, ControlRequest::ListConfigs).await {
+        ControlReply::Configs(configs) => {
             configs.into_iter().map(|config| config.spec.name).collect()
         }
         other => panic!("not configs: {other:?}"),
@@ -254,8 +266,8 @@ pub(crate) async fn configs(manager: &Manager) -> Vec<String> {
 }
 
 pub(crate) async fn nodes(manager: &Manager) -> Vec<Node> {
-    match manager.call(ControlRequest::ListNodes).await {
-        Ok(ControlReply::Nodes(nodes)) => nodes,
+    match read(manager, ControlRequest::ListNodes).await {
+        ControlReply::Nodes(nodes) => nodes,
         other => panic!("not nodes: {other:?}"),
     }
 }
@@ -274,8 +286,8 @@ pub(crate) async fn tasks(manager: &Manager) -> Vec<Task> {
         desired: Vec::new(),
         up_to_date: false,
     };
-    match manager.call(request).await {
-        Ok(ControlReply::Tasks(tasks)) => tasks.into_iter().map(Arc::unwrap_or_clone).collect(),
+    match read(manager, request).await {
+        ControlReply::Tasks(tasks) => tasks.into_iter().map(Arc::unwrap_or_clone).collect(),
         other => panic!("not tasks: {other:?}"),
     }
 }
