@@ -66,7 +66,8 @@ impl<S> Listening<S> {
         let mut words = [0; 1024];
         let count = listening.stream.read(&mut words).await?;
         if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            let closed = "it closed the connection without a word";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, closed));
         }
         listening.heard.extend_from_slice(&words[..count]);
         Ok(listening)

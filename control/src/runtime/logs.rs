@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -42,12 +43,20 @@ struct Answer {
     missed: usize,
 }
 
+/// What a node said that found no room.
+#[derive(Debug, Default, Clone, Copy)]
+struct Missed {
+    lines: usize,
+    /// Its last word was among it.
+    end: bool,
+}
+
 /// Who waits for the answers to one request.
 #[derive(Debug)]
 struct Waiting {
     sender: mpsc::Sender<Answer>,
-    /// Lines of each node that found no room, and that the reader is not told of yet.
-    missed: BTreeMap<NodeId, usize>,
+    /// What of each node the reader is not told of yet.
+    missed: BTreeMap<NodeId, Missed>,
 }
 
 /// Who waits for the answers to which request.
@@ -74,12 +83,19 @@ impl LogHub {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What found no room until now, once.
+    fn missed(&self, request: u64) -> BTreeMap<NodeId, Missed> {
+        let mut waiting = self.waiting();
+        let waiting = waiting.get_mut(&request);
+        waiting.map_or_else(BTreeMap::new, |waiting| mem::take(&mut waiting.missed))
+    }
+
     /// Hands lines of `node` to whoever asked; drops them if nobody does any more, or if who does reads no
     /// further.
     pub(crate) async fn take(&self, node: NodeId, request: u64, items: Vec<LogItem>, end: bool) {
         let known = self.waiting().get_mut(&request).map(|waiting| {
-            let missed = waiting.missed.remove(&node).unwrap_or(0);
-            (waiting.sender.clone(), missed)
+            let missed = waiting.missed.remove(&node).unwrap_or_default();
+            (waiting.sender.clone(), missed.lines)
         });
         let Some((sender, missed)) = known else {
             return;
@@ -93,7 +109,7 @@ impl LogHub {
         };
         let Ok(room) = timeout(limit, sender.reserve()).await else {
             if let Some(waiting) = self.waiting().get_mut(&request) {
-                waiting.missed.insert(node, lines);
+                waiting.missed.insert(node, Missed { lines, end });
             }
             return;
         };
@@ -192,6 +208,9 @@ impl Gathering {
     async fn gather(&mut self, view: View, answers: &mut mpsc::Receiver<Answer>) {
         self.ask(&view, true).await;
         loop {
+            if answers.is_empty() {
+                self.tell_missed().await;
+            }
             if self.open.is_empty() && !self.selector.follow {
                 return;
             }
@@ -201,8 +220,7 @@ impl Gathering {
                 answer = answers.recv() => match answer {
                     Some(answer) => {
                         if answer.missed > 0 {
-                            let why = format!("said {} lines faster than they were read", answer.missed);
-                            self.miss(answer.node, &why).await;
+                            self.miss_lines(answer.node, answer.missed).await;
                         }
                         for item in answer.items {
                             if self.reader.send(item).await.is_err() {
@@ -259,8 +277,19 @@ impl Gathering {
         }
     }
 
+    /// Tells of lines behind which no others came.
+    async fn tell_missed(&mut self) {
+        for (node, missed) in self.manager.logs.missed(self.request) {
+            self.miss_lines(node, missed.lines).await;
+            if missed.end {
+                self.open.remove(&node);
+            }
+        }
+    }
+
     /// Gives up on the nodes whose time is over.
     async fn give_up(&mut self) {
+        self.tell_missed().await;
         let now = Instant::now();
         let late: Vec<NodeId> = self
             .open
@@ -275,6 +304,11 @@ impl Gathering {
                 self.miss(node, "did not answer in time").await;
             }
         }
+    }
+
+    async fn miss_lines(&self, node: NodeId, lines: usize) {
+        let why = format!("said {lines} lines faster than they were read");
+        self.miss(node, &why).await;
     }
 
     async fn miss(&self, node: NodeId, why: &str) {

@@ -102,7 +102,8 @@ impl Session {
         self.unheard.store(true, Ordering::Relaxed);
         let done = work.await;
         self.hear();
-        self.unheard.store(false, Ordering::Relaxed);
+        // Who sees this sees that it was heard, too.
+        self.unheard.store(false, Ordering::Release);
         done
     }
 
@@ -125,8 +126,10 @@ impl Session {
 
     /// What can be heard of the node.
     fn sound(&self) -> Sound {
+        // Looked at first: work that ends between the two looks has counted as a word of the node by the second.
+        let listens = !self.unheard.load(Ordering::Acquire);
         let is_silent = lock(&self.heard).elapsed() > self.period * GRACE;
-        if is_silent && !self.unheard.load(Ordering::Relaxed) {
+        if is_silent && listens {
             Sound::Silent
         } else if self.ended.load(Ordering::Relaxed) {
             Sound::Gone
