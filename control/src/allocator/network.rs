@@ -1,5 +1,7 @@
 //! Networks get subnets and a VNI.
 
+use std::ops::RangeInclusive;
+
 use ipnetwork::IpNetwork;
 use weft_ipam::Subnet;
 use weft_types::{
@@ -86,7 +88,7 @@ fn allocate(view: &View, network: &Network) -> Result<Given, String> {
         }
         taken.extend(configs.iter().filter_map(|config| config.subnet));
     }
-    let vni = vni(view, network)?;
+    let vni = vni(view, network, FIRST_VNI..=LAST_VNI)?;
     let mut options = wished.options.clone().unwrap_or_default();
     options.insert(VNI_OPTION.to_owned(), vni.to_string());
     Ok(Given {
@@ -198,13 +200,15 @@ fn take_from_pool(
     }))
 }
 
-fn vni(view: &View, network: &Network) -> Result<u32, String> {
+/// The VNI that `network` asks for, or the next free one of `series`.
+fn vni(view: &View, network: &Network, series: RangeInclusive<u32>) -> Result<u32, String> {
     let options = network.spec.driver_configuration.options.as_ref();
     let Some(asked) = options.and_then(|options| options.get(VNI_OPTION)) else {
+        let (first, last) = series.into_inner();
         return view
             .ledger()
-            .next_vni(FIRST_VNI, LAST_VNI)
-            .ok_or_else(|| format!("all VNIs from {FIRST_VNI} to {LAST_VNI} are taken"));
+            .next_vni(first, last)
+            .ok_or_else(|| format!("all VNIs from {first} to {last} are taken"));
     };
     // Swarm takes one per subnet; one per network is what we need.
     let first = asked.split(',').next().unwrap_or_default().trim();
@@ -219,5 +223,39 @@ fn vni(view: &View, network: &Network) -> Result<u32, String> {
             let name = view.network(owner).map_or("", |owner| &owner.spec.name);
             Err(format!("VNI {vni} is taken by network {name}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_types::Timestamp;
+
+    use super::*;
+    use crate::{
+        allocator, fixture,
+        store::{Change, IdSource, Store, Transaction},
+    };
+
+    #[test]
+    fn a_series_of_vnis_is_given_to_the_last_and_no_further() {
+        let mut store = Store::new();
+        let networks = ["one", "two"];
+        let networks = (1..)
+            .zip(networks)
+            .map(|(id, name)| fixture::network(id, name));
+        let mut changes: Vec<_> = networks.map(Change::put).collect();
+        changes.push(Change::put(fixture::cluster()));
+        let now = Timestamp(1);
+        store.apply(1, &Transaction { now, changes }).unwrap();
+        let given = allocator::reconcile(&store.view(), now, &mut IdSource::seeded(1));
+        let changes = given.changes;
+        store.apply(2, &Transaction { now, changes }).unwrap();
+        let view = store.view();
+        let next = |last| vni(&view, &fixture::network(3, "three"), FIRST_VNI..=last);
+        assert_eq!(next(FIRST_VNI + 2), Ok(FIRST_VNI + 2));
+        assert_eq!(
+            next(FIRST_VNI + 1),
+            Err("all VNIs from 4096 to 4097 are taken".to_owned())
+        );
     }
 }

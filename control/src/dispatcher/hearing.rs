@@ -2,17 +2,19 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use weft_proto::{ControlRequest, dispatcher::AssignmentSet};
 use weft_types::{
     NodeId, TaskState,
     container::{ContainerSpec, FileTarget, SecretReference},
+    netstate::NetState,
     node::NodeState,
     secret::{Base64, SecretSpec},
-    service::{NetworkAttachmentConfig, ServiceSpec},
+    service::{NetworkAttachmentConfig, PortConfig, ServiceSpec},
     task::RestartPolicy,
 };
 
 use super::{
-    Acks, Sound, assignment::Held, assignments, heartbeat_period, is_empty, leave, lost, unknown,
+    Acks, Sound, Told, assignment::Held, assignments, project, heartbeat_period, is_empty, leave, lost, unknown,
     withdraw,
 };
 use crate::{
@@ -138,7 +140,7 @@ fn a_node_is_told_the_secrets_of_its_own_tasks_until_they_end() {
     let mut world = World::new(2, 74);
     let mut services = Vec::new();
     for name in ["one", "two"] {
-        let secret = weft_proto::ControlRequest::CreateSecret(Box::new(SecretSpec {
+        let secret = ControlRequest::CreateSecret(Box::new(SecretSpec {
             name: name.into(),
             data: Base64(b"k".to_vec()),
             ..SecretSpec::default()
@@ -186,6 +188,66 @@ fn a_node_is_told_the_secrets_of_its_own_tasks_until_they_end() {
         "it is remembered"
     );
     assert_eq!(told(&world, 1), [""; 0]);
+}
+
+#[test]
+fn a_session_begins_with_everything_and_goes_on_with_what_is_new() {
+    let mut world = World::new(1, 77);
+    let first = world.create(fixture::service(0, "first", 2).spec);
+    world.until(secs(5), "both run", |world| world.running(first).len() == 2);
+    let mut told = Told::default();
+    let ids = |set: &AssignmentSet| set.tasks.iter().map(|task| task.id).collect::<Vec<_>>();
+    let all = told.assignments(&world.view(), node(1)).unwrap();
+    assert!(all.complete);
+    assert_eq!(all.tasks.len(), 2);
+    assert_eq!(told.assignments(&world.view(), node(1)), None);
+    let second = world.create(fixture::service(0, "second", 1).spec);
+    let step = told.assignments(&world.view(), node(1)).unwrap();
+    assert!(!step.complete);
+    assert_eq!(ids(&step), [world.tasks(second)[0].id]);
+    world
+        .ask(&ControlRequest::RemoveService("first".into()))
+        .unwrap();
+    world.until(secs(5), "its tasks are gone", |world| {
+        world.tasks(first).is_empty()
+    });
+    // These steps were lost with the session: the next one names what is left, and says that it is all.
+    let anew = Told::default().assignments(&world.view(), node(1)).unwrap();
+    assert!(anew.complete);
+    assert_eq!(ids(&anew), ids(&step));
+    // Even nothing is said.
+    let nothing = Told::default().assignments(&world.view(), node(2));
+    assert!(nothing.is_some_and(|nothing| nothing.complete && nothing.tasks.is_empty()));
+}
+
+#[test]
+fn a_node_that_has_lost_the_thread_is_shown_the_whole_network() {
+    let mut world = World::new(2, 78);
+    let mut told = Told::default();
+    let mut held = NetState::default();
+    let whole = told.network(&world.view(), node(1)).unwrap();
+    assert_eq!(whole.base, 0);
+    held.apply(whole).unwrap();
+    assert_eq!(told.network(&world.view(), node(1)), None);
+    let mut spec = fixture::service(0, "web", 1).spec;
+    spec.endpoint_spec.get_or_insert_default().ports = Some(vec![PortConfig {
+        target_port: 80,
+        published_port: 8000,
+        ..PortConfig::default()
+    }]);
+    world.create(spec);
+    let step = told.network(&world.view(), node(1)).unwrap();
+    assert_eq!(step.base, held.revision);
+    // It never arrives; the node says so when the next one does not fit.
+    let id = world.view().service_named("web").unwrap().id;
+    world.until(secs(5), "it runs", |world| world.running(id).len() == 1);
+    let next = told.network(&world.view(), node(1)).unwrap();
+    assert!(held.apply(next).is_err());
+    told.lost_thread();
+    let whole = told.network(&world.view(), node(1)).unwrap();
+    assert_eq!(whole.base, 0);
+    held.apply(whole).unwrap();
+    assert!(held.same_facts(&project(&world.view(), node(1))));
 }
 
 #[test]

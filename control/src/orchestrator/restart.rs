@@ -35,8 +35,8 @@ pub fn delay(policy: Option<&RestartPolicy>) -> Duration {
 
 /// Whether the policy lets `task`, one of `slot`'s, be replaced.
 ///
-/// Attempts are counted from the slot's history: its tasks of the same spec version. The reaper
-/// keeps enough of them.
+/// Attempts are counted from the slot's history: its tasks of the same spec version, made no longer
+/// than the policy's window before `task` ended. The reaper keeps enough of them.
 #[must_use]
 pub fn may_restart(service: &Service, task: &Task, slot: &[Arc<Task>], now: Timestamp) -> bool {
     // What it was made with: a spec that came later is for those that come later.
@@ -54,6 +54,12 @@ pub fn may_restart(service: &Service, task: &Task, slot: &[Arc<Task>], now: Time
         return true;
     }
     let window = policy.and_then(|policy| policy.window).unwrap_or(0);
+    // What was given up stays so, however late it is looked at again.
+    let ended = if task.status.state.is_terminal() {
+        task.status.timestamp.min(now)
+    } else {
+        now
+    };
     let mut made: Vec<Timestamp> = slot
         .iter()
         .filter(|other| {
@@ -66,7 +72,7 @@ pub fn may_restart(service: &Service, task: &Task, slot: &[Arc<Task>], now: Time
     let restarts = made
         .iter()
         .skip(1)
-        .filter(|made| window <= 0 || made.after(nanos(window)) > now);
+        .filter(|made| window <= 0 || made.after(nanos(window)) > ended);
     (restarts.count() as u64) < max
 }
 
@@ -247,10 +253,41 @@ mod tests {
                 Arc::new(task)
             })
             .into();
-        let may = |at: i64| may_restart(&service, &slot[2], &slot, second(at));
-        // Two restarts in the last ten seconds; the first of them is too old at 20.
-        assert!(!may(19));
-        assert!(may(20));
+        let may = |ended: i64, asked: i64| {
+            let mut last = Task::clone(&slot[2]);
+            last.status.timestamp = second(ended);
+            may_restart(&service, &last, &slot, second(asked))
+        };
+        // Two restarts in the ten seconds before it ended; at 20 the first of them is too old.
+        assert!(!may(19, 19));
+        assert!(may(20, 20));
+        // Given up is given up, whenever somebody looks again.
+        assert!(!may(19, 90));
+    }
+
+    #[test]
+    fn attempts_are_counted_anew_for_each_spec() {
+        let now = Timestamp(1_000_000_000);
+        let mut service = fixture::service(1, "web", 1);
+        service.spec.task_template.restart_policy = Some(RestartPolicy {
+            condition: "any".into(),
+            max_attempts: Some(1),
+            ..RestartPolicy::default()
+        });
+        let mut ids = IdSource::seeded(1);
+        let mut slot = Vec::new();
+        for spec in [1, 2] {
+            service.spec_version.index = spec;
+            for may in [true, false] {
+                let place = Place::Slot(1);
+                let mut task = new_task(&service, place, TaskState::Running, now, &mut ids);
+                task.status.state = TaskState::Failed;
+                slot.push(Arc::new(task));
+                let newest = &slot[slot.len() - 1];
+                let answer = may_restart(&service, newest, &slot, now);
+                assert_eq!(answer, may, "task {} of all", slot.len());
+            }
+        }
     }
 
     #[test]

@@ -288,8 +288,8 @@ fn is_touched(view: &View, service: &Service, tasks: &[Arc<Task>], since: Versio
     old.any(|task| is_meant(task) || has_new)
 }
 
-/// A task of this update that failed, if of the places that it touches more failed than may. One
-/// per place counts.
+/// The task of this update whose failure was one too many: of the places that it touches more have
+/// failed than may. One per place counts.
 fn too_many_failed(
     draft: &Draft,
     service: &Service,
@@ -297,10 +297,10 @@ fn too_many_failed(
     slots: &Slots,
     since: Version,
 ) -> Option<TaskId> {
-    let failed: Vec<TaskId> = slots
+    let mut failed: Vec<(Timestamp, Place, TaskId)> = slots
         .by_place
-        .values()
-        .filter_map(|tasks| {
+        .iter()
+        .filter_map(|(place, tasks)| {
             let mut tasks = tasks.iter();
             let failed = tasks.find(|task| {
                 let ended = matches!(
@@ -311,9 +311,10 @@ fn too_many_failed(
                     || task.status.timestamp.since(task.running_since) <= settings.monitor;
                 is_new(draft, service, task, since) && ended && early
             })?;
-            Some(failed.id)
+            Some((failed.status.timestamp, *place, failed.id))
         })
         .collect();
+    failed.sort_unstable();
     let touched = slots.by_place.values();
     let touched = touched.filter(|tasks| is_touched(draft, service, tasks, since));
     // Of a place that failed several times the first task may be forgotten already.
@@ -322,8 +323,10 @@ fn too_many_failed(
         clippy::cast_precision_loss,
         reason = "counts of places are far below 2^52"
     )]
-    let ratio = failed.len() as f64 / places as f64;
-    failed.first().copied().filter(|_| ratio > settings.ratio)
+    let is_too_many = |failures: usize| failures as f64 / places as f64 > settings.ratio;
+    let mut counted = (1..).zip(failed);
+    let one_too_many = counted.find(|(failures, _)| is_too_many(*failures));
+    one_too_many.map(|(_, (.., task))| task)
 }
 
 fn stop_or_go_back(draft: &mut Draft, service: &Service, settings: &Settings, failed: TaskId) {
@@ -349,7 +352,10 @@ fn stop_or_go_back(draft: &mut Draft, service: &Service, settings: &Settings, fa
         };
         if rolling_back {
             status.state = UpdateState::RollbackPaused;
-            status.message = format!("rollback paused {reason}");
+            // Docker calls it an update where it was told to pause.
+            if settings.action == Action::Rollback {
+                status.message = format!("rollback paused {reason}");
+            }
         } else if let Some(previous) = previous {
             service.spec = previous;
             service.registry_auth = std::mem::take(&mut service.previous_registry_auth);
@@ -488,7 +494,7 @@ mod tests {
     #[test]
     fn failures_are_a_share_of_what_the_update_touches() {
         assert!(!failed(0.0, 0));
-        // One of one, not one of four.
+        // One of one, not one of four. As many as may are not too many.
         assert!(failed(0.5, 1));
         assert!(!failed(1.0, 1));
     }

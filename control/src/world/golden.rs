@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, time::Duration
 
 use weft_proto::ControlRequest;
 use weft_types::{
-    NodeId, TaskId, TaskState,
+    NodeId, TaskId, TaskState, Timestamp,
     node::Availability,
     service::{
         Empty, PortConfig, Protocol, PublishMode, Replicated, ReplicatedJob, ServiceMode,
@@ -27,8 +27,9 @@ struct Telling {
     known: BTreeMap<TaskId, (Option<NodeId>, TaskState, TaskState, String)>,
     /// Tasks by the names they have here, `service.place#attempt`.
     names: BTreeMap<TaskId, String>,
-    statuses: BTreeMap<String, String>,
-    begun: weft_types::Timestamp,
+    /// What was last told of each service's update, and when that had begun.
+    statuses: BTreeMap<String, (String, Option<Timestamp>)>,
+    begun: Timestamp,
 }
 
 fn node(name: &str) -> NodeId {
@@ -55,13 +56,14 @@ fn edit(spec: &mut ServiceSpec, wishes: &[&str]) {
     for wish in wishes {
         let (key, value) = wish.split_once('=').unwrap_or((wish, ""));
         let count = || value.parse::<u64>().unwrap();
+        let (config, rest) = match key.strip_prefix("rollback-") {
+            Some(rest) => (&mut spec.rollback_config, rest),
+            None => (&mut spec.update_config, key),
+        };
+        if steer(config, rest, value) {
+            continue;
+        }
         match key {
-            "order" => value.clone_into(&mut update(spec).order),
-            "parallelism" => update(spec).parallelism = count(),
-            "delay" => update(spec).delay = nanos(value),
-            "monitor" => update(spec).monitor = Some(nanos(value)),
-            "on-failure" => value.clone_into(&mut update(spec).failure_action),
-            "ratio" => update(spec).max_failure_ratio = value.parse().unwrap(),
             "image" => {
                 let template = &mut spec.task_template;
                 let container = template.container_spec.as_mut().unwrap();
@@ -71,6 +73,7 @@ fn edit(spec: &mut ServiceSpec, wishes: &[&str]) {
             "restart" => value.clone_into(&mut restart(spec).condition),
             "restart-delay" => restart(spec).delay = Some(nanos(value)),
             "attempts" => restart(spec).max_attempts = Some(count()),
+            "window" => restart(spec).window = Some(nanos(value)),
             "constraint" => placement(spec)
                 .constraints
                 .get_or_insert_default()
@@ -132,11 +135,24 @@ fn edit(spec: &mut ServiceSpec, wishes: &[&str]) {
     }
 }
 
-fn update(spec: &mut ServiceSpec) -> &mut UpdateConfig {
-    spec.update_config.get_or_insert_with(|| UpdateConfig {
+/// Sets what `key` names of how an update, or a rollback, goes about; `false` when it names nothing
+/// of that.
+fn steer(config: &mut Option<UpdateConfig>, key: &str, value: &str) -> bool {
+    let mut steered = config.clone().unwrap_or_else(|| UpdateConfig {
         parallelism: 1,
         ..UpdateConfig::default()
-    })
+    });
+    match key {
+        "order" => value.clone_into(&mut steered.order),
+        "parallelism" => steered.parallelism = value.parse().unwrap(),
+        "delay" => steered.delay = nanos(value),
+        "monitor" => steered.monitor = Some(nanos(value)),
+        "on-failure" => value.clone_into(&mut steered.failure_action),
+        "ratio" => steered.max_failure_ratio = value.parse().unwrap(),
+        _ => return false,
+    }
+    *config = Some(steered);
+    true
 }
 
 fn restart(spec: &mut ServiceSpec) -> &mut RestartPolicy {
@@ -212,6 +228,27 @@ impl Telling {
             }
             ["node", name, "down"] => self.world.silence(node(name)),
             ["node", name, "back"] => self.world.revive(node(name)),
+            ["node", name, "removed"] => {
+                let request = ControlRequest::RemoveNode {
+                    node: node(name).to_string(),
+                    force: true,
+                };
+                self.world.ask(&request).unwrap();
+            }
+            ["history", limit] => {
+                let cluster = self.world.view().cluster().unwrap().as_ref().clone();
+                let mut spec = cluster.spec;
+                spec.orchestration.task_history_retention_limit = Some(limit.parse().unwrap());
+                let request = ControlRequest::UpdateCluster {
+                    version: cluster.meta.version.index,
+                    spec: Box::new(spec),
+                    rotate_worker_token: false,
+                    rotate_manager_token: false,
+                    rotate_unlock_key: false,
+                };
+                self.world.ask(&request).unwrap();
+            }
+            ["leader", "changes"] => self.world.change_leader(),
             ["node", name, wish] => {
                 let availability = match *wish {
                     "active" => Availability::Active,
@@ -221,15 +258,8 @@ impl Telling {
                 };
                 self.world.availability(node(name), availability);
             }
-            ["crash", place] => {
-                let running = self.names.iter().find(|(id, name)| {
-                    let task = self.world.view().task(**id).cloned();
-                    name.split('#').next() == Some(place)
-                        && task.is_some_and(|task| task.status.state == TaskState::Running)
-                });
-                let task = *running.unwrap_or_else(|| panic!("{place} does not run")).0;
-                self.world.crash(task);
-            }
+            ["crash", place] => self.world.crash(self.running(place)),
+            ["finish", place] => self.world.finish(self.running(place)),
             ["wait", time] => {
                 let until = self.world.now.after(seconds(time));
                 self.tell_changes(&mut told);
@@ -248,6 +278,20 @@ impl Telling {
         let view = self.world.view();
         let service = view.service_named(name);
         service.unwrap_or_else(|| panic!("there is no {name}")).id
+    }
+
+    /// The task that is meant to run in a place, and does.
+    fn running(&self, place: &str) -> TaskId {
+        let view = self.world.view();
+        let runs = |id: &TaskId| {
+            let task = view.task(*id);
+            task.is_some_and(|task| {
+                task.status.state == TaskState::Running && task.desired_state == TaskState::Running
+            })
+        };
+        let mut known = self.names.iter();
+        let found = known.find(|(id, name)| name.split('#').next() == Some(place) && runs(id));
+        *found.unwrap_or_else(|| panic!("{place} does not run")).0
     }
 
     /// Tells what is otherwise than when it was last told.
@@ -305,9 +349,10 @@ impl Telling {
                 format!("{:?} ({})", status.state, self.renamed(&status.message))
             });
             let name = &service.spec.name;
-            if self.statuses.get(name).map_or("", String::as_str) != text {
-                lines.push(format!("{name}: {text}"));
-                self.statuses.insert(name.clone(), text);
+            let now = (text, status.and_then(|status| status.started_at));
+            if self.statuses.entry(name.clone()).or_default() != &now {
+                lines.push(format!("{name}: {}", now.0));
+                self.statuses.insert(name.clone(), now);
             }
         }
         lines.sort();

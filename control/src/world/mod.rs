@@ -3,17 +3,14 @@
 mod golden;
 mod stories;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use weft_proto::{ControlError, ControlReply, ControlRequest};
 use weft_types::{
     NetworkId, NodeId, ServiceId, TaskId, TaskState, Timestamp,
     netstate::{EndpointPhase, NetState},
     network::NetworkSpec,
-    node::{Availability, NodeSpec, NodeState},
+    node::{Availability, Node, NodeSpec, NodeState},
     service::{Service, ServiceSpec},
     task::{Task, TaskStatus},
 };
@@ -40,8 +37,8 @@ pub(crate) struct World {
     /// The newest report on each task, sent until somebody takes it.
     reports: BTreeMap<TaskId, TaskStatus>,
     settler: Settler,
-    /// Tasks to crash at the next tick.
-    crash: BTreeSet<TaskId>,
+    /// Tasks whose program ends at the next tick, and its exit status.
+    exits: BTreeMap<TaskId, u8>,
     /// The network as each node's kernel holds it, and the commit it stems from.
     held: BTreeMap<NodeId, (NetState, u64)>,
     /// The view that this was projected from.
@@ -63,7 +60,7 @@ impl World {
             seen: BTreeMap::new(),
             reports: BTreeMap::new(),
             settler: Settler::default(),
-            crash: BTreeSet::new(),
+            exits: BTreeMap::new(),
             held: BTreeMap::new(),
             projected: BTreeMap::new(),
         };
@@ -173,7 +170,20 @@ impl World {
     }
 
     pub(crate) fn crash(&mut self, task: TaskId) {
-        self.crash.insert(task);
+        self.exits.insert(task, 1);
+    }
+
+    /// The task's program ends by itself, and well.
+    pub(crate) fn finish(&mut self, task: TaskId) {
+        self.exits.insert(task, 0);
+    }
+
+    /// Another manager leads: it remembers nothing, and hears of the nodes with the next tick.
+    pub(crate) fn change_leader(&mut self) {
+        self.settler = Settler::default();
+        let changes = dispatcher::unknown(&self.view(), self.now);
+        self.commit(changes);
+        self.settle();
     }
 
     pub(crate) fn silence(&mut self, node: NodeId) {
@@ -224,6 +234,10 @@ impl World {
             if self.silent.contains_key(&node) {
                 continue;
             }
+            let is_unknown = |node: &Arc<Node>| node.status.state == NodeState::Unknown;
+            if self.view().node(node).is_some_and(is_unknown) {
+                self.ready(node);
+            }
             let assigned = dispatcher::assignments(&self.view(), node);
             let mut reports = Vec::new();
             for task in &assigned.tasks {
@@ -259,7 +273,10 @@ impl World {
         let run = (S::Running..=S::Complete).contains(&task.desired_state);
         let (next, err) = match seen {
             _ if seen.is_terminal() => return false,
-            S::Running if self.crash.remove(&task.id) => (S::Failed, "task: non-zero exit (1)"),
+            S::Running if self.exits.contains_key(&task.id) => match self.exits.remove(&task.id) {
+                Some(0) => (S::Complete, ""),
+                _ => (S::Failed, "task: non-zero exit (1)"),
+            },
             _ if stop && (task.withdrawn || seen < S::Running) => (S::Shutdown, ""),
             S::Assigned => (S::Accepted, ""),
             S::Accepted => (S::Preparing, ""),

@@ -8,7 +8,10 @@ use weft_types::{
 };
 
 use super::{image, node, web};
-use crate::world::{World, secs};
+use crate::{
+    store::Draft,
+    world::{World, secs},
+};
 
 fn restarting(condition: &str, max_attempts: Option<u64>) -> RestartPolicy {
     RestartPolicy {
@@ -46,6 +49,38 @@ fn a_slot_keeps_five_tasks_or_as_many_as_its_attempts_are_counted_from() {
         let waits = waits.iter().any(|task| !task.status.state.is_terminal());
         assert_eq!(waits, max_attempts.is_none(), "{}", world.picture());
     }
+}
+
+#[test]
+fn the_history_of_a_place_is_as_long_as_the_cluster_says_at_the_moment() {
+    let mut world = World::new(1, 49);
+    let mut spec = web(1);
+    spec.task_template.restart_policy = Some(restarting("any", None));
+    let id = world.create(spec);
+    let mut limits = |limit: i64, crashes: usize, kept: usize| {
+        let mut draft = Draft::new(&world.view(), world.now);
+        draft.edit_cluster(|cluster| {
+            let orchestration = &mut cluster.spec.orchestration;
+            orchestration.task_history_retention_limit = Some(limit);
+        });
+        world.commit(draft.changes());
+        world.settle();
+        for _ in 0..crashes {
+            world.until(secs(5), "it runs", |world| world.running(id).len() == 1);
+            let task = world.running(id).remove(0).id;
+            world.crash(task);
+            world.tick();
+        }
+        assert_eq!(world.tasks(id).len(), kept, "{limit}: {}", world.picture());
+    };
+    limits(0, 3, 1);
+    limits(1, 2, 1);
+    limits(2, 3, 2);
+    // No limit.
+    limits(-1, 8, 10);
+    // A change is followed at once, not when the next task ends.
+    limits(4, 0, 4);
+    limits(0, 0, 1);
 }
 
 #[test]

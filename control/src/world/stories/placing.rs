@@ -8,7 +8,7 @@ use weft_types::{
     task::{DiscreteResource, GenericResource, Placement, ResourceRequirements, Resources},
 };
 
-use super::{node, web};
+use super::{node, on_network, overlay, web};
 use crate::{
     fixture,
     world::{World, secs},
@@ -109,6 +109,58 @@ fn tasks_of_a_node_that_is_down_for_a_day_are_given_up() {
     world.now = world.now.after(secs(60 * 60));
     world.tick();
     assert_eq!(lost(&world), [TaskState::Orphaned]);
+}
+
+#[test]
+fn what_tasks_of_a_removed_node_held_is_free_again() {
+    // Down already, and removed alive.
+    for alive in [false, true] {
+        let mut world = World::new(2, 21);
+        let back = world.create_network(overlay("back", Some("10.70.0.0/24")));
+        let mut spec = web(2);
+        on_network(&mut spec, "back");
+        let id = world.create(spec);
+        world.until(secs(5), "two run", |world| world.running(id).len() == 2);
+        let mut on_second = world.running(id);
+        on_second.retain(|task| task.node_id == Some(node(2)));
+        let lost = on_second.remove(0);
+        let attachment = &lost.networks_attachments[0];
+        let held = |world: &World| {
+            let view = world.view();
+            let address = attachment.addresses[0].ip();
+            view.ledger().holder(back, address).is_some()
+        };
+        if !alive {
+            world.silence(node(2));
+            world.until(secs(30), "its task is replaced", |world| {
+                let running = world.running(id);
+                running.len() == 2 && running.iter().all(|task| task.node_id == Some(node(1)))
+            });
+        }
+        // Who knows what runs there yet.
+        assert!(held(&world), "its address was given away");
+        let request = ControlRequest::RemoveNode {
+            node: node(2).to_string(),
+            force: true,
+        };
+        world.ask(&request).unwrap();
+        let given_up = world.view().task(lost.id).unwrap().as_ref().clone();
+        assert_eq!(given_up.status.state, TaskState::Orphaned);
+        assert_eq!(given_up.status.message, "node was removed");
+        assert_eq!(given_up.desired_state, TaskState::Shutdown);
+        assert!(!held(&world), "its address is kept for nobody");
+        world.until(secs(9), "two run on the node that is left", |world| {
+            world.running(id).len() == 2
+        });
+        // Its number on the network is free when it is no history any more.
+        let number = |world: &World| world.view().ledger().backend(attachment.backend);
+        assert_eq!(number(&world), Some(lost.id));
+        world
+            .ask(&ControlRequest::RemoveService("web".to_owned()))
+            .unwrap();
+        assert_eq!(number(&world), None);
+        assert!(world.view().task(lost.id).is_none());
+    }
 }
 
 #[test]

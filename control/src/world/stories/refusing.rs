@@ -1,11 +1,12 @@
 //! What cannot be had, and in which words that is said.
 
 use weft_proto::ControlRequest;
-use weft_types::{TaskState, network::NetworkSpec, service::ServiceSpec};
+use weft_types::{ServiceId, TaskState, network::NetworkSpec, service::ServiceSpec};
 
 use super::{on_network, overlay, publish, web};
 use crate::{
     fixture,
+    store::{Change, Draft, Key, VNI_OPTION},
     world::{World, secs},
 };
 
@@ -42,6 +43,61 @@ fn a_full_subnet_is_a_reason_and_a_freed_address_is_found() {
     world.until(secs(9), "four run again", |world| {
         world.running(id).len() == 4
     });
+}
+
+/// Why a task of the service waits.
+fn reason(world: &World, id: ServiceId) -> Option<String> {
+    let mut tasks = world.tasks(id).into_iter();
+    let waiting = tasks.find(|task| task.status.state == TaskState::New);
+    waiting.map(|task| task.status.err)
+}
+
+#[test]
+fn a_network_without_a_number_is_the_reason_why_its_tasks_wait() {
+    let mut world = World::new(1, 18);
+    // Past the door, as a commit that came in between would.
+    let mut late = fixture::network(2, "late");
+    let options = &mut late.spec.driver_configuration.options;
+    options
+        .get_or_insert_default()
+        .insert(VNI_OPTION.to_owned(), "4096".to_owned());
+    let mut service = fixture::service(900, "web", 1);
+    on_network(&mut service.spec, late.id);
+    world.commit(vec![Change::put(late), Change::put(service.clone())]);
+    world.settle();
+    assert_eq!(
+        reason(&world, service.id).as_deref(),
+        Some("network late is not usable: VNI 4096 is taken by network ingress")
+    );
+    world
+        .ask(&ControlRequest::RemoveNetwork("ingress".to_owned()))
+        .unwrap();
+    world.until(secs(5), "it runs", |world| {
+        world.running(service.id).len() == 1
+    });
+}
+
+#[test]
+fn a_network_that_is_gone_is_the_reason_why_a_task_waits() {
+    let mut world = World::new(1, 19);
+    let back = world.create_network(overlay("back", None));
+    let mut spec = web(1);
+    on_network(&mut spec, "back");
+    let id = world.create(spec);
+    world.until(secs(5), "it runs", |world| world.running(id).len() == 1);
+    // Past the door, which lets no network go that a service is on.
+    let mut draft = Draft::new(&world.view(), world.now);
+    draft.delete(Key::Network(back));
+    world.commit(draft.changes());
+    let task = world.running(id).remove(0).id;
+    world.crash(task);
+    world.advance(secs(6));
+    assert_eq!(
+        reason(&world, id),
+        Some(format!("network {back} not found")),
+        "{}",
+        world.picture()
+    );
 }
 
 #[test]
@@ -123,7 +179,7 @@ fn networks_that_cannot_be_given_are_refused() {
     ] {
         let mut forced = overlay("three", None);
         forced.driver_configuration.options =
-            Some([(crate::store::VNI_OPTION.to_owned(), vni.to_owned())].into());
+            Some([(VNI_OPTION.to_owned(), vni.to_owned())].into());
         let refused = refused(&mut world, forced);
         assert!(refused.ends_with(why), "{refused}");
     }

@@ -246,6 +246,80 @@ fn a_task_that_is_moved_while_an_update_is_paused_stops_when_the_other_runs() {
 }
 
 #[test]
+fn an_update_outlives_a_leader_that_changes_at_every_moment() {
+    for order in ["stop-first", "start-first"] {
+        let mut world = World::new(3, 60);
+        let mut spec = web(5);
+        spec.update_config = Some(UpdateConfig {
+            parallelism: 2,
+            delay: 1_000_000_000,
+            order: order.into(),
+            ..UpdateConfig::default()
+        });
+        let id = world.create(spec);
+        world.until(secs(5), "five run", |world| world.running(id).len() == 5);
+        world.update(id, |spec| image(spec, "new"));
+        let (version, begun) = (world.service(id).spec_version, world.now);
+        let is_over = |world: &World| {
+            let status = world.service(id).update_status;
+            status.is_some_and(|status| status.state == UpdateState::Completed)
+        };
+        while !is_over(&world) {
+            assert!(world.now.since(begun) < secs(60), "{}", world.picture());
+            world.change_leader();
+            world.tick();
+            let tasks = world.tasks(id);
+            let starting = tasks.iter().filter(|task| {
+                task.spec_version == version && task.status.state < TaskState::Running
+            });
+            assert!(starting.count() <= 2, "{}", world.picture());
+        }
+        // One new task for each place, and none for any twice.
+        let new = world.tasks(id).into_iter();
+        let new = new.filter(|task| task.spec_version == version);
+        let mut slots: Vec<_> = new.map(|task| task.slot).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, [1, 2, 3, 4, 5], "{order}");
+        assert_eq!(world.running(id).len(), 5);
+    }
+}
+
+#[test]
+fn an_update_that_overtakes_another_begins_anew() {
+    let mut world = World::new(2, 48);
+    let id = world.create(web(3));
+    world.until(secs(5), "three run", |world| world.running(id).len() == 3);
+    let status = |world: &World| world.service(id).update_status.unwrap();
+    world.update(id, |spec| image(spec, "middle"));
+    let middle = world.service(id).spec_version;
+    let first = status(&world);
+    world.advance(secs(1));
+    world.update(id, |spec| image(spec, "new"));
+    let second = status(&world);
+    assert_eq!(second.state, UpdateState::Updating);
+    assert!(second.started_at > first.started_at);
+    // What goes back goes to what was overtaken: that was the spec before.
+    let previous = world.service(id).previous_spec.unwrap();
+    let container = previous.task_template.container_spec.unwrap();
+    assert_eq!(container.image, "middle");
+    let made = |world: &World| {
+        let tasks = world.tasks(id).into_iter();
+        tasks.filter(|task| task.spec_version == middle).count()
+    };
+    let before = made(&world);
+    world.until(secs(30), "the update is complete", |world| {
+        status(world).state == UpdateState::Completed
+    });
+    assert_eq!(made(&world), before, "the overtaken one made another task");
+    let tasks = world.tasks(id);
+    let mut of_middle = tasks.iter().filter(|task| task.spec_version == middle);
+    assert!(of_middle.all(|task| task.status.state == TaskState::Shutdown));
+    let is_new = |task: &Task| task.spec.container_spec.as_ref().unwrap().image == "new";
+    let running = world.running(id);
+    assert!(running.len() == 3 && running.iter().all(is_new));
+}
+
+#[test]
 fn a_clock_that_is_set_back_hurries_no_update() {
     let mut world = World::new(3, 57);
     let mut spec = web(4);
