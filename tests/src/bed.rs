@@ -155,7 +155,7 @@ impl Bed {
         let _ = fs::remove_file(marker());
     }
 
-    /// Removes services, networks, secrets and configs of an earlier story, and waits until their tasks are gone.
+    /// Removes services, containers, networks, secrets and configs of an earlier story, and waits until their tasks are gone.
     fn clear(&self) -> Result<()> {
         let first = Host(1);
         for host in self.hosts() {
@@ -176,6 +176,15 @@ impl Bed {
                 == self.hosts().len(),
             "nodes are {ready}"
         );
+        // Labels of nodes steer what the next story sees; a new bed has none.
+        let nodes = first.say("node ls -q")?.replace('\n', " ");
+        let labels = first.say(&format!(
+            "node inspect --format {{{{len .Spec.Labels}}}} {nodes}"
+        ))?;
+        ensure!(
+            labels.lines().all(|count| count == "0"),
+            "nodes have labels: {labels}"
+        );
         for (kind, list) in [
             ("service", "service ls -q"),
             ("secret", "secret ls -q"),
@@ -184,6 +193,18 @@ impl Bed {
             let ids = first.docker(list)?;
             if ids.status == 0 && !ids.out.is_empty() {
                 first.say(&format!("{kind} rm {}", ids.out.replace('\n', " ")))?;
+            }
+        }
+        for host in self.hosts() {
+            let own = host.say("ps -aq --filter label=com.docker.swarm.task.id")?;
+            let all = host.say("ps -aq")?;
+            let left: Vec<&str> = all
+                .lines()
+                .filter(|id| !own.lines().any(|one| one == *id))
+                .collect();
+            if !left.is_empty() {
+                // One that ends by itself meanwhile is as well.
+                host.docker(&format!("rm -f {}", left.join(" ")))?;
             }
         }
         eventually(

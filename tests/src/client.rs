@@ -1,11 +1,12 @@
 //! The client host: outside the swarm, known to nobody.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::command::{Answer, command};
@@ -32,12 +33,8 @@ pub fn run(words: &[&str]) -> Result<Answer> {
 /// # Errors
 /// When it cannot be started.
 pub fn run_with(words: &[&str], input: &[u8]) -> Result<Answer> {
-    command(
-        "nsenter",
-        ["--net=/run/netns/weft-client"].iter().chain(words),
-        &[],
-        input,
-    )
+    let enter = ["-k", "5", "300", "nsenter", "--net=/run/netns/weft-client"];
+    command("timeout", enter.iter().chain(words), &[], input)
 }
 
 /// What `weft/whoami` says about one request.
@@ -154,42 +151,72 @@ pub fn ask_every_host(
     Ok(served)
 }
 
-/// Asks through one address again and again while `work` runs: not one question may fail.
+/// Waits until so many containers have answered at each address of the host: a task is in a ring as soon as it runs, which is before its
+/// program listens, and hosts are told of it one after the other.
+///
+/// # Errors
+/// When fewer do.
+pub fn all_serve(host: Host, port: u16, tasks: usize) -> Result<()> {
+    for (address, _) in host.faces() {
+        let mut served = BTreeSet::new();
+        let what = format!("{tasks} tasks to answer at {address}:{port}");
+        eventually(PATIENCE, &what, || {
+            // A choice is by chance: some questions for each look.
+            for _ in 0..4 * tasks {
+                served.insert(ask(&address, port)?.hostname);
+                if served.len() >= tasks {
+                    return Ok(());
+                }
+            }
+            bail!("so far {served:?}")
+        })?;
+    }
+    Ok(())
+}
+
+/// Asks a host through both its addresses again and again while `work` runs: not one question may fail. Before that so many tasks have
+/// answered there.
 ///
 /// # Errors
 /// When the work fails, or a question did.
-pub fn no_request_fails(address: &str, port: u16, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    eventually(PATIENCE, &format!("{address}:{port} to answer"), || {
-        ask(address, port)
-    })?;
+pub fn no_request_fails(
+    host: Host,
+    port: u16,
+    tasks: usize,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    all_serve(host, port, tasks)?;
+    let begun = Instant::now();
     let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let failed = Mutex::new(Vec::new());
-    let heard = || {
-        failed
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    };
-    std::thread::scope(|scope| {
+    let heard = || failed.lock().unwrap_or_else(PoisonError::into_inner);
+    let outcome = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                asked.fetch_add(1, Ordering::Relaxed);
-                if let Err(error) = ask(address, port) {
-                    heard().push(format!("{error:#}"));
+                for (address, _) in host.faces() {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    let from = begun.elapsed().as_secs_f64();
+                    if let Err(error) = ask(&address, port) {
+                        let to = begun.elapsed().as_secs_f64();
+                        heard().push(format!("from {from:.3} s to {to:.3} s: {error:#}"));
+                    }
                 }
             }
         });
-        let outcome = work();
+        // Asked to the end even when the work panics.
+        let outcome = catch_unwind(AssertUnwindSafe(work));
         done.store(true, Ordering::Relaxed);
         outcome
-    })?;
-    let failed = heard();
+    });
+    let outcome = outcome.unwrap_or_else(|panic| resume_unwind(panic));
+    let (failed, asked) = (heard(), asked.load(Ordering::Relaxed));
+    let took = begun.elapsed().as_secs_f64();
     ensure!(
         failed.is_empty(),
-        "{} of {} requests failed: {failed:#?}",
+        "{} of {asked} requests failed within {took:.3} s: {failed:#?}; the work: {outcome:?}",
         failed.len(),
-        asked.load(Ordering::Relaxed)
     );
-    Ok(())
+    outcome
 }
 
 /// Reads an answer of `weft/whoami`.

@@ -30,6 +30,11 @@ impl Answer {
         Ok(self.out)
     }
 
+    /// Whether the CLI was refused because the object that it read and changed was written by another meanwhile.
+    pub fn came_too_late(&self) -> bool {
+        self.status != 0 && self.err.contains("update out of sequence")
+    }
+
     /// The words of a program that refused.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! A host of the bed, and the docker CLI at its front door.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -43,6 +43,14 @@ impl Cli {
         std::path::Path::new(path).exists().then_some(path)
     }
 }
+
+/// What makes a task of `weft/whoami` healthy: its program listens. Without it a task is in the rings as soon as it runs, and whoever asks
+/// before it listens is refused, by Docker's own swarm mode too. Written before the image.
+pub const LISTENS: &str =
+    "--health-cmd 'wget -q -O /dev/null http://127.0.0.1/' --health-interval 1s";
+
+/// How long a change may be refused because somebody else wrote the object meanwhile.
+const PERSISTENCE: Duration = Duration::from_secs(60);
 
 /// Host number n of the bed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,7 +129,8 @@ impl Host {
         Ok(shown)
     }
 
-    /// The docker CLI of choice at the front door, arguments as they are, with something to read.
+    /// The docker CLI of choice at the front door, arguments as they are, with something to read. A change that comes too late, for nodes and
+    /// services are written by the managers too, is typed again, as a user would.
     ///
     /// # Errors
     /// When the CLI is not on this machine or cannot be started.
@@ -137,8 +146,14 @@ impl Host {
             ("DOCKER_BUILDKIT", "0".to_owned()),
         ];
         let words = [&["120", program][..], words].concat();
-        // A CLI that waits for ever is a fault to report, not to wait for.
-        command("timeout", words, &env, input)
+        let begun = Instant::now();
+        loop {
+            // A CLI that waits for ever is a fault to report, not to wait for.
+            let answer = command("timeout", &words, &env, input)?;
+            if !answer.came_too_late() || begun.elapsed() > PERSISTENCE {
+                return Ok(answer);
+            }
+        }
     }
 
     /// Runs a command on the host itself.
@@ -147,12 +162,8 @@ impl Host {
     /// When the host does not run.
     pub fn run(self, words: &[&str]) -> Result<Answer> {
         let name = self.name();
-        command(
-            bed::xtask()?,
-            ["testbed", "shell", &name].iter().chain(words),
-            &[],
-            b"",
-        )
+        let shell = ["-k", "5", "300", bed::xtask()?, "testbed", "shell", &name];
+        command("timeout", shell.iter().chain(words), &[], b"")
     }
 
     /// Asks the host's agent by its own program: `weft status` and its like.

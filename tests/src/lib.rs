@@ -20,6 +20,6 @@ pub mod world;
 pub use bed::{Bed, Shape};
 pub use command::{Answer, command};
 pub use held::Held;
-pub use host::{Cli, Host};
+pub use host::{Cli, Host, LISTENS};
 pub use story::story;
 pub use wait::eventually;

@@ -48,7 +48,13 @@ pub fn story(shape: Shape, tell: impl FnOnce(&Bed) -> Result<()>) {
     }
 }
 
-/// Keeps what can be looked at later. The story's failure is what is told, so nothing here fails.
+/// Lines of each log that are shown with a story's failure: where nobody sees the evidence they have to do.
+const SHOWN: usize = 40;
+
+/// Longer lines than this are cut where they are shown.
+const WIDTH: usize = 400;
+
+/// Keeps what can be looked at later, and shows the ends of logs. The story's failure is what is told, so nothing here fails.
 fn keep(name: &str, capture: Option<Capture>) {
     if let Ok(xtask) = bed::xtask() {
         let _ = command(xtask, ["evidence", name], &[], b"");
@@ -59,6 +65,36 @@ fn keep(name: &str, capture: Option<Capture>) {
         let _ = fs::create_dir_all(&home);
         let _ = fs::rename(&capture.file, home.join("switch.pcap"));
     }
+    show(name);
+}
+
+/// Shows what the swarm and the agents said last.
+fn show(name: &str) {
+    let home = bed::root().join("target/evidence").join(name);
+    let mut shown = Vec::new();
+    for host in 1..=9 {
+        let files: &[&str] = match host {
+            1 => &["nodes.txt", "tasks.txt", "weft.log"],
+            _ => &["weft.log"],
+        };
+        shown.extend(files.iter().map(|file| format!("n{host}/{file}")));
+    }
+    for file in shown {
+        if let Ok(text) = fs::read(home.join(&file)) {
+            println!("--- the end of {file}:");
+            for line in last_lines(&String::from_utf8_lossy(&text)) {
+                println!("{line}");
+            }
+        }
+    }
+}
+
+/// The last lines of a text, none too long.
+fn last_lines(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let last = lines.iter().skip(lines.len().saturating_sub(SHOWN));
+    last.map(|line| line.chars().take(WIDTH).collect())
+        .collect()
 }
 
 /// Writes down beside the evidence what went wrong.
@@ -113,5 +149,21 @@ impl Drop for Capture {
     fn drop(&mut self) {
         self.stop();
         let _ = fs::remove_file(&self.file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SHOWN, WIDTH, last_lines};
+
+    #[test]
+    fn the_last_lines_are_shown_and_none_too_long() {
+        let lines: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+        let shown = last_lines(&lines.join("\n"));
+        assert_eq!(shown.len(), SHOWN);
+        assert_eq!(shown.last().map(String::as_str), Some("99"));
+        let long = last_lines(&"ä".repeat(WIDTH * 2));
+        assert_eq!(long, ["ä".repeat(WIDTH)]);
+        assert!(last_lines("").is_empty());
     }
 }

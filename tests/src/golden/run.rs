@@ -15,6 +15,9 @@ use crate::{Cli, Host, bed, eventually};
 /// How long a step that waits is asked again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How a change is refused of an object that was written meanwhile.
+const TOO_LATE: &str = "update out of sequence";
+
 /// Tells `tests/golden/NAME.txt` on the bed's hosts. With `WEFT_BLESS` in the environment what is seen is written into the file instead.
 ///
 /// # Errors
@@ -210,7 +213,15 @@ impl Told<'_> {
         block: &Block,
     ) -> Result<(i32, String)> {
         let input = block.input.as_deref().unwrap_or_default();
-        let answer = shell(host, line, program, input)?;
+        let begun = Instant::now();
+        let mut answer = shell(host, line, program, input)?;
+        // The managers write nodes and services too; a script in which that is due says so.
+        while answer.out.contains(TOO_LATE)
+            && !block.output.contains(TOO_LATE)
+            && begun.elapsed() < PATIENCE
+        {
+            answer = shell(host, line, program, input)?;
+        }
         let output = self.shown(&answer.out, block.flags);
         Ok((answer.status, output))
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::{Host, Shape, client, eventually, load::Load, story};
+use weft_tests::{Host, LISTENS, Shape, client, eventually, load::Load, story};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -14,11 +14,13 @@ const RATE: u32 = 200;
 fn updates_a_scale_down_a_drain_and_a_leave_fail_no_request() {
     story(Shape::Swarm(3, 1), |bed| {
         let [n1, n2, n3] = bed.all()?;
-        n1.create(
-            "web",
-            "--replicas 6 --update-parallelism 2 --update-monitor 1s --publish 8080:80 weft/whoami",
-        )?;
-        client::ask_every_host(bed, 8080, client::ask)?;
+        let line = format!(
+            "--replicas 6 --update-parallelism 2 --update-monitor 1s --publish 8080:80 {LISTENS} weft/whoami"
+        );
+        n1.create("web", &line)?;
+        for host in bed.hosts() {
+            client::all_serve(host, 8080, 6)?;
+        }
         // One host fewer than the next story expects.
         bed.spoil();
         let load = Load::start(RATE, 8080, &bed.hosts())?;

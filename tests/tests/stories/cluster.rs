@@ -212,6 +212,7 @@ fn a_container_of_a_lost_host_is_made_anew_elsewhere() {
             n1,
             "run -d --name ember --label 'com.docker.swarm.reschedule-policies=[\"on-node-failure\"]' -e constraint:node==~n3 busybox sleep 1000",
         )?;
+        ensure!(names(n1, "ember")? == ["n3/ember"]);
         n3.verb("cut")?;
         let moved = eventually(PATIENCE, "the container to run on another host", || {
             let shown = say(n1, "ps --filter name=phoenix --format {{.Names}}")?;

@@ -35,6 +35,8 @@ fn one_manager_killed_and_started_again_remembers_everything() {
             }
             Ok(text)
         };
+        // Nobody tells the others of the port once the manager is dead.
+        client::ask_every_host(bed, 8080, client::ask)?;
         let tasks = || n1.say("service ps -q --no-trunc web");
         let (before, tasks_before) = (facts()?, tasks()?);
         n1.verb("kill")?;
@@ -147,6 +149,11 @@ fn managers_are_promoted_demoted_and_removed() {
                 list.starts_with("n1=\n") && list.contains("=Leader"),
                 "{list}"
             );
+            Ok(())
+        })?;
+        eventually(PATIENCE, "n1 to be ready as a worker", || {
+            let state = n3.say("node inspect --format {{.Status.State}} n1")?;
+            ensure!(state == "ready", "{state}");
             Ok(())
         })?;
         n3.docker("node rm n1")?

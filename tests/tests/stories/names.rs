@@ -88,13 +88,19 @@ fn an_address_has_a_name_and_strange_names_are_refused() {
                 .next()
                 .context("no address")
         })?;
-        let name = n1.exec("probe", &["dig", "+short", "-x", &task])?.ok()?;
-        ensure!(
-            name.contains("web.") && name.contains("front"),
-            "{task} is called `{name}`"
-        );
-        let by_tcp = n1.exec("probe", &["dig", "+tcp", "+short", "web"])?.ok()?;
-        ensure!(!by_tcp.is_empty(), "no answer over TCP");
+        eventually(PATIENCE, "the name of an address", || {
+            let name = n1.exec("probe", &["dig", "+short", "-x", &task])?.ok()?;
+            ensure!(
+                name.contains("web.") && name.contains("front"),
+                "{task} is called `{name}`"
+            );
+            Ok(())
+        })?;
+        eventually(PATIENCE, "an answer over TCP", || {
+            let by_tcp = n1.exec("probe", &["dig", "+tcp", "+short", "web"])?.ok()?;
+            ensure!(by_tcp.starts_with("10."), "it is `{by_tcp}`");
+            Ok(())
+        })?;
         // Nobody outside answers here, so a name that is no network's ends in a refusal or silence, never in an address.
         let strange = n1
             .exec(
@@ -126,11 +132,16 @@ fn aliases_and_containers_have_names_too() {
             .next()
             .context("no container of store on n2")?;
         let container = bed.hosts()[1].say(&format!("inspect --format {{{{.Name}}}} {id}"))?;
-        let task = eventually(PATIENCE, "tasks.store", || {
-            addresses(n1, "probe", "tasks.store")
-        })?;
+        let known = |name: &str| {
+            eventually(PATIENCE, name, || {
+                let found = addresses(n1, "probe", name)?;
+                ensure!(found.len() == 1, "{found:?}");
+                Ok(found)
+            })
+        };
+        let task = known("tasks.store")?;
         for (name, means) in [
-            ("db", addresses(n1, "probe", "store")?),
+            ("db", known("store")?),
             ("tasks.db", task.clone()),
             (container.trim_start_matches('/'), task.clone()),
             (id.as_str(), task.clone()),
@@ -209,7 +220,9 @@ fn tasks_that_share_no_network_do_not_reach_each_other() {
             "--network back --mode global --stop-signal SIGKILL weft/tools sleep 100000",
         )?;
         let targets = eventually(PATIENCE, "tasks.web", || {
-            addresses(n1, "probe", "tasks.web")
+            let found = addresses(n1, "probe", "tasks.web")?;
+            ensure!(found.len() == 3, "tasks.web is {found:?}");
+            Ok(found)
         })?;
         for host in bed.hosts() {
             for target in &targets {
@@ -305,7 +318,8 @@ fn an_encrypted_network_shows_nothing_but_wireguard_on_the_wire() {
                 "nsenter",
                 "--net=/run/netns/weft-switch",
                 "tcpdump",
-                "-lnni",
+                // Without times, whose digits are like ports.
+                "-tlnni",
                 "any",
                 "udp port 4789 or udp port 51871",
             ];

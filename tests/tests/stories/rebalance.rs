@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use weft_tests::{Host, Shape, client, eventually, story};
+use weft_tests::{Host, LISTENS, Shape, client, eventually, story};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -19,7 +19,8 @@ fn services_are_spread_out_again_only_when_told_to() {
     story(Shape::Swarm(3, 1), |bed| {
         let [n1, n2, _] = bed.all()?;
         n1.say("node update --availability drain n3")?;
-        n1.create("web", "--replicas 6 --publish 8080:80 weft/whoami")?;
+        let line = format!("--replicas 6 --publish 8080:80 {LISTENS} weft/whoami");
+        n1.create("web", &line)?;
         n1.say("node update --availability active n3")?;
         let plan = n1.weft(&["rebalance", "--plan"])?.ok()?;
         ensure!(
@@ -40,7 +41,7 @@ fn services_are_spread_out_again_only_when_told_to() {
             "moved by a plan: {:?}",
             spread(n1)?
         );
-        client::no_request_fails(&n1.v4(), 8080, || {
+        client::no_request_fails(n1, 8080, 6, || {
             let said = n1.weft(&["rebalance", "--apply"])?.ok()?;
             ensure!(
                 said.contains("each task stops when its replacement runs"),

@@ -248,15 +248,9 @@ fn an_overlay_packet_from_a_stranger_is_dropped() {
             n1.v4()
         );
         client::run(&["busybox", "sh", "-c", &throw])?.ok()?;
-        let weft = weft_tests::bed::root().join("target/debug/weft");
-        let state = n1.dir().join("state");
-        let words = [
-            weft.as_os_str(),
-            "drops".as_ref(),
-            "--state-dir".as_ref(),
-            state.as_os_str(),
-        ];
-        let words: Vec<_> = words.iter().filter_map(|word| word.to_str()).collect();
+        let weft = weft_tests::bed::agent();
+        let state = n1.dir().join("state").display().to_string();
+        let words = [&weft, "drops", "--state-dir", &state];
         eventually(PATIENCE, "the drop to be counted with its reason", || {
             let drops = n1.run(&words)?.ok()?;
             let reason = "tunnelled packet from an address that is no node";

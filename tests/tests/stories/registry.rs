@@ -1,7 +1,9 @@
 //! A registry run as a service: every host's engine reaches it at its own loopback, wherever its task runs.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
-use weft_tests::{Bed, Cli, Host, Shape, story};
+use weft_tests::{Bed, Cli, Host, Shape, eventually, story};
 
 /// Both CLIs, each with the host that it pushes from and the host that it pulls on.
 fn pairs(bed: &Bed) -> Result<Vec<(Cli, Host, Host)>> {
@@ -26,6 +28,13 @@ fn an_image_pushed_on_one_host_is_pulled_and_run_on_another() {
             "registry",
             "--constraint node.hostname==n3 --publish 5000:5000 weft/registry",
         )?;
+        for host in bed.hosts() {
+            let what = format!("the registry to answer at the loopback of {}", host.name());
+            eventually(Duration::from_secs(60), &what, || {
+                let words = ["curl", "-sf", "-m", "3", "http://127.0.0.1:5000/v2/"];
+                host.run(&words)?.ok()
+            })?;
+        }
         let told: Result<()> = pairs(bed)?.into_iter().try_for_each(|(cli, from, to)| {
             let image = image_of(from);
             let say = |host: Host, words: &[&str]| host.docker_words(cli, words, b"")?.ok();

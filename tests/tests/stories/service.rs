@@ -58,14 +58,15 @@ fn each_line_of_an_update_converges_and_changes_what_runs() {
         )?;
         let links = n2.exec("web", &["ip", "-o", "link"])?.ok()?;
         ensure!(links.contains("eth0"), "no link of `front`: {links}");
-        ensure!(
-            n2.exec("web", &["dig", "+short", "web"])?
-                .ok()?
-                .starts_with("10."),
-            "the service has no name on `front`"
-        );
+        eventually(PATIENCE, "the service's name on `front`", || {
+            let found = n2.exec("web", &["dig", "+short", "web"])?.ok()?;
+            ensure!(found.starts_with("10."), "web is `{found}`");
+            Ok(())
+        })?;
         change("service update --network-rm front web")?;
-        n1.say("network rm front")?;
+        eventually(PATIENCE, "`front` to be removable", || {
+            n1.say("network rm front")
+        })?;
 
         change("service update --image weft/whoami --args whoami web")?;
         change("service update --publish-add 8080:80 web")?;
@@ -97,17 +98,20 @@ fn a_global_service_converges_and_follows_its_constraint() {
             shown.contains("overall progress: 3 out of 3 tasks"),
             "{shown}"
         );
-        ensure!(
-            n1.say("service ls --format {{.Name}}/{{.Mode}}/{{.Replicas}}")? == "each/global/3/3",
-            "service ls"
-        );
+        eventually(PATIENCE, "all three to be listed", || {
+            let list = n1.say("service ls --format {{.Name}}/{{.Mode}}/{{.Replicas}}")?;
+            ensure!(list == "each/global/3/3", "{list}");
+            Ok(())
+        })?;
         n1.watch("service update --constraint-add node.role==worker each")?;
-        ensure!(
-            nodes_of(n1, "each")? == ["n2".to_owned(), "n3".to_owned()].into(),
-            "{:?}",
-            nodes_of(n1, "each")?
-        );
-        Ok(())
+        eventually(PATIENCE, "tasks on the workers alone", || {
+            let nodes = nodes_of(n1, "each")?;
+            ensure!(
+                nodes == ["n2".to_owned(), "n3".to_owned()].into(),
+                "{nodes:?}"
+            );
+            Ok(())
+        })
     });
 }
 

@@ -85,6 +85,11 @@ fn a_node_that_leaves_takes_its_tasks_along() {
         n1.say(&format!("swarm init --advertise-addr {}", n1.v4()))?;
         let token = n1.say("swarm join-token -q worker")?;
         n2.say(&format!("swarm join --token {token} {}:2377", n1.v4()))?;
+        eventually(Duration::from_secs(60), "n2 to be ready", || {
+            let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
+            ensure!(list.contains("n2/Ready"), "{list}");
+            Ok(())
+        })?;
         n1.create("web", "--replicas 2 --publish 8080:80 weft/whoami")?;
         n2.say("swarm leave")?;
         ensure!(

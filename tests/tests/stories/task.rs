@@ -36,12 +36,14 @@ fn a_task_that_ends_is_replaced() {
             ensure!(now.len() == 1 && now[0] != first, "containers are {now:?}");
             Ok(())
         })?;
-        let states = n1.say("service ps --format {{.CurrentState}} web")?;
-        ensure!(
-            states.lines().any(|state| state.starts_with("Failed")),
-            "history does not show the task that was killed:\n{states}"
-        );
-        Ok(())
+        eventually(PATIENCE, "the killed task in the history", || {
+            let states = n1.say("service ps --format {{.CurrentState}} web")?;
+            ensure!(
+                states.lines().any(|state| state.starts_with("Failed")),
+                "{states}"
+            );
+            Ok(())
+        })
     });
 }
 
@@ -108,10 +110,14 @@ fn a_host_that_vanishes_loses_its_tasks_to_the_others() {
             Ok(())
         })?;
         n1.converged("web")?;
-        // No choice falls on the lost task: a fresh connection each, all of them answered.
-        for _ in 0..20 {
-            client::ask(&n1.v4(), 8080)?;
-        }
+        // No choice falls on the lost task any more: a fresh connection each, all of them answered.
+        eventually(PATIENCE, "twenty answers in a row at n1", || {
+            for number in 1..=20 {
+                let answer = client::ask(&n1.v4(), 8080);
+                answer.with_context(|| format!("question {number}"))?;
+            }
+            Ok(())
+        })?;
         n3.verb("heal")?;
         eventually(
             PATIENCE,

@@ -101,8 +101,11 @@ fn a_worker_with_a_full_disk_says_so_and_goes_on() {
         })?;
         ensure!(!status()?.contains("disk "), "{}", status()?);
         shell(&format!("cat /dev/zero > {state}/filler || true"))?;
-        let named = status()?;
-        ensure!(named.contains("disk       full: "), "{named}");
+        eventually(PATIENCE, "the disk to be called full", || {
+            let named = status()?;
+            ensure!(named.contains("disk       full: "), "{named}");
+            Ok(())
+        })?;
         n1.say("service create --detach --name late --constraint node.hostname==n2 weft/whoami")?;
         eventually(PATIENCE, "the reason why the task waits", || {
             let shown = n1.say("service ps --no-trunc --format {{.Error}} late")?;
@@ -111,7 +114,10 @@ fn a_worker_with_a_full_disk_says_so_and_goes_on() {
         })?;
         shell(&format!("rm {state}/filler"))?;
         n1.converged("late")?;
-        ensure!(!status()?.contains("disk "), "{}", status()?);
-        Ok(())
+        eventually(PATIENCE, "the disk to be well again", || {
+            let named = status()?;
+            ensure!(!named.contains("disk "), "{named}");
+            Ok(())
+        })
     });
 }

@@ -93,31 +93,35 @@ fn events_are_followed_on_all_hosts() {
         for cli in Cli::here() {
             let program = cli.program().context("no CLI")?;
             let begun = n1.run(&["date", "+%s"])?.ok()?;
-            let env = [("DOCKER_HOST", socket(n1))];
-            let watch = std::thread::spawn(move || {
-                let words = [
-                    "12",
-                    program,
-                    "events",
-                    "--since",
-                    &begun,
-                    "--filter",
-                    "event=die",
-                    "--format",
-                    "{{.Actor.Attributes.name}}@{{index .Actor.Attributes \"node.name\"}}",
-                ];
-                command("timeout", words, &env, b"")
-            });
-            // Both after the watch has begun, and before: `--since` covers what was earlier.
-            for host in [n2, n3] {
-                host.say("run --rm --name brief busybox true")?;
-            }
-            let told = watch
-                .join()
-                .map_err(|_| anyhow::anyhow!("the watch broke"))??;
-            for word in ["brief@n2", "brief@n3"] {
-                ensure!(told.out.lines().any(|line| line == word), "{word}: {told}");
-            }
+            eventually(PATIENCE, "both hosts' containers in the events", || {
+                let env = [("DOCKER_HOST", socket(n1))];
+                let begun = begun.clone();
+                let watch = std::thread::spawn(move || {
+                    let words = [
+                        "12",
+                        program,
+                        "events",
+                        "--since",
+                        &begun,
+                        "--filter",
+                        "event=die",
+                        "--format",
+                        "{{.Actor.Attributes.name}}@{{index .Actor.Attributes \"node.name\"}}",
+                    ];
+                    command("timeout", words, &env, b"")
+                });
+                // Both after the watch has begun, and before: `--since` covers what was earlier.
+                for host in [n2, n3] {
+                    host.say("run --rm --name brief busybox true")?;
+                }
+                let told = watch
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("the watch broke"))??;
+                for word in ["brief@n2", "brief@n3"] {
+                    ensure!(told.out.lines().any(|line| line == word), "{word}: {told}");
+                }
+                Ok(())
+            })?;
         }
         eventually(PATIENCE, "an end of events that are over", || {
             let now = n1.run(&["date", "+%s"])?.ok()?;
