@@ -58,7 +58,7 @@ fn sweep(to: SocketAddr, sizes: &[usize]) -> Result<()> {
     socket.connect(to)?;
     let mut bytes = vec![0; 10_000];
     for size in sizes {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + lan::PATIENCE;
         loop {
             socket
                 .send(&vec![7; *size])

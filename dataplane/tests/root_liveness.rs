@@ -63,8 +63,12 @@ async fn a_host_whose_tunnel_is_closed_is_asked_for_nothing_until_it_is_open() -
          ip netns exec {host} nft add rule inet closed input udp dport 4789 drop"
     ))?;
     nobody(&lan, "through a closed tunnel").await?;
-    let faults = lan.hosts[&1].status().await.faults.concat();
-    ensure!(faults.contains("UDP port 4789 is closed"), "{faults}");
+    let asked = lan.hosts[&1].clone();
+    eventually("the closed port to be named", async || {
+        let faults = asked.status().await.faults.concat();
+        Ok(faults.contains("UDP port 4789 is closed"))
+    })
+    .await?;
     run(&format!(
         "ip netns exec {host} nft delete table inet closed"
     ))?;
