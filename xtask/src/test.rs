@@ -40,6 +40,9 @@ pub(crate) fn test() -> Result<()> {
     told?;
     clock.says("the demo, unattended");
     count.judge(&demo::unattended());
+    for words in &count.failures.words {
+        println!("{words}");
+    }
     clock.says(&format!("{} passed, {} failed", count.passed, count.failed));
     if count.failed > 0 || !count.content {
         bail!(
@@ -57,6 +60,7 @@ struct Count {
     failed: u32,
     /// Whether every runner said that all is well: a test that aborts its process is in no tally.
     content: bool,
+    failures: Failures,
 }
 
 impl Count {
@@ -66,6 +70,7 @@ impl Count {
             passed: 0,
             failed: 0,
             content: true,
+            failures: Failures::default(),
         }
     }
 
@@ -75,6 +80,7 @@ impl Count {
             Ok(()) => self.passed += 1,
             Err(error) => {
                 println!("{error:#}");
+                self.failures.words.push(format!("{error:#}"));
                 self.failed += 1;
             }
         }
@@ -92,6 +98,7 @@ impl Count {
             for said in BufReader::new(out).lines() {
                 let said = said.context("lost the tests' output")?;
                 println!("{said}");
+                self.failures.hear(&said);
                 if let Some(tally) = said.trim().strip_prefix("test result: ") {
                     self.passed += number_before(tally, " passed");
                     self.failed += number_before(tally, " failed");
@@ -101,6 +108,56 @@ impl Count {
         let status = child.wait().with_context(|| format!("lost `{line}`"))?;
         self.content &= status.success();
         Ok(())
+    }
+}
+
+/// What failed tests said when they did, told again at the end: in a long run's output hundreds of lines follow it.
+#[derive(Default)]
+struct Failures {
+    words: Vec<String>,
+    at: Place,
+}
+
+/// Where in a runner's output a line stands.
+#[derive(Default)]
+enum Place {
+    /// Not in what a failed test said.
+    #[default]
+    Elsewhere,
+    /// In it, before its failure.
+    Before,
+    /// In its failure, after so many lines.
+    Within(usize),
+}
+
+impl Failures {
+    /// Lines of one failure that are told again.
+    const LINES: usize = 20;
+
+    fn hear(&mut self, line: &str) {
+        let name = line
+            .strip_prefix("---- ")
+            .and_then(|rest| rest.strip_suffix(" stdout ----"));
+        if let Some(name) = name {
+            self.words.push(format!("FAILED {name}"));
+            self.at = Place::Before;
+            return;
+        }
+        let told = match self.at {
+            Place::Before if line.starts_with("thread '") && line.contains("panicked at") => 0,
+            Place::Within(told) => told,
+            _ => return,
+        };
+        let is_over = line.starts_with("stack backtrace:")
+            || line.starts_with("note: ")
+            || line == "failures:"
+            || told == Self::LINES;
+        self.at = if is_over {
+            Place::Elsewhere
+        } else {
+            self.words.push(line.to_owned());
+            Place::Within(told + 1)
+        };
     }
 }
 
@@ -116,7 +173,29 @@ fn number_before(tally: &str, word: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::number_before;
+    use super::{Failures, number_before};
+
+    #[test]
+    fn what_failed_is_told_again_without_what_lies_around_it() {
+        let said = "test a::works ... ok\ntest b::breaks ... FAILED\n\nfailures:\n\n---- b::breaks stdout ----\n--- the end of n1/weft.log:\nall is well\n\nthread 'b::breaks' (7) panicked at b.rs:1:2:\n2 of 8 requests failed: [\n    \"refused\",\n]\nstack backtrace:\n   0: rust_begin_unwind\nnote: Some details are omitted\n\n\nfailures:\n    b::breaks\n\ntest result: FAILED. 1 passed; 1 failed;";
+        let mut failures = Failures::default();
+        said.lines().for_each(|line| failures.hear(line));
+        assert_eq!(
+            failures.words,
+            [
+                "FAILED b::breaks",
+                "thread 'b::breaks' (7) panicked at b.rs:1:2:",
+                "2 of 8 requests failed: [",
+                "    \"refused\",",
+                "]"
+            ]
+        );
+        let mut failures = Failures::default();
+        failures.hear("---- c::talks stdout ----");
+        failures.hear("thread 'c::talks' panicked at c.rs:1:2:");
+        (0..1000).for_each(|_| failures.hear("much"));
+        assert_eq!(failures.words.len(), 1 + Failures::LINES);
+    }
 
     #[test]
     fn a_tally_is_read() {
