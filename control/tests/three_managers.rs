@@ -325,17 +325,19 @@ async fn the_last_manager_stays_and_a_member_cannot_be_removed() {
     let host = Host::new();
     let manager = host.init().await;
     let node = dead_node(&host);
-    let listed = nodes(&manager).await;
-    let mut spec = listed[0].spec.clone();
-    spec.role = Role::Worker;
-    let refusal = manager
-        .call(ControlRequest::UpdateNode {
+    let refusal = eventually("a refusal of the newest version", || async {
+        let listed = nodes(&manager).await;
+        let mut spec = listed[0].spec.clone();
+        spec.role = Role::Worker;
+        let request = ControlRequest::UpdateNode {
             node: node.to_string(),
             version: listed[0].meta.version.index,
             spec,
-        })
-        .await
-        .expect_err("the last manager");
+        };
+        let refusal = manager.call(request).await.expect_err("the last manager");
+        (refusal.message != "update out of sequence").then_some(refusal)
+    })
+    .await;
     assert_eq!(
         refusal.message,
         "attempting to demote the last manager of the swarm"
