@@ -9,6 +9,7 @@
 
 mod body;
 mod connection;
+mod describe;
 mod files;
 mod gate;
 mod guest;
@@ -29,11 +30,7 @@ use bollard::{
     },
 };
 use tokio::sync::{Semaphore, mpsc};
-use weft_types::{
-    Labels, TaskId,
-    node::{EngineDescription, EnginePlugin, NodeDescription, NodeResources},
-    task::Platform,
-};
+use weft_types::{TaskId, node::NodeDescription};
 
 use self::{connection::Connection, files::TaskFiles, image::Images};
 use super::{Change, Executor, Found, LogEntry, LogQuery, Order};
@@ -214,51 +211,7 @@ impl Executor for Engine {
         let docker = self.docker().await?;
         let info = docker.info().await;
         let info = info.map_err(|error| connection::failure("describe", "the engine", &error))?;
-        let kinds = info.plugins.unwrap_or_default();
-        let kinds = [
-            ("Log", kinds.log),
-            ("Network", kinds.network),
-            ("Volume", kinds.volume),
-        ];
-        let mut plugins: Vec<EnginePlugin> = Vec::new();
-        for (kind, names) in kinds {
-            for name in names.unwrap_or_default() {
-                plugins.push(EnginePlugin {
-                    kind: kind.to_owned(),
-                    name,
-                });
-            }
-        }
-        // Ours, though the engine below does not know it.
-        plugins.push(EnginePlugin {
-            kind: "Network".to_owned(),
-            name: "overlay".to_owned(),
-        });
-        plugins.sort();
-        plugins.dedup();
-        let mut labels = Labels::new();
-        for label in info.labels.unwrap_or_default() {
-            let (key, value) = label.split_once('=').unwrap_or((&label, ""));
-            labels.insert(key.to_owned(), value.to_owned());
-        }
-        Ok(NodeDescription {
-            hostname: info.name.unwrap_or_default(),
-            platform: Platform {
-                architecture: info.architecture.unwrap_or_default(),
-                os: info.os_type.unwrap_or_else(|| "linux".to_owned()),
-            },
-            resources: NodeResources {
-                nano_cpus: info.ncpu.unwrap_or_default() * 1_000_000_000,
-                memory_bytes: info.mem_total.unwrap_or_default(),
-                generic_resources: Vec::new(),
-            },
-            engine: EngineDescription {
-                engine_version: info.server_version.unwrap_or_default(),
-                labels,
-                plugins,
-            },
-            ..NodeDescription::default()
-        })
+        Ok(describe::node(info))
     }
 
     async fn prepare(&self, order: Order) -> Result<String, Failure> {

@@ -5,7 +5,11 @@ use std::time::Duration;
 use crate::fixture::{at, task};
 use proptest::prelude::*;
 use weft_agent::task::{Action, Event, Failure, Health, Machine, Observation};
-use weft_types::{TaskState, task::Task};
+use weft_types::{
+    TaskState,
+    service::{PortConfig, PublishMode},
+    task::Task,
+};
 
 fn exited(code: i64) -> Event {
     Event::Observed(Ok(Observation::Exited {
@@ -38,6 +42,20 @@ fn running(task: Task) -> Machine {
     assert_eq!(machine.status().state, TaskState::Running);
     assert_eq!(machine.status().message, "started");
     machine
+}
+
+#[test]
+fn a_running_task_tells_its_ports_of_the_node() {
+    let mut task = task(1, TaskState::Running);
+    let port = |published_port, publish_mode| PortConfig {
+        target_port: 80,
+        published_port,
+        publish_mode,
+        ..PortConfig::default()
+    };
+    let own = port(32_767, PublishMode::Host);
+    task.ports = vec![port(8080, PublishMode::Ingress), own.clone()];
+    assert_eq!(running(task).status().port_status.ports, [own]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::task::choose;
 use crate::store::{Draft, Scope, View};
 
 /// Ports that are given to services that name none, as Swarm's.
-const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+pub(crate) const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 
 /// The ports of `spec` that the routing mesh serves.
 pub fn ingress_ports(spec: &ServiceSpec) -> impl Iterator<Item = &PortConfig> {

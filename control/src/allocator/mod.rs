@@ -8,6 +8,7 @@ mod endpoint;
 mod network;
 mod task;
 
+pub(crate) use endpoint::DYNAMIC_PORTS;
 pub use endpoint::ingress_ports;
 pub use network::{default_pool, subnets};
 pub use task::{AttachError, attach};

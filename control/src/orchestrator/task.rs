@@ -3,7 +3,7 @@
 use weft_types::{
     NodeId, TaskState, Timestamp, Version,
     node::Node,
-    service::{PublishMode, Service},
+    service::{PortConfig, PublishMode, Service},
     task::{Task, TaskSpec, TaskStatus},
 };
 
@@ -148,7 +148,17 @@ fn lacks_ports(view: &View, service: &Service, task: &Task) -> bool {
         .ports()
         .iter()
         .filter(|port| port.publish_mode == PublishMode::Host);
-    if !has_host_ports.eq(wants_host_ports) {
+    // A number that was found for it is not what it was made with.
+    let is_wanted = |(has, wants): (&PortConfig, &PortConfig)| {
+        let mut made = has.clone();
+        if wants.published_port == 0 {
+            made.published_port = 0;
+        }
+        made == *wants
+    };
+    if has_host_ports.clone().count() != wants_host_ports.clone().count()
+        || !has_host_ports.zip(wants_host_ports).all(is_wanted)
+    {
         return true;
     }
     let wants_ingress = ingress_ports(&service.spec).next().is_some();

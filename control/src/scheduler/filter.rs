@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use weft_types::{
     ServiceId,
     node::{Availability, EnginePlugin, NodeState},
-    service::{Protocol, PublishMode},
+    service::{PortConfig, Protocol, PublishMode},
     task::{GenericResource, LogDriver, Platform, Task, TaskSpec},
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Needs {
     pub(super) memory_bytes: i64,
     pub(super) generic: Vec<GenericResource>,
     pub(super) host_ports: Vec<(Protocol, u16)>,
+    /// Whether a number is to be found for some port of the node alone.
+    pub(super) has_open_ports: bool,
     /// The spec's, or the cluster's where the spec names none.
     pub(super) log_driver: Option<LogDriver>,
     pub(super) max_replicas: u64,
@@ -39,6 +41,7 @@ impl Needs {
             memory_bytes: reserved.map_or(0, |reserved| reserved.memory_bytes),
             generic: added_up(generic.unwrap_or_default()),
             host_ports: host_ports(task).collect(),
+            has_open_ports: task.ports.iter().any(is_open),
             log_driver: log_driver(view, task),
             max_replicas: (task.spec.placement.as_ref()).map_or(0, |place| place.max_replicas),
             task: task.clone(),
@@ -77,12 +80,17 @@ pub(super) fn log_driver(view: &View, task: &Task) -> Option<LogDriver> {
     driver.filter(|driver| !driver.name.is_empty()).cloned()
 }
 
-/// Fixed host-mode ports of a task.
+/// Ports of its node that a task has, or wants by their numbers.
 pub(super) fn host_ports(task: &Task) -> impl Iterator<Item = (Protocol, u16)> + '_ {
     let ports = task.ports.iter();
     ports
-        .filter(|port| port.publish_mode == PublishMode::Host && port.published_port != 0)
+        .filter(|port| port.publish_mode == PublishMode::Host && !is_open(port))
         .map(|port| (port.protocol, port.published_port))
+}
+
+/// Whether any port of the node would do.
+pub(super) fn is_open(port: &PortConfig) -> bool {
+    port.publish_mode == PublishMode::Host && port.published_port == 0
 }
 
 /// The filters, in the order in which they are asked.

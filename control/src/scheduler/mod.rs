@@ -119,11 +119,14 @@ fn assign(
 ) {
     let now = draft.now();
     let claimed = table.claim(row, needs);
+    let mut ports = task.ports.clone();
+    table.fill_ports(row, &mut ports, draft.ledger());
     let node = table.row(row).node.id;
     let log_driver = needs.log_driver.clone();
     draft.edit_task(task.id, |task| {
         task.node_id = Some(node);
         task.generic_resources = claimed;
+        task.ports = ports;
         task.log_driver = log_driver;
         task.status.state = TaskState::Assigned;
         task.status.timestamp = now;

@@ -8,14 +8,15 @@ use std::{
 use weft_types::{
     NodeId, ServiceId, TaskState,
     node::Node,
-    service::Protocol,
+    service::{PortConfig, Protocol},
     task::{DiscreteResource, Fault, GenericResource, NamedResource, Task},
 };
 
-use super::filter::{Needs, host_ports};
+use super::filter::{Needs, host_ports, is_open};
 use crate::{
+    allocator::DYNAMIC_PORTS,
     orchestrator::{faults, occupies},
-    store::Draft,
+    store::{Draft, Ledger},
 };
 
 /// One node as the scheduler sees it.
@@ -117,6 +118,8 @@ impl Row {
 pub(super) struct NodeTable {
     rows: Vec<Row>,
     by_id: HashMap<NodeId, usize>,
+    /// Ports that services name: never found for those who name none.
+    named_ports: HashSet<(Protocol, u16)>,
 }
 
 impl NodeTable {
@@ -126,8 +129,19 @@ impl NodeTable {
         let rows: Vec<Row> = draft.nodes().map(Row::new).collect();
         let by_id = rows.iter().enumerate();
         let by_id = by_id.map(|(place, row)| (row.node.id, place)).collect();
-        let mut table = Self { rows, by_id };
-        let asks = |needs: &Needs| !needs.host_ports.is_empty() || !needs.generic.is_empty();
+        let mut named_ports = HashSet::new();
+        if groups.iter().any(|needs| needs.has_open_ports) {
+            let ports = draft.services().flat_map(|service| service.spec.ports());
+            named_ports.extend(ports.map(|port| (port.protocol, port.published_port)));
+        }
+        let mut table = Self {
+            rows,
+            by_id,
+            named_ports,
+        };
+        let asks = |needs: &Needs| {
+            !needs.host_ports.is_empty() || needs.has_open_ports || !needs.generic.is_empty()
+        };
         let in_detail = groups.iter().any(asks);
         for row in &mut table.rows {
             let load = draft.load(row.node.id);
@@ -219,6 +233,25 @@ impl NodeTable {
             claimed.extend(row.claim_generic(wish));
         }
         claimed
+    }
+
+    /// Finds numbers on `row` for the ports that may have any. The mesh takes its own from the
+    /// other end.
+    pub(super) fn fill_ports(&mut self, row: usize, ports: &mut [PortConfig], ledger: &Ledger) {
+        let taken = &mut self.rows[row].host_ports;
+        for port in ports.iter_mut().filter(|port| is_open(port)) {
+            let is_free = |number: &u16| {
+                let place = (port.protocol, *number);
+                !taken.contains(&place)
+                    && !self.named_ports.contains(&place)
+                    && ledger.port(port.protocol, *number).is_none()
+            };
+            // None left: the task runs, and its port is shown to have no number.
+            if let Some(number) = DYNAMIC_PORTS.rev().find(is_free) {
+                taken.insert((port.protocol, number));
+                port.published_port = number;
+            }
+        }
     }
 }
 

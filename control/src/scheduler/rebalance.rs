@@ -1,10 +1,15 @@
 //! What would have to move. Nothing ever moves by itself: this is asked for.
 
+use std::sync::Arc;
+
 use weft_proto::Move;
-use weft_types::{TaskState, Timestamp, service::Service, service::UpdateState};
+use weft_types::{TaskState, Timestamp, service::Service, service::UpdateState, task::Task};
 
 use super::{filter::Needs, node_table::NodeTable, spread};
-use crate::store::{Draft, View};
+use crate::{
+    orchestrator::is_dirty,
+    store::{Draft, View},
+};
 
 /// The moves, at most `budget`, after which services are spread as if their tasks were placed
 /// now: no node has two more of a service than another one that could take one.
@@ -43,13 +48,16 @@ fn level(draft: &Draft, service: &Service, budget: usize, moves: &mut Vec<Move>)
         .filter(|task| task.desired_state <= TaskState::Running);
     let mut tasks: Vec<_> = meant.cloned().collect();
     // Somebody who is on his way, or shares his slot, is left alone.
-    let all_run = tasks.iter().all(|task| {
-        task.status.state == TaskState::Running && task.spec_version == service.spec_version
-    });
+    let all_run = tasks
+        .iter()
+        .all(|task| task.status.state == TaskState::Running && !is_dirty(draft, service, task));
     let Some(first) = tasks.first().filter(|_| all_run) else {
         return;
     };
-    let needs = Needs::of(draft, first);
+    // As it was made: numbers that were found for its ports are those of its node.
+    let mut made = Task::clone(first);
+    made.ports.clone_from(&service.endpoint.ports);
+    let needs = Needs::of(draft, &Arc::new(made));
     let mut table = NodeTable::of(draft, std::slice::from_ref(&needs));
     while moves.len() < budget {
         let fullest = table

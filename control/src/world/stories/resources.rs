@@ -1,15 +1,18 @@
-//! Generic resources, and the plugins that volumes need.
+//! Generic resources, ports of nodes, and the plugins that volumes need.
 
+use weft_proto::{ControlReply, ControlRequest};
 use weft_types::{
     ServiceId,
     container::Mount,
     node::{Availability, EnginePlugin},
+    service::{PortConfig, Protocol, PublishMode, ServiceSpec},
     task::{
-        DiscreteResource, GenericResource, NamedResource, ResourceRequirements, Resources, Task,
+        DiscreteResource, GenericResource, NamedResource, Placement, ResourceRequirements,
+        Resources, Task,
     },
 };
 
-use super::{node, tell, web};
+use super::{node, publish, tell, web};
 use crate::{
     fixture,
     world::{World, secs},
@@ -173,4 +176,91 @@ fn a_volume_needs_its_driver_on_the_node() {
     let again = world.create(again);
     let why = "no suitable node (1 node not available for new tasks; missing plugin on 1 node)";
     assert_eq!(reasons(&world, again), [why, why]);
+}
+
+/// The number that each running task of a service has for its port of `protocol`.
+fn numbers(world: &World, id: ServiceId, protocol: Protocol) -> Vec<u16> {
+    let running = world.running(id).into_iter();
+    let ports = running.flat_map(|task| task.ports);
+    let mut numbers: Vec<u16> = ports
+        .filter(|port| port.protocol == protocol)
+        .map(|port| port.published_port)
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn a_port_of_the_node_that_nobody_named_has_a_number_of_its_own() {
+    let mut world = World::new(2, 54);
+    world.availability(node(2), Availability::Pause);
+    let port = |protocol, published_port| PortConfig {
+        protocol,
+        target_port: 80,
+        published_port,
+        publish_mode: PublishMode::Host,
+        ..PortConfig::default()
+    };
+    let with = |name: &str, replicas, ports: Vec<PortConfig>| {
+        let mut spec = fixture::service(0, name, replicas).spec;
+        spec.endpoint_spec.get_or_insert_default().ports = Some(ports);
+        spec
+    };
+    let on = |spec: &mut ServiceSpec, hostname: &str| {
+        spec.task_template.placement = Some(Placement {
+            constraints: Some(vec![format!("node.hostname=={hostname}")]),
+            ..Placement::default()
+        });
+    };
+    let fixed = world.create(with("fixed", 1, vec![port(Protocol::Tcp, 32_767)]));
+    let mut mesh = web(1);
+    publish(&mut mesh, 32_765, 80);
+    world.create(mesh);
+    // Somebody who waits has no less a claim to what he names.
+    let mut late = with("late", 1, vec![port(Protocol::Udp, 32_766)]);
+    on(&mut late, "nowhere");
+    world.create(late);
+    let open = vec![port(Protocol::Tcp, 0), port(Protocol::Udp, 0)];
+    let open = world.create(with("open", 2, open));
+    world.until(secs(5), "all run", |world| {
+        world.running(fixed).len() == 1 && world.running(open).len() == 2
+    });
+    assert_eq!(numbers(&world, open, Protocol::Tcp), [32_764, 32_766]);
+    assert_eq!(numbers(&world, open, Protocol::Udp), [32_765, 32_767]);
+    // They are what was asked for: no task is replaced for them. Everything is looked at anew in
+    // between, as by a new leader.
+    let before = world.running(open);
+    world.advance(secs(70));
+    world.update(open, |spec| {
+        spec.labels.insert("tier".into(), "back".into());
+    });
+    world.advance(secs(5));
+    let ids = |tasks: &[Task]| tasks.iter().map(|task| task.id).collect::<Vec<_>>();
+    assert_eq!(ids(&world.running(open)), ids(&before));
+    // On another node they are other tasks' numbers; here they are free again.
+    world.availability(node(2), Availability::Active);
+    let moves = |world: &mut World| {
+        let rebalance = ControlRequest::Rebalance {
+            budget: 10,
+            apply: false,
+        };
+        match world.ask(&rebalance) {
+            Ok(ControlReply::Moves(moves)) => moves.len(),
+            other => panic!("no moves: {other:?}"),
+        }
+    };
+    let mut there = vec![port(Protocol::Tcp, 32_766), port(Protocol::Tcp, 32_764)];
+    there.extend([32_767, 32_765].map(|number| port(Protocol::Udp, number)));
+    let mut there = with("there", 1, there);
+    on(&mut there, "n2");
+    let there = world.create(there);
+    world.until(secs(5), "it runs", |world| world.running(there).len() == 1);
+    assert_eq!(moves(&mut world), 1);
+    world.availability(node(1), Availability::Drain);
+    world.until(secs(30), "both run there", |world| {
+        let running = world.running(open);
+        running.len() == 2 && running.iter().all(|task| task.node_id == Some(node(2)))
+    });
+    assert_eq!(numbers(&world, open, Protocol::Tcp), [32_762, 32_763]);
+    assert_eq!(numbers(&world, open, Protocol::Udp), [32_763, 32_764]);
 }
