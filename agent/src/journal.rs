@@ -2,7 +2,8 @@
 //!
 //! One small file per task, replaced whole by rename, so that a killed agent leaves the old or the
 //! new and never half. They are not synced to the disk: what a power cut takes is told again by a
-//! manager, and the containers are dead anyway. A file that cannot be read is skipped and named.
+//! manager, and the containers are dead anyway. A file that cannot be read, or is not what was
+//! written, is skipped and named: a manager tells of its task again, and the container is taken up.
 //!
 //! The network is one file too, and beside it the steps taken since, each appended before the kernel is told
 //! of it: an agent that comes back never knows less than the kernel holds, so it takes nothing away.
@@ -176,9 +177,7 @@ impl Journal {
     /// When the file cannot be written; the steps before it are kept.
     pub fn add_net_step(&self, step: &NetDelta) -> Result<(), JournalError> {
         let path = self.steps_path();
-        let added = encode(step)
-            .map_err(io::Error::other)
-            .and_then(|bytes| append(&path, &bytes));
+        let added = closed(step).and_then(|bytes| append(&path, &bytes));
         added.map_err(|cause| JournalError {
             verb: "add to",
             path,
@@ -242,11 +241,17 @@ fn read_steps(path: &Path) -> Vec<NetDelta> {
     let mut steps = Vec::new();
     while let Some((length, behind)) = rest.split_first_chunk() {
         let whole = behind.split_at_checked(u32::from_be_bytes(*length) as usize);
-        let Some(Ok(step)) = whole.map(|(step, _)| decode(step)) else {
+        let Some((step, _)) = whole else {
             tracing::debug!(path = %path.display(), "the last step of the network was not written whole");
             break;
         };
-        steps.push(step);
+        match opened(step) {
+            Ok(step) => steps.push(step),
+            Err(why) => {
+                tracing::warn!(path = %path.display(), why, "a step of the network is not understood, and those behind it are left out");
+                break;
+            }
+        }
         rest = whole.map_or(&[], |(_, rest)| rest);
     }
     steps
@@ -281,13 +286,46 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     if path.extension().is_some() {
         return None;
     }
-    match decode(&bytes) {
+    match opened(&bytes) {
         Ok(value) => Some(value),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "a file of the journal is not understood and left out");
+        Err(why) => {
+            tracing::warn!(path = %path.display(), why, "a file of the journal is not understood and left out");
             None
         }
     }
+}
+
+/// Stands behind the content, before its sum: FNV-1a, 64 bit, big-endian. Versions that knew of no
+/// sums read the content and stop before it.
+const MARK: [u8; 4] = *b"sum\n";
+
+fn sum(content: &[u8]) -> [u8; 8] {
+    let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let sum = content.iter().fold(0xcbf2_9ce4_8422_2325, step);
+    sum.to_be_bytes()
+}
+
+/// `value` as it is written: what [`opened`] reads.
+fn closed<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    let mut bytes = encode(value).map_err(io::Error::other)?;
+    let sum = sum(&bytes);
+    bytes.extend(MARK);
+    bytes.extend(sum);
+    Ok(bytes)
+}
+
+/// What `bytes` say; why they say nothing otherwise.
+fn opened<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let mut content = bytes;
+    if let Some((marked, written)) = bytes.split_last_chunk()
+        && let Some((summed, &MARK)) = marked.split_last_chunk()
+    {
+        if sum(summed) != *written {
+            return Err("it is damaged: its content does not match its sum".to_owned());
+        }
+        content = summed;
+    }
+    decode(content).map_err(|error| error.to_string())
 }
 
 /// Registry credentials are inside: readable by the owner alone.
@@ -297,7 +335,7 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
         path: path.to_owned(),
         cause,
     };
-    let bytes = encode(value).map_err(|error| named(io::Error::other(error)))?;
+    let bytes = closed(value).map_err(named)?;
     let fresh = path.with_extension("new");
     let opened = fs::OpenOptions::new()
         .write(true)

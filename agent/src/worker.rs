@@ -138,7 +138,16 @@ impl Worker {
         if task.status.state.is_terminal() && task.desired_state >= TaskState::Shutdown {
             return;
         }
-        let (machine, action) = Machine::accept(task, now);
+        // One that was begun in an earlier life, of which the journal no longer tells: what runs is
+        // taken up, not begun again, and stopped if it is to stop.
+        let is_begun = (TaskState::Ready..TaskState::Complete).contains(&task.status.state)
+            && task.status.container_status.is_some();
+        let (machine, action) = if is_begun {
+            let status = task.status.clone();
+            Machine::adopt(task, status, now)
+        } else {
+            Machine::accept(task, now)
+        };
         outcome.reports.push((id, machine.status().clone()));
         outcome.actions.extend(action.map(|action| (id, action)));
         self.machines.insert(id, machine);

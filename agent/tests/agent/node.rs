@@ -1,5 +1,6 @@
 //! A whole agent against a scripted manager, a pretend engine and a pretend network.
 
+mod damage;
 mod network;
 
 use std::{collections::VecDeque, net::SocketAddr, path::Path, sync::Arc};
