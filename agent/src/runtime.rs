@@ -393,7 +393,11 @@ impl Runtime {
         self.carry_out(outcome);
         let now = Instant::now();
         if self.save_net_at.is_some_and(|at| now >= at) {
-            self.save_net();
+            self.save_net_at = None;
+            // The journal of a node that leaves is forgotten, and may be another membership's by now.
+            if self.leaving.is_none() {
+                self.save_net();
+            }
         }
         if let Some((period, at)) = self.heartbeat
             && now >= at
