@@ -286,3 +286,27 @@ fn a_log_record_moved_to_another_place_is_found() {
     );
     assert!(Machine::open(directory.path(), third).is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_that_would_cut_the_first_node_off_is_refused() {
+    let host = Host::new();
+    for (pool, words) in [
+        (
+            "127.0.0.0/8",
+            "invalid default address pool 127.0.0.0/8: no host can have its addresses; name another one",
+        ),
+        (
+            "192.0.2.0/24",
+            "invalid default address pool 192.0.2.0/24: it holds 192.0.2.11, by which other nodes reach this one; name another one",
+        ),
+    ] {
+        let (config, mut init) = host.to_init();
+        init.default_addr_pool = vec![pool.parse().expect("a pool")];
+        init.data_path_addr = "192.0.2.11".parse().ok();
+        let refused = Manager::bootstrap(config, init).await;
+        assert_eq!(refused.expect_err("a pool").to_string(), words);
+    }
+    // Nothing is left of that.
+    let manager = host.init().await;
+    manager.shutdown().await;
+}

@@ -10,6 +10,7 @@ mod task;
 
 pub(crate) use endpoint::DYNAMIC_PORTS;
 pub use endpoint::ingress_ports;
+pub(crate) use network::NEIGHBOURS_V4;
 pub use network::{default_pool, subnets};
 pub use task::{AttachError, attach};
 

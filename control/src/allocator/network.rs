@@ -1,12 +1,13 @@
 //! Networks get subnets and a VNI.
 
-use std::ops::RangeInclusive;
+use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive};
 
 use ipnetwork::IpNetwork;
 use weft_ipam::Subnet;
 use weft_types::{
     NetworkId,
     network::{Driver, IpamConfig, IpamOptions, Network},
+    node::Node,
 };
 
 use crate::store::{Draft, VNI_OPTION, View};
@@ -17,6 +18,12 @@ const FIRST_VNI: u32 = 4096;
 const LAST_VNI: u32 = (1 << 24) - 1;
 /// Prefix length of IPv6 subnets cut from the cluster's own prefix.
 const SUBNET_SIZE_V6: u8 = 64;
+
+/// How far around a node's IPv4 address subnets of our own choice keep away: its neighbours, which may be nodes
+/// tomorrow, are likely there.
+pub(crate) const NEIGHBOURS_V4: u8 = 16;
+/// The same for IPv6.
+const NEIGHBOURS_V6: u8 = 64;
 
 /// The pool that subnets are cut from when the cluster names none: 10.0.0.0/8.
 #[must_use]
@@ -142,6 +149,26 @@ fn taken(view: &View, network: NetworkId) -> Vec<IpNetwork> {
     taken
 }
 
+/// Where nodes reach each other. A subnet that holds such an address would lead what is sent there into the overlay, and
+/// cut the node off.
+fn underlay(view: &View) -> impl Iterator<Item = (IpAddr, &Node)> {
+    view.nodes().flat_map(|node| {
+        let told = node.status.addr.parse().ok().into_iter();
+        let addresses = told.chain(node.data_path_addr);
+        addresses.map(|address| (address, node.as_ref()))
+    })
+}
+
+/// The networks of these prefix lengths around the nodes' addresses.
+fn around(view: &View, v4: u8, v6: u8) -> BTreeSet<IpNetwork> {
+    let networks = underlay(view).filter_map(|(address, _)| {
+        let size = if address.is_ipv4() { v4 } else { v6 };
+        let near = IpNetwork::new(address, size).ok()?;
+        IpNetwork::new(near.network(), size).ok()
+    });
+    networks.collect()
+}
+
 fn take_asked(view: &View, config: &IpamConfig, taken: &[IpNetwork]) -> Result<IpamConfig, String> {
     let Some(net) = config.subnet else {
         return Ok(config.clone());
@@ -156,6 +183,12 @@ fn take_asked(view: &View, config: &IpamConfig, taken: &[IpNetwork]) -> Result<I
                 format!(" of network {}", owner.spec.name)
             });
         return Err(format!("subnet {net} overlaps with {other}{owner}"));
+    }
+    if let Some((address, node)) = underlay(view).find(|(address, _)| net.contains(*address)) {
+        return Err(format!(
+            "subnet {net} holds {address}, by which other nodes reach {}: it would be cut off; choose another subnet",
+            node.description.hostname
+        ));
     }
     Ok(IpamConfig {
         subnet: Some(net),
@@ -191,7 +224,13 @@ fn take_from_pool(
         }
         return Ok(None);
     }
-    let net = weft_ipam::cut(&pools, size, taken).map_err(|error| error.to_string())?;
+    let away_from = |near: BTreeSet<IpNetwork>| {
+        let taken: Vec<IpNetwork> = taken.iter().copied().chain(near).collect();
+        weft_ipam::cut(&pools, size, &taken)
+    };
+    let net = away_from(around(view, NEIGHBOURS_V4, NEIGHBOURS_V6))
+        .or_else(|_| away_from(around(view, 32, 128)))
+        .map_err(|error| error.to_string())?;
     let subnet = Subnet::new(net, None, None).map_err(|error| error.to_string())?;
     Ok(Some(IpamConfig {
         subnet: Some(net),
@@ -235,6 +274,34 @@ mod tests {
         allocator, fixture,
         store::{Change, IdSource, Store, Transaction},
     };
+
+    #[test]
+    fn subnets_of_our_own_choice_keep_away_from_nodes() {
+        let chosen = |pool: &str, address: &str| {
+            let mut store = Store::new();
+            let mut cluster = fixture::cluster();
+            cluster.default_addr_pool = pool.parse().into_iter().collect();
+            let mut node = fixture::node(1);
+            address.clone_into(&mut node.status.addr);
+            node.data_path_addr = None;
+            let network = fixture::network(1, "one");
+            let changes = vec![Change::put(cluster), Change::put(node)];
+            let now = Timestamp(1);
+            store.apply(1, &Transaction { now, changes }).unwrap();
+            let given = allocate(&store.view(), &network)?;
+            let subnet = given.ipam.and_then(|ipam| ipam.configs[0].subnet);
+            Ok::<_, String>(subnet.unwrap().to_string())
+        };
+        let given = |subnet: &str| Ok(subnet.to_owned());
+        assert_eq!(chosen("", "192.0.2.11"), given("10.0.0.0/24"));
+        // Whoever is beside it may be a node tomorrow.
+        assert_eq!(chosen("", "10.0.7.5"), given("10.1.0.0/24"));
+        assert_eq!(chosen("10.0.0.0/8", "10.1.0.5"), given("10.0.0.0/24"));
+        // Where there is nothing else, as near as can be.
+        assert_eq!(chosen("10.0.0.0/16", "10.0.0.5"), given("10.0.1.0/24"));
+        let none = "no /24 is free in the address pool 10.0.0.0/24";
+        assert_eq!(chosen("10.0.0.0/24", "10.0.0.5"), Err(none.to_owned()));
+    }
 
     #[test]
     fn a_series_of_vnis_is_given_to_the_last_and_no_further() {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use ipnetwork::{IpNetwork, Ipv6Network};
-use weft_proto::token::JoinToken;
+use weft_proto::{ControlError, token::JoinToken};
 use weft_types::{
     ClusterId, Meta, NodeId, Timestamp, Version,
     cluster::{Cluster, JoinTokens, KeyRotation},
@@ -14,6 +14,7 @@ use weft_types::{
 
 use super::{InitOptions, ManagerConfig, clock};
 use crate::{
+    allocator,
     ca::{Authority, CaError},
     store::{Change, IdSource},
 };
@@ -24,6 +25,30 @@ const SUBNET_SIZE: u8 = 24;
 const DATA_PATH_PORT: u16 = 4789;
 /// Name of the network of published ports.
 const INGRESS: &str = "ingress";
+
+/// Whether subnets can be cut from the pools that were asked for without cutting this node off from its neighbours.
+///
+/// # Errors
+/// When a pool is no larger than the network that this node is likely in, and holds its address; or when nobody can have
+/// its addresses.
+pub(super) fn check_pools(config: &ManagerConfig, init: &InitOptions) -> Result<(), ControlError> {
+    let own = [Some(config.advertise.ip()), init.data_path_addr];
+    for pool in &init.default_addr_pool {
+        let address = pool.ip();
+        let why = if address.is_loopback() || address.is_multicast() {
+            "no host can have its addresses".to_owned()
+        } else if let Some(own) = own.into_iter().flatten().find(|own| pool.contains(*own))
+            && pool.prefix() >= allocator::NEIGHBOURS_V4
+        {
+            format!("it holds {own}, by which other nodes reach this one")
+        } else {
+            continue;
+        };
+        let text = format!("invalid default address pool {pool}: {why}; name another one");
+        return Err(ControlError::invalid(text));
+    }
+    Ok(())
+}
 
 /// The cluster, its first node, and the network of published ports.
 pub(super) fn objects(

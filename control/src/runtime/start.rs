@@ -176,6 +176,7 @@ impl Manager {
         config: ManagerConfig,
         init: InitOptions,
     ) -> Result<Arc<Self>, StartError> {
+        bootstrap::check_pools(&config, &init)?;
         let directory = directory(&config);
         // Without an identity, what may lie there is of an attempt that was not finished.
         match fs::remove_dir_all(&directory) {

@@ -166,6 +166,10 @@ fn networks_that_cannot_be_given_are_refused() {
         "subnet 10.77.3.0/24 overlaps with 10.77.0.0/16 of network one"
     );
     assert_eq!(
+        refused(&mut world, overlay("two", Some("192.0.2.0/28"))),
+        "subnet 192.0.2.0/28 holds 192.0.2.11, by which other nodes reach n1: it would be cut off; choose another subnet"
+    );
+    assert_eq!(
         refused(&mut world, overlay("one", None)),
         "network with name one already exists"
     );
