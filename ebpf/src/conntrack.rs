@@ -220,14 +220,16 @@ pub fn other_side(back: &mut FlowKey, net: u32, to: &Tuple, proto: u8, side: u8)
     back.pad = [0; 2];
 }
 
-/// Records another way back, when the client now comes in elsewhere.
+/// Records another way back, when the client now comes in elsewhere, and writes the answers' entry of a new flow
+/// again when it was evicted: without it, what the task says next would leave as if nobody had asked.
 #[inline(always)]
 pub fn refresh<T: Tables>(t: &T, ask: &Ask, task_net: u32, notes: &mut Notes) {
     let origin = ask.origin;
-    if t.is_dry() || (notes.hit.ingress == origin.ingress && notes.hit.link == origin.link) {
+    let moved = notes.hit.ingress != origin.ingress || notes.hit.link != origin.link;
+    let age = notes.hit.age;
+    if t.is_dry() || (!moved && matches!(age, Age::Established)) {
         return;
     }
-    let age = notes.hit.age;
     other_side(
         &mut notes.back,
         task_net,
@@ -235,14 +237,26 @@ pub fn refresh<T: Tables>(t: &T, ask: &Ask, task_net: u32, notes: &mut Notes) {
         ask.key.proto,
         flow::REPLY,
     );
+    let new = &mut notes.new;
     let _ = t.flow(age, &ask.key, |f| {
         f.ingress = origin.ingress;
         f.link = origin.link;
+        *new = *f;
     });
-    let _ = t.flow(age, &notes.back, |f| {
+    let turn = |f: &mut Flow| {
         f.ingress = origin.ingress;
         f.link = origin.link;
-    });
+    };
+    // The client's entry may be new again where the answers' is established.
+    if t.flow(Age::Established, &notes.back, turn).is_none()
+        && t.flow(Age::New, &notes.back, turn).is_none()
+        && matches!(age, Age::New)
+    {
+        // As when it began: nothing of what the client said since was said by the task.
+        notes.new.packets = 1;
+        notes.new.tcp &= tcp::SYN;
+        let _ = t.begin_flow(&notes.back, &notes.new);
+    }
 }
 
 /// Moves both entries of a flow to the table that never evicts. When that is full they stay: worse, but alive.

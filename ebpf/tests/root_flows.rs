@@ -22,7 +22,7 @@ use aya::maps::HashMap as Hash;
 use nix::sys::socket::{self, SockaddrStorage, sockopt};
 use walks::lab::Lab;
 use walks::report::Report;
-use walks::talk::{Held, ask};
+use walks::talk::{Held, Loose, ask};
 use weft_abi::{Addr, Flow, FlowKey, flow, tcp};
 
 /// Connections of an ordinary run.
@@ -287,6 +287,49 @@ fn a_full_table_harms_no_flow() -> Result<()> {
     if unpromoted == 0 {
         r.failures
             .push("that the table is full was counted nowhere".to_owned());
+    }
+    r.done(&mut lab)
+}
+
+/// Forgets the answers' entries of new flows on every node, as when there was no room for them.
+fn evict_answers(lab: &mut Lab) -> Result<usize> {
+    let mut evicted = 0;
+    for node in &mut lab.nodes {
+        let mut flows = Hash::<_, FlowKey, Flow>::try_from(node.map("flow_new")?)?;
+        let keys = flows.keys().collect::<Result<Vec<_>, _>>()?;
+        for key in keys.iter().filter(|key| key.side == flow::REPLY) {
+            flows.remove(key)?;
+            evicted += 1;
+        }
+    }
+    Ok(evicted)
+}
+
+#[test]
+fn answers_come_though_their_entry_was_evicted() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let mut r = Report::default();
+    for addr in ["192.0.2.11", "2001:db8::11", "192.0.2.12", "2001:db8::12"] {
+        // Near and far tasks, by chance.
+        for turn in 0..6 {
+            let to = at(addr, 8000);
+            let mut tcp = Held::open(&lab.client, 0, to)?;
+            let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };
+            let udp = Loose::bound(&lab.client, at(any, 0))?;
+            r.case(
+                "a first datagram",
+                udp.ask(to).map(|(said, _)| said),
+                |_| true,
+            );
+            // A connection whose task has said nothing but that it is open, and a datagram's answer.
+            let evicted = evict_answers(&mut lab)?;
+            ensure!(evicted >= 2, "{evicted} entries evicted of two flows");
+            r.case(&format!("{to}, {turn}"), tcp.ask(), |said| {
+                said.me.port() != 0
+            });
+            let answered = udp.ask(to).map(|(said, _)| said);
+            r.case(&format!("{to}, UDP, {turn}"), answered, |_| true);
+        }
     }
     r.done(&mut lab)
 }

@@ -1,6 +1,8 @@
 //! What time and change do to what is remembered.
 
-use weft_abi::{Be16, Done, Leg, Load, Sticky, StickyKey, backend, front, ring_hash, ring_slot};
+use weft_abi::{
+    Be16, Done, Leg, Load, Sticky, StickyKey, backend, flow, front, ring_hash, ring_slot,
+};
 use weft_ebpf::parse::tcp_flag::{ACK, SYN};
 use weft_ebpf::tables::Tables as _;
 use weft_ebpf::verdict::Verdict;
@@ -358,5 +360,111 @@ fn a_network_header_cut_short_is_malformed() {
                 "{len} bytes"
             );
         }
+    }
+}
+
+/// Takes the answers' entries out of the table of new flows, as when there was no room for them.
+fn evict_answers(world: &World) -> usize {
+    let mut flows = world.flow_new.borrow_mut();
+    let before = flows.len();
+    flows.retain(|key, _| key.side != flow::REPLY);
+    before - flows.len()
+}
+
+#[test]
+fn an_answers_entry_that_was_evicted_is_written_again() {
+    let mut work = Work::NONE;
+    for f in FAMILIES {
+        let (c, n1, n2, t1) = (f.client(), f.node(1), f.node(2), f.task(1));
+        let talks = [
+            (L4::Tcp(4000, 8000, SYN), L4::Tcp(4000, 8000, ACK), ACK),
+            (L4::Udp(4000, 8000), L4::Udp(4000, 8000), 0),
+        ];
+        for (first, next, tcp) in talks {
+            for far in [false, true] {
+                let world = town();
+                let mut asks = |l4| {
+                    if far {
+                        let frame = carried(Leg::Mesh, 0, 1, c, n2, l4);
+                        let mut p = Bytes::new(frame.bytes(), OVERLAY);
+                        p.tunnel = Some(weft_ebpf::packet::Tunnel {
+                            vni: MESH,
+                            remote: Family { v6: false }.node(2).into(),
+                        });
+                        weft_ebpf::overlay::judge(&mut p, &world, &mut work)
+                    } else {
+                        let mut p = Bytes::new(frame(c, n1, l4).bytes(), UPLINK);
+                        weft_ebpf::uplink::judge(&mut p, &world, &mut work)
+                    }
+                };
+                let to_task = Verdict::Peer(link_of(1), Done::ToTaskTranslated);
+                assert_eq!(asks(first), to_task);
+                assert_eq!(evict_answers(&world), 1);
+                assert_eq!(asks(next), to_task);
+                let l4 = if tcp == 0 {
+                    L4::Udp(80, 4000)
+                } else {
+                    L4::Tcp(80, 4000, tcp)
+                };
+                let mut p = Bytes::new(from_task(1, t1, c, l4).bytes(), link_of(1));
+                let verdict = weft_ebpf::task::judge(&mut p, &world, &mut work);
+                let answered = match verdict {
+                    Verdict::Neighbour(UPLINK, Done::AnswerToClient) => !far,
+                    Verdict::Tunnel(_, Done::AnswerToNode) => far,
+                    _ => false,
+                };
+                assert!(answered, "{l4:?}, {verdict:?}");
+                // Nothing is taken for the task's that the client said.
+                let promoted = world.flow.borrow().len();
+                assert_eq!(promoted, if tcp == 0 { 0 } else { 2 });
+            }
+        }
+    }
+}
+
+#[test]
+fn answers_follow_a_client_whose_own_entry_alone_was_evicted() {
+    let mut work = Work::NONE;
+    for f in FAMILIES {
+        let (c, n1, t1) = (f.client(), f.node(1), f.task(1));
+        let world = town();
+        let mut say = |link, frame: &Frame| {
+            let mut p = Bytes::new(frame.bytes(), link);
+            if link == UPLINK {
+                return weft_ebpf::uplink::judge(&mut p, &world, &mut work);
+            }
+            if link != OVERLAY {
+                return weft_ebpf::task::judge(&mut p, &world, &mut work);
+            }
+            p.tunnel = Some(weft_ebpf::packet::Tunnel {
+                vni: MESH,
+                remote: Family { v6: false }.node(2).into(),
+            });
+            weft_ebpf::overlay::judge(&mut p, &world, &mut work)
+        };
+        let asks = |flags| frame(c, n1, L4::Tcp(4000, 8000, flags));
+        let answer = from_task(1, t1, c, L4::Tcp(80, 4000, ACK));
+        let to_task = Verdict::Peer(link_of(1), Done::ToTaskTranslated);
+        assert_eq!(say(UPLINK, &asks(SYN)), to_task);
+        // The answers' entry alone is established, the client's is new again.
+        world
+            .flow_new
+            .borrow_mut()
+            .retain(|key, _| key.side == flow::REPLY);
+        let here = Verdict::Neighbour(UPLINK, Done::AnswerToClient);
+        assert_eq!(say(link_of(1), &answer), here);
+        assert_eq!(say(UPLINK, &asks(ACK)), to_task);
+        // The address moved to node 2, and the client with it.
+        let moved = Frame {
+            src_mac: weft_abi::wire_mac(Leg::Mesh, 0),
+            dst_mac: weft_abi::task_mac(1),
+            ..asks(ACK)
+        };
+        assert_eq!(say(OVERLAY, &moved), to_task);
+        let verdict = say(link_of(1), &answer);
+        assert!(
+            matches!(verdict, Verdict::Tunnel(to, Done::AnswerToNode) if to.remote == Family { v6: false }.node(2).into()),
+            "{verdict:?}"
+        );
     }
 }
