@@ -16,27 +16,28 @@ pub(super) fn faults(net: &NetState, node: NodeId) -> Vec<String> {
     let listens = listening();
     let published = published(net, node).into_iter();
     let both = published.filter(|(port, _)| listens.contains(port));
-    both.map(|((protocol, port), service)| {
+    both.map(|((protocol, port), whose)| {
         format!(
-            "port {port}/{} is published by service {service}: a program of this host that listens there is not reached (`ss -lntup 'sport = :{port}'` names it)",
+            "port {port}/{} is published by {whose}: a program of this host that listens there is not reached (`ss -lntup 'sport = :{port}'` names it)",
             protocol.as_str()
         )
     })
     .collect()
 }
 
-/// Ports that lead to services on this node, with the service's name.
-fn published(net: &NetState, node: NodeId) -> BTreeSet<(Port, &str)> {
+/// Ports that lead to services on this node, and to which.
+fn published(net: &NetState, node: NodeId) -> BTreeSet<(Port, String)> {
     let mut ports = BTreeSet::new();
     for service in net.services.values() {
+        let whose = format!("service {}", service.name);
         let mesh = service.ports.iter();
-        ports.extend(mesh.map(|port| ((port.protocol, port.published_port), &*service.name)));
+        ports.extend(mesh.map(|port| ((port.protocol, port.published_port), whose.clone())));
     }
     for endpoint in net.endpoints.values().filter(|one| one.node == node) {
-        let service = endpoint.service.and_then(|id| net.services.get(&id));
-        let name = service.map_or("", |service| &*service.name);
-        let ports_here = endpoint.host_ports.iter();
-        ports.extend(ports_here.map(|port| ((port.protocol, port.published_port), name)));
+        // Of a service with neither a name here nor a port of the mesh nodes know its tasks alone.
+        let whose = format!("task {}", endpoint.name);
+        let host = endpoint.host_ports.iter();
+        ports.extend(host.map(|port| ((port.protocol, port.published_port), whose.clone())));
     }
     ports.retain(|((_, port), _)| *port != 0);
     ports
@@ -81,8 +82,8 @@ mod tests {
     use std::net::TcpListener;
 
     use weft_types::{
-        ServiceId,
-        netstate::NetService,
+        BackendId, NetworkId, ServiceId, TaskId,
+        netstate::{EndpointPhase, NetEndpoint, NetService},
         service::{EndpointMode, PortConfig, PublishMode},
     };
 
@@ -133,6 +134,24 @@ mod tests {
         let told = faults(&net, NodeId::numbered(1));
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].contains(&format!("port {port}/tcp")) && told[0].contains("web"));
+        // The same on its node alone, of a service that nodes know nothing else of.
+        let ports = net.services.remove(&ServiceId::numbered(1));
+        let endpoint = NetEndpoint {
+            task: TaskId::numbered(1),
+            network: NetworkId::numbered(1),
+            node: NodeId::numbered(1),
+            addresses: Vec::new(),
+            service: Some(ServiceId::numbered(1)),
+            name: "web.1.abc".to_owned(),
+            names: Vec::new(),
+            phase: EndpointPhase::Serving,
+            host_ports: ports.map(|service| service.ports).unwrap_or_default(),
+        };
+        net.endpoints.insert(BackendId(1), endpoint);
+        let told = faults(&net, NodeId::numbered(1));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("published by task web.1.abc:"), "{told:?}");
+        assert!(faults(&net, NodeId::numbered(2)).is_empty(), "not here");
         drop(program);
         assert!(faults(&net, NodeId::numbered(1)).is_empty());
     }
