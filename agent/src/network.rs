@@ -7,6 +7,7 @@
 pub mod fake;
 pub mod kernel;
 pub mod keys;
+mod neighbour;
 
 use std::{
     collections::BTreeSet,

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
+    net::{TcpStream, UdpSocket},
     os::fd::AsFd as _,
     sync::{
         Arc,
@@ -17,7 +18,7 @@ use weft_types::{BackendId, TaskId};
 use crate::{
     Config, DataplaneError, Desired, DropCount, FlowRow, KeyState, NetnsRef, PathReport, Question,
     Repairs, ResolverSockets, Sandbox, SandboxSpec, Status, Step, keeper,
-    kernel::{linux::Linux, netns, prober::Wake, watch::Watch},
+    kernel::{linux::Linux, netns, prober::Wake, resolver, watch::Watch},
 };
 
 /// The keeper of the real kernel.
@@ -270,17 +271,55 @@ impl Sandbox {
     /// # Errors
     /// When the namespace is gone or the address is taken.
     pub async fn open_resolver(&self) -> Result<ResolverSockets, DataplaneError> {
+        let open = || {
+            resolver::guard()?;
+            resolver::open()
+        };
+        self.within(open).await
+    }
+
+    /// Undoes what [`Sandbox::open_resolver`] put around its sockets, which are closed: the container
+    /// goes on with the engine's resolver, or none.
+    ///
+    /// # Errors
+    /// When the namespace is gone.
+    pub async fn leave_resolver(&self) -> Result<(), DataplaneError> {
+        self.within(resolver::unguard).await
+    }
+
+    /// A socket connected to the resolver that the engine runs in this namespace for a container on
+    /// networks of its own; `None` while there is none.
+    ///
+    /// # Errors
+    /// When the namespace is gone.
+    pub async fn engine_udp(&self) -> Result<Option<UdpSocket>, DataplaneError> {
+        self.within(resolver::engine_udp).await
+    }
+
+    /// As [`Sandbox::engine_udp`], by TCP.
+    ///
+    /// # Errors
+    /// When the namespace is gone, or the resolver does not take the connection.
+    pub async fn engine_tcp(&self) -> Result<Option<TcpStream>, DataplaneError> {
+        self.within(resolver::engine_tcp).await
+    }
+
+    async fn within<T: Send + 'static>(
+        &self,
+        work: fn() -> Result<T, DataplaneError>,
+    ) -> Result<T, DataplaneError> {
         let sandbox = self.netns.clone();
-        inside(move || netns::within(sandbox.as_fd(), netns::open_resolver)).await
+        inside(move || netns::within(sandbox.as_fd(), work)).await
     }
 }
 
-/// As [`Sandbox::open_resolver`], where the sandbox of an earlier life has not been taken up yet.
+/// As [`Sandbox::open_resolver`], where the sandbox of an earlier life has not been taken up yet: what
+/// stands around its sockets is there since then.
 ///
 /// # Errors
 /// As there.
 pub async fn open_resolver(sandbox: NetnsRef) -> Result<ResolverSockets, DataplaneError> {
-    inside(move || netns::within(netns::open(sandbox)?.as_fd(), netns::open_resolver)).await
+    inside(move || netns::within(netns::open(sandbox)?.as_fd(), resolver::open)).await
 }
 
 /// The cookie of a namespace, as [`Sandbox::cookie`] has it.

@@ -198,3 +198,74 @@ async fn the_resolvers_sockets_are_inside_the_sandbox() -> Result<()> {
     assert_eq!(inside, sockets.tcp.local_addr()?);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_while_nobody_holds_the_resolver_hears_nothing_and_asks_again() -> Result<()> {
+    let mut lan = Lan::new(1)?;
+    lan.start_all().await?;
+    let sandbox = lan
+        .add_task(1, None, 1, &[(ingress(), &["10.0.0.5/24"])])
+        .await?;
+    drop(sandbox.open_resolver().await?);
+    // The engine's resolver, and the NAT that leads our address to it.
+    let nat = "table ip nat { chain output { type nat hook output priority -100; \
+        ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:5311; \
+        ip daddr 127.0.0.11 tcp dport 53 dnat to 127.0.0.11:5311; } ; }";
+    let (engine_udp, engine_tcp) = lan.within("t1", move || {
+        let made = std::process::Command::new("nft").arg(nat).status()?;
+        anyhow::ensure!(made.success(), "nft: {made}");
+        let at = ("127.0.0.11", 5311);
+        Ok((
+            std::net::UdpSocket::bind(at)?,
+            std::net::TcpListener::bind(at)?,
+        ))
+    })?;
+    let asker = lan.within("t1", || {
+        let asker = std::net::UdpSocket::bind("127.0.0.1:0")?;
+        asker.connect("127.0.0.11:53")?;
+        asker.send(b"first")?;
+        // A refusal comes before `send` returns, so the next one would give it.
+        asker.send(b"second")?;
+        Ok(asker)
+    })?;
+    let sockets = sandbox.open_resolver().await?;
+    asker.send(b"third")?;
+    sockets.udp.set_nonblocking(false)?;
+    sockets
+        .udp
+        .set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
+    let mut heard = [0; 16];
+    let (len, from) = sockets.udp.recv_from(&mut heard)?;
+    assert_eq!((&heard[..len], from), (&b"third"[..], asker.local_addr()?));
+    engine_udp.set_nonblocking(true)?;
+    let led_away = engine_udp.recv(&mut heard);
+    assert!(
+        led_away.is_err(),
+        "the engine's resolver was asked: {heard:?}"
+    );
+    let inside = lan.within("t1", || Ok(std::net::TcpStream::connect("127.0.0.11:53")?))?;
+    sockets.tcp.set_nonblocking(false)?;
+    assert_eq!(sockets.tcp.accept()?.1, inside.local_addr()?);
+    // Ours asks it where it listens.
+    let udp = sandbox.engine_udp().await?;
+    let udp = udp.expect("the engine's resolver is there");
+    assert_eq!(udp.peer_addr()?.port(), 5311);
+    let tcp = sandbox.engine_tcp().await?;
+    assert_eq!(
+        engine_tcp.accept()?.1,
+        tcp.expect("it listens").local_addr()?
+    );
+    drop((engine_udp, engine_tcp));
+    assert!(sandbox.engine_udp().await?.is_none());
+    assert!(sandbox.engine_tcp().await?.is_none());
+    // Without us everything is the engine's again.
+    drop(sockets);
+    sandbox.leave_resolver().await?;
+    let refused = lan.within("t1", || {
+        let patience = std::time::Duration::from_secs(10);
+        let asked = std::net::TcpStream::connect_timeout(&at("127.0.0.11", 53), patience);
+        Ok(asked.map_err(|error| error.kind()))
+    })?;
+    assert_eq!(refused.err(), Some(std::io::ErrorKind::ConnectionRefused));
+    Ok(())
+}

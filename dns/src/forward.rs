@@ -24,7 +24,7 @@ use crate::{
     wire::{self, ReplyCode, Transport},
 };
 
-pub use upstream::{HostSockets, Upstream};
+pub use upstream::{HostSockets, Neighbour, Upstream, over_tcp, over_udp};
 
 const DNS_PORT: u16 = 53;
 
@@ -136,6 +136,9 @@ pub enum ForwardError {
         #[source]
         last: Option<io::Error>,
     },
+    /// The resolver beside ours in the sandbox did not answer.
+    #[error("cannot forward a query to the engine's resolver in the container")]
+    Neighbour(#[source] io::Error),
     /// Too many are waiting already.
     #[error("cannot forward a query: {AT_ONCE_MAX} are waiting")]
     Busy,

@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     count::{Counters, Counts},
-    forward::Forwarder,
+    forward::{Forwarder, Neighbour},
     resolve::Asker,
     zone::Zones,
 };
@@ -57,6 +57,7 @@ struct Shared {
 struct Sandbox {
     shared: Arc<Shared>,
     asker: ArcSwap<Asker>,
+    neighbour: Option<Arc<dyn Neighbour>>,
     forwards: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     stopped: watch::Receiver<()>,
@@ -98,10 +99,22 @@ impl Resolver {
     ///
     /// Must be called inside a tokio runtime.
     pub fn attach(&self, udp: UdpSocket, tcp: TcpListener, asker: Asker) -> Attachment {
+        self.attach_beside(udp, tcp, asker, None)
+    }
+
+    /// [`Resolver::attach`] where another resolver in the sandbox may know what we do not.
+    pub fn attach_beside(
+        &self,
+        udp: UdpSocket,
+        tcp: TcpListener,
+        asker: Asker,
+        neighbour: Option<Arc<dyn Neighbour>>,
+    ) -> Attachment {
         let (stop, stopped) = watch::channel(());
         let sandbox = Arc::new(Sandbox {
             shared: Arc::clone(&self.shared),
             asker: ArcSwap::from_pointee(asker),
+            neighbour,
             forwards: Arc::new(Semaphore::new(FORWARDS_MAX)),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             stopped,

@@ -17,7 +17,7 @@ use http::{HeaderValue, Request, StatusCode, header};
 use serde_json::{Map, Value, json};
 use weft_types::{BackendId, TaskId, netstate::NetEndpoint, netstate::NetState};
 
-use self::wanted::Wanted;
+use self::{run::Wish, wanted::Wanted};
 use crate::{
     body::collect,
     door::{Asked, Door},
@@ -133,46 +133,48 @@ impl Known {
             changed = true;
         }
         hide_mounts(container);
-        changed | self.amend_networks(container, changed)
+        let own = Own::read(container.get("Labels"));
+        changed | self.amend_networks(container, changed, &own)
     }
 
     fn amend_inspected(&self, container: &mut Ordered) -> bool {
         let gated = hide_gate(container);
         hide_mounts(container);
-        let labels = container.get("Config").and_then(|c| c.get("Labels"));
-        let wishes = labels.map_or("", |labels| labels.text_of(run::LABEL));
-        let first = run::read(wishes).into_iter().next();
+        let own = Own::read(container.get("Config").and_then(|c| c.get("Labels")));
         if gated && let Some(host) = container.get_mut("HostConfig") {
-            hide_binds(host, first.is_none());
-            if let Some(wish) = first
+            hide_binds(host, own.wishes.is_empty());
+            if let Some(wish) = own.wishes.first()
                 && let Some(mode) = host.get_mut("NetworkMode")
+                && mode.text().is_some_and(|mode| own.hides(mode))
             {
-                *mode = Ordered::Text(wish.name);
+                *mode = Ordered::Text(wish.name.clone());
             }
         }
-        gated | self.amend_networks(container, gated)
+        gated | self.amend_networks(container, gated, &own)
     }
 
     /// Shows the swarm networks of a container instead of the engine's `none`.
-    fn amend_networks(&self, container: &mut Ordered, gated: bool) -> bool {
-        let Some(tasks) = self.tasks.get(container.text_of("Id")) else {
-            return false;
-        };
+    fn amend_networks(&self, container: &mut Ordered, gated: bool, made: &Own) -> bool {
+        let tasks = self.tasks.get(container.text_of("Id"));
         let endpoints = self.state.endpoints.iter();
         let own: Vec<_> = endpoints
-            .filter(|(_, end)| tasks.contains(&end.task))
+            .filter(|(_, end)| tasks.is_some_and(|tasks| tasks.contains(&end.task)))
             .collect();
         if own.is_empty() && !gated {
             return false;
         }
         let id = container.text_of("Id").to_owned();
-        let networks: Map<String, Value> = own
+        let mut networks: Map<String, Value> = own
             .into_iter()
             .filter_map(|(backend, endpoint)| {
                 let network = self.state.networks.get(&endpoint.network)?;
                 Some((network.name.clone(), network_view(*backend, endpoint, &id)))
             })
             .collect();
+        if networks.is_empty() {
+            // It does not run: there it will be when it does.
+            networks.extend(made.wishes.iter().map(Wish::view));
+        }
         if let Some(settings) = container.get_mut("NetworkSettings")
             && let Some(shown) = settings.get_mut("Networks")
         {
@@ -181,7 +183,7 @@ impl Known {
                 Ordered::Object(fields) => fields,
                 _ => Vec::new(),
             };
-            fields.retain(|(name, _)| name != "none");
+            fields.retain(|(name, _)| !made.hides(name));
             if let Ordered::Object(ours) = Value::Object(networks).into() {
                 fields.extend(ours);
             }
@@ -194,6 +196,28 @@ impl Known {
             *mode = Ordered::Text("default".to_owned());
         }
         true
+    }
+}
+
+/// What a container was made with, as its labels say.
+struct Own {
+    wishes: Vec<Wish>,
+    /// A network of the engine's that it has for its published ports alone.
+    gateway: String,
+}
+
+impl Own {
+    fn read(labels: Option<&Ordered>) -> Self {
+        let label = |name: &str| labels.map_or("", |labels| labels.text_of(name));
+        Self {
+            wishes: run::read(label(run::LABEL)),
+            gateway: label(run::GATEWAY_LABEL).to_owned(),
+        }
+    }
+
+    /// Whether clients do not see this network of the engine's.
+    fn hides(&self, network: &str) -> bool {
+        network == "none" || network == self.gateway
     }
 }
 
@@ -239,6 +263,12 @@ fn hide_gate(container: &mut Ordered) -> bool {
         gated = true;
         if words.is_empty() {
             *entrypoint = Ordered::Null;
+        }
+        // No words are nothing in Docker, unless somebody sent an empty list.
+        if let Some(command) = config.get_mut("Cmd")
+            && command.list_mut().is_some_and(|words| words.is_empty())
+        {
+            *command = Ordered::Null;
         }
     }
     if container.text_of("Path") == GATE
@@ -362,6 +392,66 @@ mod tests {
         assert_eq!(front["Aliases"], json!(["abcdefabcdef", "h-1"]));
         let order = serde_json::to_string(&container).unwrap();
         assert!(order.starts_with(r#"{"Id":"abcdefabcdef0123","Path":"whoami","Args""#));
+    }
+
+    #[test]
+    fn a_user_s_container_shows_its_networks_of_both_kinds() {
+        let shown = |labels: &str, id: &str, mode: &str, networks: &str| {
+            let text = format!(
+                r#"{{"Id":"{id}","Path":"/.weft-gate","Args":["sh"],"HostConfig":{{"NetworkMode":"{mode}"}},
+                "Config":{{"Entrypoint":["/.weft-gate"],"Labels":{labels}}},"NetworkSettings":{{"Networks":{networks}}}}}"#
+            );
+            let mut container: Ordered = serde_json::from_str(&text).unwrap();
+            assert!(known().amend_inspected(&mut container));
+            let shown: Value = serde_json::to_value(&container).unwrap();
+            let ends = shown["NetworkSettings"]["Networks"].as_object().unwrap();
+            let ends: Vec<_> = ends
+                .iter()
+                .map(|(name, end)| (name.clone(), end["IPAddress"].clone()))
+                .collect();
+            (shown["HostConfig"]["NetworkMode"].clone(), ends)
+        };
+        let wish = r#""io.weft.networks":"[{\"Network\":\"n\",\"Name\":\"front\"}]""#;
+        let with = |more: &str| format!("{{{wish}{more}}}");
+        let gateway = with(r#","io.weft.gateway":"bridge""#);
+        let end = |name: &str, address: &str| (name.to_owned(), Value::from(address));
+        let bridge = r#"{"bridge":{"IPAddress":"172.17.0.2"}}"#;
+        let (runs, waits) = ("abcdefabcdef0123", "0");
+        // For its published ports alone it is on the engine's bridge: nobody asked for that.
+        let front = ("front".into(), vec![end("front", "10.0.1.4")]);
+        assert_eq!(shown(&gateway, runs, "bridge", bridge), front);
+        let both = (
+            "bridge".into(),
+            vec![end("bridge", "172.17.0.2"), end("front", "10.0.1.4")],
+        );
+        assert_eq!(shown(&with(""), runs, "bridge", bridge), both);
+        // One that does not run is shown where it will be.
+        let none = r#"{"none":{"IPAddress":""}}"#;
+        let front = ("front".into(), vec![end("front", "")]);
+        assert_eq!(shown(&with(""), waits, "none", none), front);
+    }
+
+    #[test]
+    fn the_program_is_shown_as_docker_shows_it() {
+        for (given, due) in [
+            // The image's own words, or the service's arguments.
+            (
+                r#"["/.weft-gate"],"Cmd":["nginx","-g"]"#,
+                json!([null, ["nginx", "-g"]]),
+            ),
+            (
+                r#"["/.weft-gate","/entry"],"Cmd":["serve"]"#,
+                json!([["/entry"], ["serve"]]),
+            ),
+            // The service's command.
+            (r#"["/.weft-gate","sh"],"Cmd":[]"#, json!([["sh"], null])),
+        ] {
+            let text = format!(r#"{{"Id":"1","Config":{{"Entrypoint":{given}}}}}"#);
+            let mut container: Ordered = serde_json::from_str(&text).unwrap();
+            assert!(known().amend_inspected(&mut container));
+            let shown = &serde_json::to_value(&container).unwrap()["Config"];
+            assert_eq!(json!([shown["Entrypoint"], shown["Cmd"]]), due);
+        }
     }
 
     #[test]

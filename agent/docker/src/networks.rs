@@ -115,7 +115,7 @@ impl Door {
 
     pub(crate) async fn connect_network(&self, id: String, asked: Asked) -> Reply {
         let Some((network, network_name)) = self.guest_network(&id, &asked).await? else {
-            return self.engine.pass_bytes(asked.parts, asked.body).await;
+            return self.connect_beside(asked).await;
         };
         let body = parse_due(&asked.body, &go_types::CONNECT)?;
         let (container_id, container_name) = self.container(&body).await?;
@@ -135,7 +135,9 @@ impl Door {
 
     pub(crate) async fn disconnect_network(&self, id: String, asked: Asked) -> Reply {
         let Some((network, _)) = self.guest_network(&id, &asked).await? else {
-            return self.engine.pass_bytes(asked.parts, asked.body).await;
+            let guest = self.guest_of(&asked).await;
+            let response = self.engine.pass_bytes(asked.parts, asked.body).await?;
+            return self.settled(guest, response).await;
         };
         let body = parse_due(&asked.body, &go_types::DISCONNECT)?;
         let force = body["Force"].as_bool().unwrap_or(false);
@@ -151,6 +153,69 @@ impl Door {
         });
         detached.await.map_err(ApiError::from_node)?;
         Ok(empty(StatusCode::OK))
+    }
+
+    /// Connects a container to a network of the engine's, also one that is on the swarm's.
+    async fn connect_beside(&self, asked: Asked) -> Reply {
+        let guest = self.guest_of(&asked).await;
+        if let Some(guest) = guest.as_ref().filter(|guest| guest.is_alone) {
+            if guest.is_running {
+                return Err(ApiError::new(
+                    StatusCode::NOT_IMPLEMENTED,
+                    format!(
+                        "container {} runs on swarm networks alone: stop it, connect it, and start it again",
+                        guest.id
+                    ),
+                ));
+            }
+            // To the engine it is on no network, which it can be beside none.
+            let off = json!({"Container": guest.id, "Force": false}).to_string();
+            let request = http::Request::post("/networks/none/disconnect")
+                .header(http::header::CONTENT_TYPE, "application/json")
+                .body(crate::reply::whole(off.into()))
+                .map_err(|error| ApiError::bad(error.to_string()))?;
+            let _answer = self.engine.send(request).await?;
+        }
+        let response = self.engine.pass_bytes(asked.parts, asked.body).await?;
+        self.settled(guest, response).await
+    }
+
+    /// The container that `asked` is about, if the swarm may have a part in it.
+    async fn guest_of(&self, asked: &Asked) -> Option<Guest> {
+        if self.node.status().await.state != LocalState::Active {
+            return None;
+        }
+        let body: Value = serde_json::from_slice(&asked.body).ok()?;
+        let reference = body["Container"].as_str()?;
+        let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if reference.is_empty() || !reference.bytes().all(safe) {
+            return None;
+        }
+        let path = format!("/containers/{reference}/json");
+        let (_, container) = self.engine.get(&path).await.ok()?;
+        let networks = container["NetworkSettings"]["Networks"].as_object();
+        let mut networks = networks.into_iter().flat_map(|networks| networks.keys());
+        let wishes = container["Config"]["Labels"][crate::containers::WISHES].is_string();
+        Some(Guest {
+            id: container["Id"].as_str()?.to_owned(),
+            is_running: container["State"]["Running"] == true,
+            is_alone: wishes && networks.all(|name| name == "none"),
+        })
+    }
+
+    /// An answer of the engine's, when the container's swarm networks agree with what it did.
+    async fn settled(
+        &self,
+        guest: Option<Guest>,
+        response: http::Response<crate::reply::Body>,
+    ) -> Reply {
+        if let Some(guest) = guest.filter(|guest| guest.is_running)
+            && response.status().is_success()
+        {
+            let settled = self.node.settle(&guest.id).await;
+            settled.map_err(ApiError::from_manager)?;
+        }
+        Ok(response)
     }
 
     /// Id and name of the swarm's network that a container is connected to, or taken from. A worker on
@@ -346,6 +411,14 @@ impl Door {
         let name = text("Name").trim_start_matches('/').to_owned();
         Ok((text("Id"), name))
     }
+}
+
+/// A container that the swarm may have a part in.
+struct Guest {
+    id: String,
+    is_running: bool,
+    /// It was made for swarm networks and is on none of the engine's.
+    is_alone: bool,
 }
 
 fn not_found(reference: &str) -> ApiError {

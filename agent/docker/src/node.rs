@@ -84,6 +84,16 @@ pub trait NodeControl: Send + Sync + 'static {
         ))
     }
 
+    /// Waits until a user's own container that was started, or whose networks of the engine's were
+    /// changed, has on swarm networks what it wishes for. One that wishes for nothing is left alone.
+    ///
+    /// # Errors
+    /// As [`NodeControl::attach`].
+    async fn settle(&self, container_id: &str) -> Result<(), ControlError> {
+        let _ = container_id;
+        Ok(())
+    }
+
     /// Takes a user's own container off a swarm network.
     ///
     /// # Errors

@@ -15,8 +15,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Where the resolver of every sandbox listens.
-const RESOLVER: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+const RESOLVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(ADDRESS), 53);
 /// After this long the task is better replaced than kept waiting.
 const PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -49,6 +49,20 @@ enum Refusal {
     Silence,
 }
 
+/// Where this namespace's listening sockets are told.
+const SOCKETS: &str = "/proc/self/net/tcp";
+
+/// Whether somebody listens at [`RESOLVER`] itself. On a network of the engine's a connection to that address comes about
+/// without: it is led to the engine's own resolver. Where nobody tells, a connection must do.
+fn is_there() -> bool {
+    let row = format!(
+        "{:08X}:{:04X} 00000000:0000 0A",
+        u32::from_ne_bytes(ADDRESS.octets()),
+        RESOLVER.port()
+    );
+    std::fs::read_to_string(SOCKETS).map_or(true, |sockets| sockets.contains(&row))
+}
+
 /// Returns once the resolver accepts a connection.
 ///
 /// As process 1 of a container we would not even hear a stop signal, so it is watched for between two tries.
@@ -57,7 +71,7 @@ fn await_network() -> Result<(), Refusal> {
     let begun = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
-        if TcpStream::connect_timeout(&RESOLVER, Duration::from_secs(1)).is_ok() {
+        if is_there() && TcpStream::connect_timeout(&RESOLVER, Duration::from_secs(1)).is_ok() {
             return Ok(());
         }
         if begun.elapsed() > PATIENCE {

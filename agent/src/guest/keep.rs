@@ -59,11 +59,24 @@ pub struct Guests {
 /// Sandboxes that belong to no task that runs here, by container.
 pub type Sandboxes = BTreeMap<String, TaskId>;
 
+/// What a sandbox was made for: when it is another, the sandbox is made anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Made {
+    pid: i64,
+    tasks: Vec<TaskId>,
+    /// The first of them has the way out; where there is none, it is ours to give.
+    networks: Vec<String>,
+}
+
 /// A guest, and what was made of it in this life.
 struct Held {
     guest: Guest,
-    /// Process and tasks that its sandbox was last made for.
-    made: Option<(i64, Vec<TaskId>)>,
+    /// What its sandbox was last made for.
+    made: Option<Made>,
+    /// Networks of the engine's that it is on.
+    networks: Vec<String>,
+    /// Resolvers that are to be asked for it instead of the host's.
+    servers: Vec<String>,
     /// Its addresses as it knows them.
     told: Vec<IpAddr>,
     /// Seen lost once already.
@@ -134,7 +147,7 @@ impl Guests {
         if let Some(refusal) = &look.refusal {
             return Err(ControlError::precondition(refusal));
         }
-        held.guest.name.clone_from(&look.name);
+        held.look_like(&look);
         held.guest.begin(look.wishes.clone(), &glance.net);
         let network = wish.network.clone();
         let Some(pid) = look.pid else {
@@ -189,7 +202,7 @@ impl Guests {
         if let Some(refusal) = &look.refusal {
             return Err(ControlError::precondition(refusal));
         }
-        held.guest.name.clone_from(&look.name);
+        held.look_like(&look);
         held.guest.begin(look.wishes, &glance.net);
         let granted = match look.pid {
             Some(pid) => self.grant(&mut held, pid, glance).await,
@@ -198,6 +211,18 @@ impl Guests {
         };
         self.save(&held.guest);
         granted
+    }
+
+    /// Waits until a container that was started, or whose networks of the engine's were changed, has what it wishes for.
+    /// One that wishes for nothing is left alone.
+    ///
+    /// # Errors
+    /// As [`Guests::start`].
+    pub async fn settle(&self, container: &str, glance: &Glance) -> Result<(), ControlError> {
+        if !self.known().iter().any(|known| known == container) {
+            return Ok(());
+        }
+        self.start(container, glance).await
     }
 
     /// Takes a container off a network.
@@ -298,15 +323,10 @@ impl Guests {
                 held.guest = Guest::new(container);
             }
             Ok(Some(Look { pid: None, .. })) => self.end(&mut held).await,
-            Ok(Some(Look {
-                pid: Some(pid),
-                name,
-                wishes,
-                refusal,
-            })) => {
-                held.guest.name = name;
-                held.guest.begin(wishes, &glance.net);
-                if let Some(refusal) = refusal {
+            Ok(Some(look @ Look { pid: Some(pid), .. })) => {
+                held.look_like(&look);
+                held.guest.begin(look.wishes, &glance.net);
+                if let Some(refusal) = look.refusal {
                     tracing::warn!(container, refusal, "a container cannot be on its networks");
                 } else if let Err(error) = self.grant(&mut held, pid, glance).await {
                     tracing::warn!(container, %error, "cannot put a container on its networks yet");
@@ -379,20 +399,26 @@ impl Guests {
     }
 
     async fn make(&self, held: &mut Held, pid: i64) -> Result<(), Failure> {
-        let wanted = Some((pid, held.guest.held().collect()));
-        let Some(task) = held.guest.joined().filter(|_| held.made != wanted) else {
+        let wanted = Some(Made {
+            pid,
+            tasks: held.guest.held().collect(),
+            networks: held.networks.clone(),
+        });
+        let Some(mut task) = held.guest.joined().filter(|_| held.made != wanted) else {
             return Ok(());
         };
+        if !held.servers.is_empty() {
+            let container = task.spec.container_spec.get_or_insert_default();
+            container.dns_config.get_or_insert_default().nameservers = Some(held.servers.clone());
+        }
         // First: whoever removes sandboxes of nobody must know whose it is.
         self.save(&held.guest);
-        if !held.guest.begun {
-            let container = &held.guest.container;
-            self.config.containers.lead_to_resolver(container).await?;
-        }
+        let container = &held.guest.container;
+        self.config.containers.lead_to_resolver(container).await?;
         let attachments = task.networks_attachments.iter();
         let now = attachments.flat_map(|attachment| &attachment.addresses);
         let addresses = Addresses {
-            before: std::mem::take(&mut held.told),
+            before: held.told.clone(),
             now: now.map(|address| address.ip()).collect(),
         };
         // Before the network is there, for the gate opens with it.
@@ -409,14 +435,21 @@ impl Guests {
     async fn remake(&self, held: &mut Held, pid: Option<i64>) {
         if held.guest.held().next().is_none() {
             self.close(held).await;
+            let container = &held.guest.container;
+            if let Err(failure) = self.config.containers.lead_away(container).await {
+                tracing::warn!(container, %failure, "a container that left the swarm's networks has no names");
+            }
             let addresses = Addresses {
-                before: std::mem::take(&mut held.told),
+                before: held.told.clone(),
                 now: Vec::new(),
             };
             let container = &held.guest.container;
             let told = self.config.containers.tell_addresses(container, &addresses);
-            if let Err(failure) = told.await {
-                tracing::warn!(container, %failure, "a container still finds itself where it was");
+            match told.await {
+                Ok(()) => held.told = addresses.now,
+                Err(failure) => {
+                    tracing::warn!(container, %failure, "a container still finds itself where it was");
+                }
             }
         } else if let Some(pid) = pid
             && let Err(failure) = self.make(held, pid).await
@@ -544,8 +577,17 @@ impl Held {
         Self {
             guest,
             made: None,
+            networks: Vec::new(),
+            servers: Vec::new(),
             told: Vec::new(),
             doubted: false,
         }
+    }
+
+    /// Takes how the container is now.
+    fn look_like(&mut self, look: &Look) {
+        self.guest.name.clone_from(&look.name);
+        self.networks.clone_from(&look.networks);
+        self.servers.clone_from(&look.servers);
     }
 }

@@ -30,6 +30,8 @@ pub struct Held {
     pub state: NetState,
     /// Sandboxes that are up.
     pub sandboxes: BTreeSet<TaskId>,
+    /// What sandboxes were made from, in order.
+    pub made: Vec<Task>,
     /// Tasks whose names were answered before their sandbox was looked at.
     pub named_early: BTreeSet<TaskId>,
     /// What it says of its keys.
@@ -66,6 +68,7 @@ impl Wiring for FakeWiring {
             return Err(failure.clone());
         }
         held.sandboxes.insert(task.id);
+        held.made.push(task.clone());
         Ok(())
     }
 

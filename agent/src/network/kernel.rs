@@ -8,20 +8,22 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
+    net::{TcpListener, UdpSocket},
     sync::{OnceCell, watch},
     time::{Instant, sleep, timeout},
 };
 use weft_dataplane::{
-    Config, Dataplane, DataplaneError, Desired, NetnsRef, ResolverSockets, SandboxSpec, WireGuard,
+    Config, Dataplane, DataplaneError, Desired, NetnsRef, ResolverSockets, Sandbox, SandboxSpec,
+    WireGuard,
 };
-use weft_dns::{Asker, Attachment, Resolver};
+use weft_dns::{Asker, Attachment, Resolver, forward::Neighbour};
 use weft_types::{
     NodeId, TaskId,
     netstate::{NetState, WireGuardPeer},
     task::Task,
 };
 
-use super::{Wiring, asker, keys::KeyShelf, sandbox};
+use super::{Wiring, asker, keys::KeyShelf, neighbour::EngineResolver, sandbox};
 use crate::task::Failure;
 
 /// How long a task waits for its networks to be told to this node. Less than its gate waits.
@@ -38,8 +40,17 @@ pub struct Kernel {
     dataplane: OnceCell<Dataplane>,
     resolver: Resolver,
     state: watch::Sender<Arc<NetState>>,
-    /// Resolvers of sandboxes, with the cookie of the namespace; dropping one closes its sockets.
-    resolvers: Mutex<BTreeMap<TaskId, (u64, Attachment)>>,
+    /// Resolvers of sandboxes; dropping one closes its sockets.
+    resolvers: Mutex<BTreeMap<TaskId, Served>>,
+}
+
+/// The resolver of a sandbox.
+struct Served {
+    /// Of the namespace.
+    cookie: u64,
+    attachment: Attachment,
+    /// A container that goes on without us when this is closed: a user's own.
+    guest: Option<Sandbox>,
 }
 
 impl Kernel {
@@ -103,7 +114,7 @@ impl Kernel {
 }
 
 impl Kernel {
-    fn resolvers(&self) -> MutexGuard<'_, BTreeMap<TaskId, (u64, Attachment)>> {
+    fn resolvers(&self) -> MutexGuard<'_, BTreeMap<TaskId, Served>> {
         self.resolvers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -114,8 +125,8 @@ impl Kernel {
     fn ask_anew(&self, task: TaskId, cookie: u64, asker: &Asker) -> bool {
         let mut resolvers = self.resolvers();
         match resolvers.get(&task) {
-            Some((held, served)) if *held == cookie => {
-                served.set_asker(asker.clone());
+            Some(served) if served.cookie == cookie => {
+                served.attachment.set_asker(asker.clone());
                 true
             }
             _ => {
@@ -131,6 +142,7 @@ impl Kernel {
         task: TaskId,
         open: impl Fn() -> F,
         asker: Asker,
+        neighbour: Option<Arc<dyn Neighbour>>,
     ) -> Result<Attachment, Failure> {
         let begun = Instant::now();
         let sockets = loop {
@@ -141,8 +153,10 @@ impl Kernel {
                 Err(error) => return Err(failure("open the resolver of task", task, &error)),
             }
         };
-        let served = self.resolver.attach_std(sockets.udp, sockets.tcp, asker);
-        served.map_err(|error| failure("serve the resolver of task", task, &error))
+        let refused = |error| failure("serve the resolver of task", task, &error);
+        let udp = UdpSocket::from_std(sockets.udp).map_err(refused)?;
+        let tcp = TcpListener::from_std(sockets.tcp).map_err(refused)?;
+        Ok(self.resolver.attach_beside(udp, tcp, asker, neighbour))
     }
 
     async fn try_answering(&self, task: &Task, pid: u32) -> Result<(), Failure> {
@@ -153,10 +167,25 @@ impl Kernel {
         let cookie = cookie.map_err(|error| failure("enter the sandbox of", task.id, &error))?;
         if !self.ask_anew(task.id, cookie, &asker) {
             let open = || weft_dataplane::open_resolver(NetnsRef::Pid(pid));
-            let served = self.serve(task.id, open, asker).await?;
-            self.resolvers().insert(task.id, (cookie, served));
+            let attachment = self.serve(task.id, open, asker, None).await?;
+            let served = Served {
+                cookie,
+                attachment,
+                guest: None,
+            };
+            self.resolvers().insert(task.id, served);
         }
         Ok(())
+    }
+}
+
+/// Closes a resolver. A container that goes on is asked to have its names from elsewhere again.
+async fn close(served: Option<Served>) {
+    let guest = served.and_then(|served| served.guest);
+    if let Some(guest) = guest
+        && let Err(error) = guest.leave_resolver().await
+    {
+        tracing::debug!(task = %guest.task, %error, "nothing is left around the resolver of a container that is gone");
     }
 }
 
@@ -205,8 +234,19 @@ impl Wiring for Kernel {
         let made = self.dataplane().await?.create_sandbox(spec, netns).await;
         let made = made.map_err(|error| failure("make the sandbox of task", task.id, &error))?;
         if !self.ask_anew(task.id, made.cookie, &asker) {
-            let served = self.serve(task.id, || made.open_resolver(), asker).await?;
-            self.resolvers().insert(task.id, (made.cookie, served));
+            // A task's own container is on no network of the engine's.
+            let is_guest = task.spec.network_attachment_spec.is_some();
+            let guest = is_guest.then(|| made.clone());
+            let neighbour = guest.clone().map(EngineResolver);
+            let neighbour = neighbour.map(|neighbour| Arc::new(neighbour) as Arc<dyn Neighbour>);
+            let open = || made.open_resolver();
+            let attachment = self.serve(task.id, open, asker, neighbour).await?;
+            let served = Served {
+                cookie: made.cookie,
+                attachment,
+                guest,
+            };
+            self.resolvers().insert(task.id, served);
         }
         Ok(())
     }
@@ -219,10 +259,11 @@ impl Wiring for Kernel {
     }
 
     async fn disconnect(&self, task: TaskId) {
-        {
+        let served = {
             let mut resolvers = self.resolvers();
-            resolvers.remove(&task);
-        }
+            resolvers.remove(&task)
+        };
+        close(served).await;
         let Some(dataplane) = self.dataplane.get() else {
             return;
         };
@@ -270,9 +311,9 @@ impl Wiring for Kernel {
     }
 
     async fn uninstall(&self) -> Result<(), Failure> {
-        {
-            let mut resolvers = self.resolvers();
-            resolvers.clear();
+        let all = std::mem::take(&mut *self.resolvers());
+        for served in all.into_values() {
+            close(Some(served)).await;
         }
         self.resolver.publish(weft_dns::Zones::default());
         let removed = self.dataplane().await?.clone().uninstall().await;

@@ -55,6 +55,14 @@ impl Containers for World {
         Ok(())
     }
 
+    async fn lead_away(&self, container: &str) -> Result<(), Failure> {
+        self.led
+            .lock()
+            .expect("nobody panicked")
+            .retain(|led| led != container);
+        Ok(())
+    }
+
     async fn tell_addresses(&self, _: &str, addresses: &Addresses) -> Result<(), Failure> {
         let told = addresses.clone();
         self.told.lock().expect("nobody panicked").push(told);
@@ -118,7 +126,7 @@ impl World {
             pid: Some(pid),
             name: "mine".to_owned(),
             wishes: wishes_of(wishes),
-            refusal: None,
+            ..Look::default()
         };
         let mut containers = self.containers.lock().expect("nobody panicked");
         containers.insert(container.to_owned(), look);
@@ -222,6 +230,45 @@ async fn a_running_container_comes_onto_networks_and_off_them() {
     assert_eq!(counts, [(0, 1), (1, 2), (2, 1), (1, 0)], "{told:?}");
     assert_eq!((bed.world.networks().len(), bed.sandboxes()), (0, 0));
     assert!(guests.containers().is_empty() && guests.sandboxes().borrow().is_empty());
+}
+
+#[tokio::test]
+async fn a_container_of_the_engine_s_networks_keeps_them_beside() {
+    let bed = Bed::new();
+    bed.world.runs("c1", 7, "");
+    let on = |networks: &[&str]| {
+        let mut containers = bed.world.containers.lock().expect("nobody panicked");
+        let look = containers.get_mut("c1").expect("it is there");
+        look.networks = networks.iter().map(|&name| name.to_owned()).collect();
+        look.servers = vec!["192.0.2.9".to_owned()];
+    };
+    on(&["mine"]);
+    let guests = bed.guests();
+    let net = Glance::default();
+    guests
+        .settle("c1", &net)
+        .await
+        .expect("it wishes for nothing");
+    assert_eq!(bed.sandboxes(), 0);
+    bed.attach(&guests, "front").await.expect("attached");
+    guests.settle("c1", &net).await.expect("nothing to do");
+    let made = std::mem::take(&mut bed.wiring.held().made);
+    let [made] = &made[..] else {
+        panic!("made once: {made:?}")
+    };
+    // Whom its resolver asks where the engine has none for it.
+    let wished = made.spec.container_spec.clone().unwrap_or_default();
+    let servers = wished.dns_config.and_then(|dns| dns.nameservers);
+    assert_eq!(servers.as_deref(), Some(&["192.0.2.9".to_owned()][..]));
+    // The engine's networks have gone, and its way out with them.
+    on(&[]);
+    guests.settle("c1", &net).await.expect("made anew");
+    assert_eq!(bed.wiring.held().made.len(), 1);
+    guests.detach("c1", "front", &net).await.expect("detached");
+    assert!(
+        bed.world.led.lock().expect("nobody panicked").is_empty(),
+        "led away again"
+    );
 }
 
 #[tokio::test]

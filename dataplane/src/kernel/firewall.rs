@@ -217,7 +217,7 @@ pub(crate) fn remove() -> Result<(), DataplaneError> {
 }
 
 /// Runs `nft` in the calling thread's namespace.
-fn nft(arguments: &[&str], input: &str) -> Result<String, DataplaneError> {
+pub(super) fn nft(arguments: &[&str], input: &str) -> Result<String, DataplaneError> {
     let run = || {
         let mut child = Command::new("nft")
             .args(arguments)

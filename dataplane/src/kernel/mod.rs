@@ -17,6 +17,7 @@ pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod prober;
 mod rawudp;
+pub(crate) mod resolver;
 pub(crate) mod surveyor;
 mod switches;
 mod syscall;

@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io,
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
@@ -12,7 +12,7 @@ use std::{
 use nix::sched::{CloneFlags, setns};
 
 use super::error::DataplaneError;
-use crate::sandbox::{NetnsRef, ResolverSockets};
+use crate::sandbox::NetnsRef;
 
 fn fail(object: String) -> impl FnOnce(io::Error) -> DataplaneError {
     move |source| DataplaneError::Netns { object, source }
@@ -78,21 +78,4 @@ pub(crate) fn cookie() -> Result<u64, DataplaneError> {
     } else {
         Err(here()(io::Error::last_os_error()))
     }
-}
-
-/// Opens the resolver's sockets in the calling thread's namespace.
-pub(crate) fn open_resolver() -> Result<ResolverSockets, DataplaneError> {
-    let at = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 11), 53);
-    let open = || {
-        let udp = UdpSocket::bind(at)?;
-        udp.set_nonblocking(true)?;
-        let tcp = TcpListener::bind(at)?;
-        tcp.set_nonblocking(true)?;
-        Ok(ResolverSockets { udp, tcp })
-    };
-    open().map_err(|source| DataplaneError::Link {
-        operation: "listen at",
-        object: at.to_string(),
-        source,
-    })
 }

@@ -1,9 +1,10 @@
 //! What is done with one packet of a sandbox.
 
-use std::{iter, net::SocketAddr};
+use std::{io, iter, net::SocketAddr, time::Duration};
 
 use hickory_proto::{ProtoError, serialize::binary::BinEncoder};
 use hickory_server::{net::xfer::Protocol, server::Request, zone_handler::MessageResponseBuilder};
+use tokio::time;
 
 use super::Sandbox;
 use crate::{
@@ -14,6 +15,9 @@ use crate::{
     wire::{self, Head, Transport},
     zone::Zones,
 };
+
+/// How long a neighbour may take, who asks resolvers outside himself: clients give up after 5 s.
+const NEIGHBOUR_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What becomes of a packet.
 pub(super) enum Verdict {
@@ -85,14 +89,18 @@ impl Sandbox {
         written(request, &reply, transport)
     }
 
-    /// Asks outside; the answer, whatever it is.
+    /// Asks the neighbour, or outside; the answer, whatever it is.
     pub(super) async fn forward(&self, request: &Request, transport: Transport) -> Vec<u8> {
         let counters = &self.shared.counters;
-        let servers = self.asker.load().servers.clone();
-        let forwarder = &self.shared.forwarder;
-        let said = forwarder
-            .forward(request.as_slice(), &servers, transport)
-            .await;
+        let said = match self.ask_neighbour(request, transport).await {
+            Some(said) => said,
+            None => {
+                let servers = self.asker.load().servers.clone();
+                let forwarder = &self.shared.forwarder;
+                let said = forwarder.forward(request.as_slice(), &servers, transport);
+                said.await
+            }
+        };
         let packet = match said {
             Ok(packet) => packet,
             Err(ForwardError::Busy) => return self.refuse(request, transport),
@@ -109,6 +117,21 @@ impl Sandbox {
             Reply::refusal(request, Code::ServFail)
         });
         written(request, &reply, transport)
+    }
+}
+
+impl Sandbox {
+    /// What the neighbour says; `None` when there is none.
+    async fn ask_neighbour(
+        &self,
+        request: &Request,
+        transport: Transport,
+    ) -> Option<Result<Vec<u8>, ForwardError>> {
+        let neighbour = self.neighbour.as_ref()?;
+        let said = neighbour.ask(request.as_slice(), transport);
+        let said = time::timeout(NEIGHBOUR_PATIENCE, said).await;
+        let said = said.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        said.map_err(ForwardError::Neighbour).transpose()
     }
 }
 

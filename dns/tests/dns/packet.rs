@@ -33,6 +33,15 @@ pub(crate) fn query(id: u16, name: &str, kind: RecordType, payload: Option<u16>)
     message.to_vec().expect("a packet")
 }
 
+/// The packet of a resolver that answers `query` with this address.
+pub(crate) fn answered(query: &[u8], address: std::net::Ipv4Addr) -> Vec<u8> {
+    let mut message = read(query);
+    message.metadata.message_type = hickory_proto::op::MessageType::Response;
+    let name = message.queries[0].name().clone();
+    message.add_answer(Record::from_rdata(name, 5, RData::A(address.into())));
+    message.to_vec().expect("a packet")
+}
+
 pub(crate) fn read(packet: &[u8]) -> Message {
     Message::from_vec(packet).expect("a DNS message")
 }

@@ -15,7 +15,9 @@ use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     time::timeout,
 };
-use weft_dns::{Asker, Attachment, Forwarder, Resolver, Servers, Zones};
+use weft_dns::{
+    Asker, Attachment, Forwarder, Resolver, Servers, Zones, forward::Neighbour, wire::Transport,
+};
 use weft_types::{BackendId, netstate::NetState};
 
 use crate::{
@@ -34,6 +36,14 @@ pub(crate) struct Sandbox {
 
 /// Opens a sandbox's sockets on a free loopback port, the same for UDP and TCP.
 pub(crate) async fn attach(resolver: &Resolver, asker: Asker) -> Sandbox {
+    attach_beside(resolver, asker, None).await
+}
+
+async fn attach_beside(
+    resolver: &Resolver,
+    asker: Asker,
+    neighbour: Option<Arc<dyn Neighbour>>,
+) -> Sandbox {
     for _ in 0..50 {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
@@ -42,11 +52,57 @@ pub(crate) async fn attach(resolver: &Resolver, asker: Asker) -> Sandbox {
         if let Ok(udp) = UdpSocket::bind(address).await {
             return Sandbox {
                 address,
-                attachment: resolver.attach(udp, tcp, asker),
+                attachment: resolver.attach_beside(udp, tcp, asker, neighbour),
             };
         }
     }
     panic!("no port is free for both UDP and TCP");
+}
+
+/// A resolver beside ours that answers every question with this address, while it is there.
+struct Beside(std::sync::Mutex<Option<Ipv4Addr>>);
+
+#[async_trait::async_trait]
+impl Neighbour for Beside {
+    async fn ask(&self, query: &[u8], over: Transport) -> std::io::Result<Option<Vec<u8>>> {
+        let address = *self.0.lock().expect("nobody panicked");
+        if address == Some(Ipv4Addr::UNSPECIFIED) {
+            return Err(std::io::ErrorKind::ConnectionRefused.into());
+        }
+        assert_eq!(over, Transport::Udp);
+        Ok(address.map(|address| crate::packet::answered(query, address)))
+    }
+}
+
+#[tokio::test]
+async fn who_is_beside_us_in_a_sandbox_is_asked_what_we_do_not_know() {
+    let resolver = lonely();
+    resolver.publish(two_hundred_tasks());
+    let there = Ipv4Addr::new(192, 0, 2, 7);
+    let beside = Arc::new(Beside(std::sync::Mutex::new(Some(there))));
+    let neighbour: Arc<dyn Neighbour> = beside.clone();
+    let sandbox = attach_beside(&resolver, on(&[n1()]), Some(neighbour)).await;
+    let ask = async |name: &str| {
+        let reply = ask_udp(sandbox.address, &query(7, name, RecordType::A, None)).await;
+        let addresses: Vec<String> = reply.answers.iter().map(|a| a.data.to_string()).collect();
+        (reply.metadata.response_code, addresses)
+    };
+    let (code, own) = ask("t_a.100.x.").await;
+    assert_eq!(
+        (code, own.contains(&there.to_string())),
+        (ResponseCode::NoError, false)
+    );
+    assert_eq!(
+        ask("near.").await,
+        (ResponseCode::NoError, vec![there.to_string()])
+    );
+    // It is there and does not answer: those outside cannot know its names.
+    *beside.0.lock().expect("nobody panicked") = Some(Ipv4Addr::UNSPECIFIED);
+    assert_eq!(ask("near.").await, (ResponseCode::ServFail, vec![]));
+    assert_eq!(resolver.counts().forward_failed, 1);
+    // It is not there: those outside are asked, of whom there are none here.
+    *beside.0.lock().expect("nobody panicked") = None;
+    assert_eq!(ask("near.").await, (ResponseCode::ServFail, vec![]));
 }
 
 fn lonely() -> Resolver {

@@ -1,5 +1,8 @@
 //! Users' own containers on swarm networks: `docker run --network`, `network connect`.
 
+mod away;
+mod beside;
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};

@@ -1,11 +1,14 @@
-//! `docker run --network <swarm network>`: the engine makes the container without a network, the
-//! node connects it when it starts.
+//! `docker run --network <swarm network>`: the engine makes the container on those of its own networks
+//! that it is to be on too, or on none, and the node connects it to the swarm's when it starts.
+//!
+//! One that publishes ports (`-p`) without a network of the engine's gets the engine's `bridge` for them,
+//! which clients are not shown: Docker has `docker_gwbridge` for that.
 //!
 //! What was wished is kept in a label of the container, so that it outlives this process.
 
 use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use weft_types::validate::image_reference;
 
 use super::{
@@ -20,6 +23,11 @@ use crate::{
 
 /// Label of containers that wish to be on swarm networks: a list of [`Wish`].
 pub(crate) const LABEL: &str = "io.weft.networks";
+
+/// Label of containers that are on the engine's `bridge` for their published ports alone.
+pub(super) const GATEWAY_LABEL: &str = "io.weft.gateway";
+/// The network that they are on then.
+pub(super) const GATEWAY: &str = "bridge";
 
 /// Networks that are the engine's own whatever else there is.
 const BUILT_IN: [&str; 6] = ["", "default", "bridge", "host", "none", "nat"];
@@ -36,6 +44,28 @@ pub(super) struct Wish {
     aliases: Vec<String>,
     #[serde(default)]
     addresses: Vec<std::net::IpAddr>,
+}
+
+impl Wish {
+    /// Name and end of the network while the container does not run.
+    pub(super) fn view(&self) -> (String, Value) {
+        let of = |v6: bool| {
+            let mut addresses = self.addresses.iter();
+            addresses.find(|address| address.is_ipv6() == v6)
+        };
+        let fixed = [("IPv4Address", of(false)), ("IPv6Address", of(true))];
+        let fixed = fixed.into_iter().filter_map(|(field, address)| {
+            address.map(|address| (field.to_owned(), address.to_string().into()))
+        });
+        let ipam: Map<String, Value> = fixed.collect();
+        let view = json!({
+            "IPAMConfig": if ipam.is_empty() { Value::Null } else { ipam.into() },
+            "Links": null, "Aliases": self.aliases, "NetworkID": self.network, "EndpointID": "",
+            "Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "",
+            "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "MacAddress": "", "DriverOpts": null,
+        });
+        (self.name.clone(), view)
+    }
 }
 
 /// The wishes that `labels` of a container carry.
@@ -68,21 +98,46 @@ impl Door {
         let known = self.swarm_networks(false).await.unwrap_or_default();
         let manages = self.node.control().await.is_ok();
         let mut wishes = Vec::new();
+        let mut beside = Vec::new();
+        let mut leads_out = false;
         for name in &names {
             let find = |view: &&crate::networks::NetworkView| {
                 !view.is_predefined() && (view.id() == name || view.is_named(name))
             };
             if let Some(view) = known.iter().find(find) {
                 wishes.push(wish(view.id(), view.name(), &body, name)?);
+                leads_out |= !view.is_internal();
             } else if !manages && !self.engine_may_have_network(name).await {
                 // A worker knows only the networks in use here: a manager will say when it starts.
                 wishes.push(wish(name, name, &body, name)?);
+                leads_out = true;
+            } else {
+                beside.push(name.clone());
             }
         }
         let Some(first) = wishes.first() else {
             return Ok(None);
         };
-        refuse_what_is_not_built(&body, first, wishes.len() < names.len())?;
+        let mode = body["HostConfig"]["NetworkMode"].as_str();
+        let mode = mode.unwrap_or_default().to_owned();
+        let ends = &body["NetworkingConfig"]["EndpointsConfig"];
+        let asked = |name: &&str| mode == *name || ends.get(*name).is_some();
+        let own = [GATEWAY, "host", "none"].into_iter().filter(asked);
+        beside.extend(own.map(str::to_owned));
+        refuse_what_is_not_built(&body, first, &beside)?;
+        let publishes = publishes(&body) && beside.is_empty();
+        if publishes && !leads_out {
+            return Err(cannot_have(
+                &first.name,
+                "published ports (-p): it is internal, nothing leads into it or out",
+            ));
+        }
+        let mode = match beside.first() {
+            _ if publishes => GATEWAY.to_owned(),
+            None => "none".to_owned(),
+            Some(first) if !beside.contains(&mode) => first.clone(),
+            Some(_) => mode,
+        };
         let label = serde_json::to_string(&wishes).unwrap_or_default();
         if !self.add_gate(&mut body).await? {
             return Ok(None);
@@ -92,13 +147,17 @@ impl Door {
                 body[part] = json!({});
             }
         }
-        body["HostConfig"]["NetworkMode"] = "none".into();
-        body["HostConfig"]["Dns"] = json!(["127.0.0.11"]);
-        if is_empty(&body["HostConfig"]["DnsOptions"]) {
-            body["HostConfig"]["DnsOptions"] = json!(["ndots:0"]);
+        body["HostConfig"]["NetworkMode"] = mode.into();
+        let mut kept = Map::new();
+        if let Some(endpoints) = body["NetworkingConfig"]["EndpointsConfig"].as_object_mut() {
+            kept = std::mem::take(endpoints);
+            kept.retain(|name, _| beside.contains(name));
         }
-        body["NetworkingConfig"]["EndpointsConfig"] = json!({});
+        body["NetworkingConfig"]["EndpointsConfig"] = Value::Object(kept);
         body["Labels"][LABEL] = label.into();
+        if publishes {
+            body["Labels"][GATEWAY_LABEL] = GATEWAY.into();
+        }
         Ok(Some(body))
     }
 
@@ -151,16 +210,26 @@ impl Door {
 
     /// Starts or restarts a container, and connects it where it wishes.
     pub(crate) async fn start_container(&self, reference: String, asked: Asked) -> Reply {
-        let wishing = match self.node.status().await.state {
+        let known = match self.node.status().await.state {
             LocalState::Active => self.wishing(&reference).await,
             _ => None,
         };
         let response = self.engine.pass_bytes(asked.parts, asked.body).await?;
-        let Some((id, name, wishes)) = wishing else {
+        let Some((id, name, wishes)) = known else {
             return Ok(response);
         };
         if response.status() != StatusCode::NO_CONTENT {
             return Ok(response);
+        }
+        if wishes.is_empty()
+            && let Err(error) = self.node.settle(&id).await
+        {
+            // Connected after it was made, so without a gate: Docker does not let it run either.
+            self.kill(&id).await;
+            return Err(ApiError::internal(format!(
+                "Could not attach to the swarm's networks: {}",
+                ApiError::from_manager(error).message
+            )));
         }
         for wish in wishes {
             let attached = self.node.attach(AttachRequest {
@@ -184,7 +253,7 @@ impl Door {
         Ok(response)
     }
 
-    /// Id, name and wishes of a container that wishes to be on swarm networks.
+    /// Id and name of a container, and the wishes for swarm networks that it was made with.
     async fn wishing(&self, reference: &str) -> Option<(String, String, Vec<Wish>)> {
         let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if reference.is_empty() || !reference.bytes().all(safe) {
@@ -192,10 +261,11 @@ impl Door {
         }
         let path = format!("/containers/{reference}/json");
         let (_, container) = self.engine.get(&path).await.ok()?;
-        let wishes = read(container["Config"]["Labels"][LABEL].as_str()?);
+        let wishes = container["Config"]["Labels"][LABEL].as_str();
+        let wishes = read(wishes.unwrap_or_default());
         let name = container["Name"].as_str()?.trim_start_matches('/');
         let id = container["Id"].as_str()?.to_owned();
-        (!wishes.is_empty()).then(|| (id, name.to_owned(), wishes))
+        Some((id, name.to_owned(), wishes))
     }
 
     async fn kill(&self, id: &str) {
@@ -236,24 +306,28 @@ fn wish(id: &str, name: &str, body: &Value, key: &str) -> Result<Wish, ApiError>
 }
 
 /// Refuses what a container on a swarm network cannot have here, rather than to leave it out.
-fn refuse_what_is_not_built(body: &Value, wish: &Wish, mixed: bool) -> Result<(), ApiError> {
+/// `beside` are the engine's networks that it is to be on too: what is wished of these is the engine's to judge.
+fn refuse_what_is_not_built(body: &Value, wish: &Wish, beside: &[String]) -> Result<(), ApiError> {
     let host = &body["HostConfig"];
     let mode = host["NetworkMode"].as_str().unwrap_or_default();
     let given = |value: &Value| !is_empty(value);
-    let what = if mixed || ["bridge", "host", "none"].contains(&mode) {
-        "a network of the engine beside it"
-    } else if given(&host["PortBindings"]) || host["PublishAllPorts"] == true {
-        "published ports (-p); publish a service's instead"
-    } else if given(&host["Dns"]) {
-        "name servers of its own (--dns)"
-    } else if given(&body["MacAddress"]) {
+    let is_one = |name: &String| ["host", "none"].contains(&name.as_str());
+    let what = if mode.starts_with("container:") || beside.iter().any(is_one) {
+        "another container's network, the host's, or none beside it"
+    } else if beside.is_empty() && given(&body["MacAddress"]) {
         "a MAC address of its own"
-    } else if given(&host["Links"]) {
+    } else if beside.is_empty() && given(&host["Links"]) {
         LINKS
     } else {
         return Ok(());
     };
     Err(cannot_have(&wish.name, what))
+}
+
+/// Whether ports of it are to be published.
+fn publishes(body: &Value) -> bool {
+    let host = &body["HostConfig"];
+    !is_empty(&host["PortBindings"]) || host["PublishAllPorts"] == true
 }
 
 /// A command: a list of words, or one word. `None` when absent.

@@ -340,6 +340,11 @@ impl NetworkView {
         self.name == name
     }
 
+    /// Whether nothing leads out of it.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.internal
+    }
+
     /// The swarm's twin of one of the engine's own networks.
     pub(crate) fn is_predefined(&self) -> bool {
         self.predefined

@@ -207,6 +207,11 @@ impl NodeControl for FakeNode {
         self.willing()
     }
 
+    async fn settle(&self, container_id: &str) -> Result<(), ControlError> {
+        self.note(format!("settle {container_id}"));
+        Ok(())
+    }
+
     async fn detach(&self, request: DetachRequest) -> Result<(), ControlError> {
         let DetachRequest {
             container_id,

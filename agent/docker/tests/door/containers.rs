@@ -28,7 +28,7 @@ async fn the_engine_makes_it_without_a_network_behind_the_gate() {
         .await;
     assert_eq!(status, 201, "{asked}");
     assert_eq!(asked["HostConfig"]["NetworkMode"], "none");
-    assert_eq!(asked["HostConfig"]["Dns"], json!(["127.0.0.11"]));
+    assert_eq!(asked["HostConfig"]["Dns"], json!([]));
     assert_eq!(
         asked["HostConfig"]["Binds"],
         json!(["/state/weft-gate:/.weft-gate:ro"])
@@ -70,12 +70,6 @@ async fn what_a_container_on_a_swarm_network_cannot_have_is_said() {
         body
     };
     for (body, word) in [
-        (
-            host("PortBindings", json!({"80/tcp": [{}]})),
-            "published ports",
-        ),
-        (host("PublishAllPorts", json!(true)), "published ports"),
-        (host("Dns", json!(["192.0.2.1"])), "name servers"),
         (host("Links", json!(["db:db"])), "links (--link"),
         (endpoint("Links", json!(["db:db"])), "links (--link"),
         (
@@ -98,6 +92,160 @@ async fn what_a_container_on_a_swarm_network_cannot_have_is_said() {
         assert_eq!(status, 501, "{body}: {message}");
         assert!(message.starts_with(&begin), "{body}: {message}");
     }
+}
+
+#[tokio::test]
+async fn networks_of_the_engine_s_stay_beside_the_swarm_s() {
+    let bed = with_front().await;
+    let body = json!({"Name": "dark", "Driver": "overlay", "Attachable": true, "Internal": true});
+    assert_eq!(bed.json("POST", "/networks/create", body).await.0, 201);
+    let path = "/v1.41/containers/create";
+    let ports = json!({"80/tcp": [{"HostPort": "8080"}]});
+    for (mode, ends, host, due, kept, wished) in [
+        // For published ports alone there is the engine's bridge.
+        (
+            "front",
+            json!({"front": {}}),
+            json!({"PortBindings": ports}),
+            "bridge",
+            json!({}),
+            "front",
+        ),
+        (
+            "front",
+            json!({}),
+            json!({"PublishAllPorts": true}),
+            "bridge",
+            json!({}),
+            "front",
+        ),
+        (
+            "front",
+            json!({}),
+            json!({"Dns": ["192.0.2.1"]}),
+            "none",
+            json!({}),
+            "front",
+        ),
+        (
+            "mine",
+            json!({"mine": {"Aliases": ["m"]}, "front": {}}),
+            json!({"PortBindings": ports}),
+            "mine",
+            json!({"mine": {"Aliases": ["m"]}}),
+            "front",
+        ),
+        (
+            "front",
+            json!({"mine": {}, "front": {}}),
+            json!({}),
+            "mine",
+            json!({"mine": {}}),
+            "front",
+        ),
+        (
+            "bridge",
+            json!({"front": {}}),
+            json!({"Links": ["db"]}),
+            "bridge",
+            json!({}),
+            "front",
+        ),
+        (
+            "mine",
+            json!({"dark": {}}),
+            json!({"PortBindings": ports}),
+            "mine",
+            json!({}),
+            "dark",
+        ),
+    ] {
+        let mut body = json!({"Image": "busybox", "HostConfig": host});
+        body["HostConfig"]["NetworkMode"] = mode.into();
+        body["NetworkingConfig"]["EndpointsConfig"] = ends;
+        let (status, asked) = bed.json("POST", path, body.clone()).await;
+        assert_eq!(status, 201, "{body}: {asked}");
+        assert_eq!(asked["HostConfig"]["NetworkMode"], due, "{body}");
+        assert_eq!(asked["NetworkingConfig"]["EndpointsConfig"], kept, "{body}");
+        for (field, value) in host.as_object().unwrap() {
+            assert_eq!(asked["HostConfig"][field], *value, "{body}");
+        }
+        let labels = &asked["Labels"];
+        let wishes: Value =
+            serde_json::from_str(labels["io.weft.networks"].as_str().unwrap()).unwrap();
+        assert_eq!(wishes[0]["Name"], wished, "{body}");
+        let is_hidden = mode == "front" && due == "bridge";
+        assert_eq!(labels["io.weft.gateway"] == "bridge", is_hidden, "{body}");
+    }
+    for (mode, ends, host, words) in [
+        (
+            "dark",
+            json!({}),
+            json!({"PortBindings": ports}),
+            "network dark cannot have published ports (-p): it is internal",
+        ),
+        (
+            "none",
+            json!({"front": {}}),
+            json!({}),
+            "another container's network, the host's, or none beside it",
+        ),
+        (
+            "container:x",
+            json!({"front": {}}),
+            json!({}),
+            "another container's network",
+        ),
+        (
+            "front",
+            json!({"host": {}}),
+            json!({}),
+            "another container's network",
+        ),
+    ] {
+        let mut body = json!({"Image": "busybox", "HostConfig": host});
+        body["HostConfig"]["NetworkMode"] = mode.into();
+        body["NetworkingConfig"]["EndpointsConfig"] = ends;
+        let (status, message) = bed.refusal("POST", path, &body.to_string()).await;
+        assert_eq!(status, 501, "{body}: {message}");
+        assert!(message.contains(words), "{body}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_container_of_the_swarm_s_comes_onto_the_engine_s_networks() {
+    let bed = with_front().await;
+    let settled = |id: &str| format!("settle {}", id.repeat(64));
+    let asked = || std::mem::take(&mut *bed.node.asked.lock().unwrap());
+    let wish = |container: &str| json!({"Container": container}).to_string();
+    // One that runs on the swarm's networks alone has an interface that the engine would make too.
+    let path = "/v1.41/networks/mine/connect";
+    let (status, message) = bed.refusal("POST", path, &wish("alone")).await;
+    assert_eq!(status, 501, "{message}");
+    assert!(
+        message.contains("stop it, connect it, and start it again"),
+        "{message}"
+    );
+    assert_eq!(asked(), Vec::<String>::new());
+    // Before it starts, the engine's `none` makes room.
+    let said = bed.text("POST", path, &wish("wishing")).await;
+    assert_eq!(
+        said,
+        (
+            200,
+            format!("{{\"Container\":\"{}\",\"Force\":false}}", "w".repeat(64))
+        )
+    );
+    assert_eq!(asked(), Vec::<String>::new());
+    // One that runs on both is looked at when the engine's have changed.
+    for verb in ["connect", "disconnect"] {
+        let path = format!("/v1.41/networks/mine/{verb}");
+        assert_eq!(bed.text("POST", &path, &wish("both")).await.0, 200);
+        assert_eq!(asked(), [settled("b")], "{verb}");
+    }
+    // What was connected after it was made is on its networks when the start is answered.
+    assert_eq!(bed.text("POST", "/containers/both/start", "").await.0, 204);
+    assert_eq!(asked(), [settled("b")]);
 }
 
 fn not_attachable() -> ControlError {

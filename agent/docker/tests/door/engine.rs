@@ -151,6 +151,9 @@ fn networks() -> serde_json::Value {
     ])
 }
 
+/// What was taken off `none` last, told by the next answer about `mine`.
+static OFF: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
+
 async fn answer(
     mut request: Request<Incoming>,
     (cancelled, hangs, minor): (Arc<Notify>, Arc<Notify>, u32),
@@ -247,6 +250,26 @@ async fn answer(
             let container =
                 json!({"Id": "w".repeat(64), "Name": "/wishing", "Config": {"Labels": labels}});
             whole(200, container.to_string())
+        }
+        (&Method::GET, "/containers/alone/json") => {
+            let labels = json!({"io.weft.networks": "[]"});
+            let networks = json!({"none": {}});
+            let container = json!({"Id": "a".repeat(64), "Name": "/alone", "State": {"Running": true},
+                "Config": {"Labels": labels}, "NetworkSettings": {"Networks": networks}});
+            whole(200, container.to_string())
+        }
+        (&Method::GET, "/containers/both/json") => {
+            let container = json!({"Id": "b".repeat(64), "Name": "/both", "State": {"Running": true},
+                "NetworkSettings": {"Networks": {"mine": {}}}});
+            whole(200, container.to_string())
+        }
+        (&Method::POST, "/networks/none/disconnect") => {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            *OFF.lock().unwrap() = String::from_utf8_lossy(&body).into_owned();
+            whole(200, String::new())
+        }
+        (&Method::POST, "/networks/mine/connect" | "/networks/mine/disconnect") => {
+            whole(200, std::mem::take(&mut *OFF.lock().unwrap()))
         }
         (&Method::POST, path) if path.ends_with("/start") && path.starts_with("/containers/") => {
             whole(204, String::new())

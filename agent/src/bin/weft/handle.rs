@@ -231,6 +231,12 @@ impl NodeControl for Handle {
             .await
     }
 
+    async fn settle(&self, container_id: &str) -> Result<(), ControlError> {
+        let seat = self.standing().seat.ok_or_else(not_a_member)?;
+        let glance = seat.agent.glance().borrow().clone();
+        seat.guests.settle(container_id, &glance).await
+    }
+
     async fn detach(&self, request: DetachRequest) -> Result<(), ControlError> {
         let seat = self.standing().seat.ok_or_else(not_a_member)?;
         let glance = seat.agent.glance().borrow().clone();

@@ -78,10 +78,12 @@ pub(super) fn body(
         return Err(unsupported("ContainerSpec.Isolation", &json!(isolation)));
     }
     let text = |text: &str| expand(text, task, place);
+    let is_gated = task.spec.node_network().is_none();
+    let (entrypoint, command) = command_line(spec, image, is_gated)?;
     let mut body = json!({
         "Image": spec.image,
-        "Entrypoint": command_line(spec, image, task.spec.node_network().is_none())?,
-        "Cmd": [],
+        "Entrypoint": entrypoint,
+        "Cmd": command,
         "Tty": spec.tty,
         "OpenStdin": spec.open_stdin,
         "Labels": labels(task, spec, place),
@@ -115,35 +117,29 @@ fn refuse_rest(prefix: &str, rest: &Map<String, Value>) -> Result<(), Refusal> {
     })
 }
 
-/// Gate, entry point and command, all in one: the image's own words are spelt out because the
-/// engine forgets them when it is given an entry point.
+/// Entry point, the gate before it, and command: apart as Docker has them, and spelt out, because the
+/// engine forgets the image's own words when it is given an entry point.
 fn command_line(
     spec: &ContainerSpec,
     image: &ImageFacts,
     is_gated: bool,
-) -> Result<Vec<String>, Refusal> {
+) -> Result<(Vec<String>, Vec<String>), Refusal> {
     let command = spec.command.clone().unwrap_or_default();
     let args = spec.args.clone().unwrap_or_default();
-    let mut line = Vec::new();
-    if command.is_empty() {
-        line.extend(image.entrypoint.iter().cloned());
-        line.extend(if args.is_empty() {
-            image.cmd.clone()
-        } else {
-            args
-        });
+    let (mut entrypoint, own) = if command.is_empty() {
+        (image.entrypoint.clone(), image.cmd.clone())
     } else {
-        line.extend(command);
-        line.extend(args);
-    }
-    if line.is_empty() {
+        (command, Vec::new())
+    };
+    let command = if args.is_empty() { own } else { args };
+    if entrypoint.is_empty() && command.is_empty() {
         return Err(Refusal::NoCommand);
     }
     // The network of a node is there before its tasks: nothing is to be waited for.
     if is_gated {
-        line.insert(0, GATE_TARGET.to_owned());
+        entrypoint.insert(0, GATE_TARGET.to_owned());
     }
-    Ok(line)
+    Ok((entrypoint, command))
 }
 
 fn labels(task: &Task, spec: &ContainerSpec, place: &Place) -> BTreeMap<String, String> {

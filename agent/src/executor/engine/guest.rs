@@ -20,6 +20,8 @@ use crate::{
     task::Failure,
 };
 
+/// The host's resolvers.
+const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where the resolver of a sandbox listens.
 const RESOLVER: &str = "127.0.0.11";
 
@@ -40,6 +42,28 @@ impl Containers for Engine {
             let path = path.display();
             Failure::lasting(format!(
                 "cannot lead the container to its resolver in {path}: {error}"
+            ))
+        })
+    }
+
+    async fn lead_away(&self, container: &str) -> Result<(), Failure> {
+        let Some(found) = Self::look(self, container).await? else {
+            return Ok(());
+        };
+        // The engine has a resolver there itself, or there is nobody to be asked.
+        if networks(&found) != ["bridge"] {
+            return Ok(());
+        }
+        let servers = servers(&found);
+        let path = found.resolv_conf_path;
+        let Some(path) = path.and_then(|path| own_file(path, container)) else {
+            return Ok(());
+        };
+        let host = fs::read_to_string(HOST_RESOLV_CONF).unwrap_or_default();
+        lead_away(&path, &servers, &host).map_err(|error| {
+            let path = path.display();
+            Failure::lasting(format!(
+                "cannot lead the container to the host's resolvers in {path}: {error}"
             ))
         })
     }
@@ -114,6 +138,28 @@ fn lead(path: &std::path::Path) -> io::Result<()> {
     fs::write(path, ResolvConf::parse(&held).for_sandbox(&[], &[]))
 }
 
+/// Puts resolvers outside in the place of the sandbox's: the user's, the host's, or those that the engine gives who has none
+/// that a container can reach.
+fn lead_away(path: &std::path::Path, servers: &[String], host: &str) -> io::Result<()> {
+    let mut servers = servers.to_vec();
+    if servers.is_empty() {
+        let host = ResolvConf::parse(host).servers;
+        let host = host.iter().filter(|server| !server.is_loopback());
+        servers = host.map(IpAddr::to_string).collect();
+    }
+    if servers.is_empty() {
+        servers = ["8.8.8.8", "8.8.4.4"].map(str::to_owned).to_vec();
+    }
+    let held = fs::read_to_string(path)?;
+    let rest = held.lines().filter(|line| {
+        let line = line.trim();
+        !line.starts_with("nameserver") && line != "options ndots:0"
+    });
+    let servers = servers.iter().map(|server| format!("nameserver {server}"));
+    let lines: Vec<String> = servers.chain(rest.map(str::to_owned)).collect();
+    fs::write(path, lines.join("\n") + "\n")
+}
+
 fn look(found: &ContainerInspectResponse) -> Look {
     let state = found.state.clone().unwrap_or_default();
     let labels = found
@@ -131,11 +177,31 @@ fn look(found: &ContainerInspectResponse) -> Look {
             .unwrap_or_default()
             .trim_start_matches('/')
             .to_owned(),
+        networks: networks(found),
+        servers: servers(found),
         wishes: label(WISHES_LABEL)
             .map(|label| wishes_of(label))
             .unwrap_or_default(),
         refusal: refusal(mode.unwrap_or_default(), label(TASK_LABEL).is_some()),
     }
+}
+
+/// Networks of the engine's own that it is on, in a constant order.
+fn networks(found: &ContainerInspectResponse) -> Vec<String> {
+    let settings = found.network_settings.as_ref();
+    let networks = settings.and_then(|settings| settings.networks.as_ref());
+    let names = networks.into_iter().flat_map(|networks| networks.keys());
+    let mut names: Vec<String> = names.filter(|name| *name != "none").cloned().collect();
+    names.sort();
+    names
+}
+
+/// Resolvers that the user gave it (`--dns`).
+fn servers(found: &ContainerInspectResponse) -> Vec<String> {
+    let host = found.host_config.as_ref();
+    let servers = host.and_then(|host| host.dns.clone()).unwrap_or_default();
+    let outside = |server: &String| server != RESOLVER;
+    servers.into_iter().filter(outside).collect()
 }
 
 /// Why a container with this network mode cannot be on a swarm network.
@@ -148,13 +214,11 @@ fn refusal(mode: &str, is_task: bool) -> Option<String> {
     }
     match mode {
         "host" => Some("container cannot be disconnected from host network or connected to another network".to_owned()),
-        "" | "none" | "default" | "bridge" => None,
         shared if shared.starts_with("container:") => Some(
             "container sharing network namespace with another container or host cannot be connected to any other network".to_owned(),
         ),
-        own => Some(format!(
-            "this container is on the engine's network {own}, whose own resolver hides the names of swarm networks: run it with --network NAME of the swarm network instead"
-        )),
+        // A network of the engine's: ours come beside it.
+        _ => None,
     }
 }
 
@@ -176,11 +240,11 @@ mod tests {
 
     #[test]
     fn only_containers_with_a_namespace_of_their_own_are_taken() {
-        for mode in ["", "none", "default", "bridge"] {
+        for mode in ["", "none", "default", "bridge", "mine"] {
             assert_eq!(refusal(mode, false), None, "{mode}");
             assert!(refusal(mode, true).is_some());
         }
-        for mode in ["host", "container:abc", "mine"] {
+        for mode in ["host", "container:abc"] {
             assert!(refusal(mode, false).is_some(), "{mode}");
         }
     }
@@ -226,5 +290,25 @@ mod tests {
         );
         lead(&path).expect("written again");
         assert_eq!(fs::read_to_string(&path).expect("a file"), led);
+        // And away from it again.
+        let away = |servers: &[&str], host: &str| {
+            let servers: Vec<String> = servers.iter().map(|&server| server.to_owned()).collect();
+            lead_away(&path, &servers, host).expect("written");
+            fs::read_to_string(&path).expect("a file")
+        };
+        let search = "search example.org";
+        let host = "nameserver 127.0.0.53\nnameserver 192.0.2.53\n";
+        assert_eq!(
+            away(&[], host),
+            format!("nameserver 192.0.2.53\n{search}\n")
+        );
+        assert_eq!(
+            away(&["192.0.2.99"], host),
+            format!("nameserver 192.0.2.99\n{search}\n")
+        );
+        assert_eq!(
+            away(&[], "nameserver 127.0.0.53\n"),
+            format!("nameserver 8.8.8.8\nnameserver 8.8.4.4\n{search}\n")
+        );
     }
 }

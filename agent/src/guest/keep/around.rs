@@ -17,6 +17,10 @@ pub struct Look {
     pub name: String,
     /// The wishes that it was made with.
     pub wishes: Vec<Wish>,
+    /// Networks of the engine's own that it is on.
+    pub networks: Vec<String>,
+    /// Resolvers that are to be asked for it instead of the host's.
+    pub servers: Vec<String>,
     /// Why it cannot be on a swarm network, if it cannot.
     pub refusal: Option<String>,
 }
@@ -53,11 +57,17 @@ pub trait Containers: Send + Sync + 'static {
     /// When the engine does not answer.
     async fn look(&self, container: &str) -> Result<Option<Look>, Failure>;
 
-    /// Leads a container that was made without wishes to the resolver in its sandbox.
+    /// Leads a container to the resolver in its sandbox.
     ///
     /// # Errors
     /// When its settings cannot be written.
     async fn lead_to_resolver(&self, container: &str) -> Result<(), Failure>;
+
+    /// Leads a container that is on no swarm network any more to the resolvers that it would have without.
+    ///
+    /// # Errors
+    /// When its settings cannot be written.
+    async fn lead_away(&self, container: &str) -> Result<(), Failure>;
 
     /// Lets a container find its host name at its addresses, as `/etc/hosts` says on the engine's networks.
     ///
