@@ -18,15 +18,13 @@ use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::UnixListener,
     sync::{mpsc, watch},
 };
+use weft_proto::last_words::hear_out;
 
 use crate::{door::Door, engine::Engine, node::NodeControl, reply::Body};
-
-/// How long a client that was answered may go on writing.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Where the front door is and what is behind it.
 #[derive(Debug, Clone)]
@@ -235,7 +233,11 @@ where
     let end = async {
         match takeover {
             Some(takeover) => splice(client, &parts.read_buf, takeover).await,
-            None => linger(client).await,
+            // Its request may have been answered before all of it had come.
+            None => {
+                hear_out(client).await;
+                Ok(())
+            }
         }
     };
     tokio::select! {
@@ -246,19 +248,6 @@ where
         }
         _ = stop.changed() => {}
     }
-}
-
-/// Hears a client out whose request was answered before all of it had come, as Go's servers do: one
-/// that finds the connection closed while it still writes does not read why it was refused.
-async fn linger(mut client: impl AsyncRead + Unpin) -> io::Result<()> {
-    let mut rest = [0; 8192];
-    let drained = async {
-        while client.read(&mut rest).await? > 0 {}
-        Ok(())
-    };
-    tokio::time::timeout(LINGER, drained)
-        .await
-        .unwrap_or(Ok(()))
 }
 
 /// Both ways until both ends are closed; `early` is what the client has said already.

@@ -226,11 +226,24 @@ mod tests {
         let mut caller = TcpStream::connect(addr).await.expect("a connection");
         caller.write_all(&[1; 100_000]).await.expect("taken");
         let mut answer = Vec::new();
-        caller.read_to_end(&mut answer).await.expect("no reset");
+        let read = soon(caller.read_to_end(&mut answer)).await;
+        read.expect("no reset");
         assert_eq!(answer, b"no");
         caller.write_all(&[1; 100]).await.expect("still heard");
         drop(caller);
-        server.await.expect("an end");
+        soon(server).await.expect("an end");
+    }
+
+    #[tokio::test]
+    async fn who_never_ends_is_left() {
+        let (ours, theirs) = tokio::io::duplex(64);
+        soon(hear_out(ours)).await;
+        drop(theirs);
+    }
+
+    async fn soon<T>(work: impl Future<Output = T>) -> T {
+        let done = tokio::time::timeout(Duration::from_secs(60), work).await;
+        done.expect("waited 60 s for an end")
     }
 
     #[tokio::test]

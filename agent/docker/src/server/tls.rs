@@ -12,6 +12,7 @@ use tokio_rustls::{
         server::WebPkiClientVerifier,
     },
 };
+use weft_proto::last_words::hear_out;
 
 use super::{DoorError, TcpDoor, converse, pause};
 use crate::door::Door;
@@ -55,9 +56,13 @@ impl Listener {
             };
             let (acceptor, door) = (self.acceptor.clone(), Arc::clone(&door));
             tokio::spawn(async move {
-                match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+                let accept = acceptor.accept(stream).into_fallible();
+                match tokio::time::timeout(PATIENCE, accept).await {
                     Ok(Ok(stream)) => converse(stream, door).await,
-                    Ok(Err(error)) => tracing::warn!(%client, %error, "refused a client"),
+                    Ok(Err((error, stream))) => {
+                        tracing::warn!(%client, %error, "refused a client");
+                        hear_out(stream).await;
+                    }
                     Err(_) => tracing::debug!(%client, "a client says nothing"),
                 }
             });

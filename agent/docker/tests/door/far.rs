@@ -1,6 +1,6 @@
 //! The door over TCP.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::{
@@ -62,8 +62,13 @@ fn config(folder: &Path, tcp: TcpDoor) -> DoorConfig {
     }
 }
 
-/// What is answered to `GET /nodes` by this client; empty when the door does not talk to it.
-async fn ask(address: SocketAddr, trust: &Issuer, own: Option<(String, String)>) -> String {
+/// What is answered to `GET /nodes` by this client, whose request has a body of so many bytes.
+async fn ask(
+    address: SocketAddr,
+    trust: &Issuer,
+    own: Option<(String, String)>,
+    body: usize,
+) -> io::Result<String> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(trust.pem().as_bytes()).unwrap())
@@ -84,15 +89,19 @@ async fn ask(address: SocketAddr, trust: &Issuer, own: Option<(String, String)>)
     let stream = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let connector = TlsConnector::from(Arc::new(config));
-    let Ok(mut stream) = connector.connect(name, stream).await else {
-        return String::new();
-    };
+    let mut stream = connector.connect(name, stream).await?;
     let mut answer = Vec::new();
-    let request = b"GET /v1.41/nodes HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n";
-    // A door that refuses may close before or after it is asked.
-    let _ = stream.write_all(request).await;
-    let _ = stream.read_to_end(&mut answer).await;
-    String::from_utf8_lossy(&answer).into_owned()
+    let head = format!(
+        "GET /v1.41/nodes HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: {body}\r\n\r\n"
+    );
+    if body > 0 {
+        // The door has said what it says of the certificate.
+        stream.get_ref().0.readable().await?;
+    }
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(&vec![b' '; body]).await?;
+    stream.read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 #[tokio::test]
@@ -115,20 +124,22 @@ async fn only_clients_with_a_certificate_are_answered_over_tcp() {
     };
     soon("the door to open", open).await;
 
-    let known = ask(address, &issuer, Some(certificate(&issuer)));
-    let known = soon("an answer", known).await;
+    let known = ask(address, &issuer, Some(certificate(&issuer)), 0);
+    let known = soon("an answer", known).await.unwrap();
     assert!(known.starts_with("HTTP/1.1 200 "), "{known:?}");
     let stranger = certificate(&authority());
-    for own in [None, Some(stranger)] {
-        let answer = soon("a refusal", ask(address, &issuer, own)).await;
-        assert_eq!(answer, "");
+    // Refused while they still speak, they read why.
+    for (own, why) in [(None, "CertificateRequired"), (Some(stranger), "DecryptError")] {
+        let refused = soon("a refusal", ask(address, &issuer, own, 1 << 20)).await;
+        let refused = refused.expect_err("it was answered").to_string();
+        assert!(refused.contains(why), "{refused}");
     }
     let mut plain = TcpStream::connect(address).await.unwrap();
     let request = b"GET /v1.41/nodes HTTP/1.1\r\nHost: d\r\n\r\n";
     plain.write_all(request).await.unwrap();
     let mut answer = Vec::new();
-    // The refusal may come as a reset.
-    let _ = soon("the end", plain.read_to_end(&mut answer)).await;
+    let end = soon("the end", plain.read_to_end(&mut answer)).await;
+    end.expect("no reset");
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     drop(stop);
     soon("the door to close", door).await.unwrap().unwrap();
