@@ -126,7 +126,8 @@ impl From<DialError> for ControlError {
 }
 
 /// What `error` says and, where that is not all, what led to it.
-fn told(error: &(dyn std::error::Error + 'static)) -> String {
+#[must_use]
+pub fn told(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bollard::{API_DEFAULT_VERSION, Docker, errors::Error};
 use tokio::sync::OnceCell;
+use weft_proto::dial::told;
 
 use crate::task::Failure;
 
@@ -59,6 +60,33 @@ pub(super) fn failure(verb: &str, object: &str, error: &Error) -> Failure {
         Error::JsonDataError { message, .. } => Failure::lasting(format!(
             "cannot {verb} {object}: the engine's answer is not understood: {message}"
         )),
-        other => Failure::passing(format!("cannot {verb} {object}: {other}")),
+        other => Failure::passing(format!(
+            "cannot {verb} {object}: no answer from the container engine, is it running? ({})",
+            told(other)
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_is_away_is_named_with_what_the_connection_met() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("engine.sock");
+        drop(UnixListener::bind(&path).expect("a socket that nobody listens at"));
+        let docker = Docker::connect_with_unix(&path.to_string_lossy(), 5, API_DEFAULT_VERSION)
+            .expect("a way");
+        let error = docker.ping().await.expect_err("nobody listens");
+        let words = failure("inspect container", "web.1", &error).to_string();
+        let begin =
+            "cannot inspect container web.1: no answer from the container engine, is it running? (";
+        assert!(
+            words.starts_with(begin) && words.contains("Connection refused"),
+            "{words}"
+        );
     }
 }
