@@ -22,11 +22,27 @@ pub(crate) fn run_refusing<T: Tables>(
     nth: u32,
 ) -> (Verdict, Bytes) {
     let mut p = Bytes::new(step.bytes.clone(), step.link);
+    p.refused = nth;
+    judge(step, p, world, work)
+}
+
+/// As [`run`], at this time.
+pub(crate) fn run_at<T: Tables>(
+    step: &Step,
+    world: &T,
+    work: &mut Work,
+    now: u64,
+) -> (Verdict, Bytes) {
+    let mut p = Bytes::new(step.bytes.clone(), step.link);
+    p.now = now;
+    judge(step, p, world, work)
+}
+
+fn judge<T: Tables>(step: &Step, mut p: Bytes, world: &T, work: &mut Work) -> (Verdict, Bytes) {
     p.for_host = step.for_host;
     p.received = step.received;
     p.tunnel = step.tunnel;
     p.segment = step.segment;
-    p.refused = nth;
     let verdict = match step.program {
         Program::UplinkIn => weft_ebpf::uplink::judge(&mut p, world, work),
         Program::OverlayIn => weft_ebpf::overlay::judge(&mut p, world, work),

@@ -1,5 +1,6 @@
 //! The packet logic on the host: rows, and what holds for every packet.
 
+mod alone;
 mod bytes;
 mod fuzz;
 mod host_rows;
