@@ -5,13 +5,13 @@ mod lan;
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
-use lan::{CLIENT4, Lan, PATIENCE, eventually, host4, ingress, run};
+use lan::{CLIENT4, CLIENT6, Lan, PATIENCE, eventually, host4, host6, ingress, run};
 use weft_abi::{Front, FrontKey, maps};
 use weft_types::{
     BackendId, ServiceId,
@@ -25,8 +25,11 @@ async fn labelled(labels: &[(&str, &str)]) -> Result<Lan> {
     let mut lan = Lan::new(2)?;
     lan.start_all().await?;
     let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
-    for (number, address) in [(1, "10.0.0.5/24"), (2, "10.0.0.6/24")] {
-        lan.add_task(number, Some(web), number, &[(ingress(), &[address])])
+    for (number, addresses) in [
+        (1, ["10.0.0.5/24", "fd00:1::5/64"]),
+        (2, ["10.0.0.6/24", "fd00:1::6/64"]),
+    ] {
+        lan.add_task(number, Some(web), number, &[(ingress(), &addresses)])
             .await?;
     }
     label(&mut lan, web, labels)?;
@@ -50,22 +53,34 @@ fn label(lan: &mut Lan, service: ServiceId, labels: &[(&str, &str)]) -> Result<(
 }
 
 /// How many of these questions each task answers.
-fn shares(lan: &Lan, host: u32, questions: u32) -> Result<BTreeMap<String, u32>> {
+fn shares(lan: &Lan, at: IpAddr, questions: u32) -> Result<BTreeMap<String, u32>> {
     let mut shares = BTreeMap::new();
     for _ in 0..questions {
-        *shares
-            .entry(lan.ask_udp("c", (host4(host), 8000))?)
-            .or_insert(0) += 1;
+        *shares.entry(lan.ask_udp("c", (at, 8000))?).or_insert(0) += 1;
     }
     Ok(shares)
+}
+
+/// A host's addresses, each with the client's of that family.
+fn clients(host: u32) -> [(IpAddr, &'static str); 2] {
+    [
+        (host4(host).into(), "192.0.2.100"),
+        (host6(host).into(), CLIENT6),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_stays_with_its_task() -> Result<()> {
     let lan = labelled(&[("weft.affinity", "60s")]).await?;
-    let first = shares(&lan, 1, 10)?;
-    assert_eq!(first.len(), 1, "{first:?}");
-    assert_eq!(shares(&lan, 2, 10)?, first, "through the other host too");
+    for at in [|host| host4(host).into(), |host| host6(host).into()] as [fn(u32) -> IpAddr; 2] {
+        let first = shares(&lan, at(1), 10)?;
+        assert_eq!(first.len(), 1, "{first:?}");
+        assert_eq!(
+            shares(&lan, at(2), 10)?,
+            first,
+            "through the other host too"
+        );
+    }
     Ok(())
 }
 
@@ -125,8 +140,10 @@ async fn a_client_stays_when_tasks_come_and_until_its_time_is_over() -> Result<(
 async fn local_tasks_answer_and_weights_are_followed() -> Result<()> {
     let mut lan = labelled(&[("weft.prefer", "local")]).await?;
     for host in [1, 2] {
-        let shares = shares(&lan, host, 10)?;
-        assert_eq!(shares, BTreeMap::from([(format!("t{host} {CLIENT4}"), 10)]));
+        for (at, client) in clients(host) {
+            let shares = shares(&lan, at, 10)?;
+            assert_eq!(shares, BTreeMap::from([(format!("t{host} {client}"), 10)]));
+        }
     }
     label(
         &mut lan,
@@ -134,16 +151,20 @@ async fn local_tasks_answer_and_weights_are_followed() -> Result<()> {
         &[("weft.weights", "n1=20,n2=1")],
     )?;
     lan.apply().await?;
-    let shares = shares(&lan, 2, 60)?;
-    let first = shares.get(&format!("t1 {CLIENT4}")).copied().unwrap_or(0);
-    assert!(first >= 45, "{shares:?}");
+    for (at, client) in clients(2) {
+        let shares = shares(&lan, at, 60)?;
+        let first = shares.get(&format!("t1 {client}")).copied().unwrap_or(0);
+        assert!(first >= 45, "{shares:?}");
+    }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_those_on_the_list_may_ask_and_only_where_it_listens() -> Result<()> {
-    let mut lan = labelled(&[("weft.allow", "203.0.113.0/24")]).await?;
-    assert!(lan.is_shut("c", (host4(1), 8000))?);
+    let mut lan = labelled(&[("weft.allow", "203.0.113.0/24,2001:db8:1::/64")]).await?;
+    for (at, _) in clients(1) {
+        assert!(lan.is_shut("c", (at, 8000))?);
+    }
     let drops = lan.hosts[&1].drops().await?;
     assert!(
         drops.iter().any(|drop| drop.reason.contains("allow list")),
@@ -152,13 +173,21 @@ async fn only_those_on_the_list_may_ask_and_only_where_it_listens() -> Result<()
     label(
         &mut lan,
         ServiceId::numbered(1),
-        &[("weft.allow", "203.0.113.0/24,192.0.2.100")],
+        &[("weft.allow", "203.0.113.0/24,192.0.2.100,2001:db8::100/128")],
     )?;
     lan.apply().await?;
-    assert!(
-        lan.ask_tcp("c", (host4(1), 8000))?
-            .ends_with(&CLIENT4.to_string())
-    );
+    for (at, client) in clients(1) {
+        assert!(lan.ask_tcp("c", (at, 8000))?.ends_with(client));
+    }
+    // Each family for itself.
+    label(
+        &mut lan,
+        ServiceId::numbered(1),
+        &[("weft.allow", "2001:db8::/64")],
+    )?;
+    lan.apply().await?;
+    assert!(lan.is_shut("c", (host4(1), 8000))?);
+    assert!(lan.ask_tcp("c", (host6(1), 8000))?.ends_with(CLIENT6));
     // Never wider than asked for: on one host's address, then on loopback alone.
     label(
         &mut lan,
@@ -188,12 +217,17 @@ async fn only_those_on_the_list_may_ask_and_only_where_it_listens() -> Result<()
 async fn a_service_is_held_to_its_cap() -> Result<()> {
     // 200 kB there and back at 2 Mbit/s are 0.8 s each way, less what may come at once.
     let lan = labelled(&[("weft.cap", "2mbit")]).await?;
-    let begun = Instant::now();
-    for _ in 0..2 {
-        lan.ask_tcp("c", (host4(1), 8000))?;
+    for (at, _) in clients(1) {
+        let begun = Instant::now();
+        for _ in 0..2 {
+            lan.ask_tcp("c", (at, 8000))?;
+        }
+        let took = begun.elapsed();
+        assert!(
+            took > Duration::from_millis(500),
+            "400 kB by {at} took {took:?}"
+        );
     }
-    let took = begun.elapsed();
-    assert!(took > Duration::from_millis(500), "400 kB took {took:?}");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ mod lan;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -25,8 +25,9 @@ use tokio::{
 };
 use weft_types::{BackendId, netstate::EndpointPhase, service::Protocol};
 
-/// The address that moves.
-const FLOATING: &str = "192.0.2.200";
+/// The address that moves, of each family.
+const FLOATING4: &str = "192.0.2.200";
+const FLOATING6: &str = "2001:db8::200";
 /// How long a connection may stand still before it counts as stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -82,7 +83,7 @@ where
 
 /// Serves words: back what comes (`e`), or one every `pause` (`d`).
 async fn serve(pause: Duration) -> Result<()> {
-    let listener = TcpListener::bind("0.0.0.0:80").await?;
+    let listener = TcpListener::bind("[::]:80").await?;
     loop {
         let (stream, _) = listener.accept().await?;
         tokio::spawn(async move {
@@ -156,7 +157,11 @@ fn serves_where_it_is_asked_to() -> Result<()> {
 /// One connection, until it is enough: talks, or only listens.
 async fn hold(to: SocketAddr, number: usize, pause: Duration, seen: &Seen) -> Result<()> {
     let talks = number.is_multiple_of(2);
-    let socket = TcpSocket::new_v4()?;
+    let socket = if to.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     let mut stream = timeout(STUCK, socket.connect(to))
         .await
         .context("connect")??;
@@ -219,8 +224,22 @@ fn raise_limit() -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raise the limit of open files")
 }
 
+/// One family at a time: the time that a connection stands still is judged.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_survive_their_ingress_address_moving_and_its_host_dying() -> Result<()> {
+    let _alone = ONE.lock().await;
+    survive(FLOATING4.parse()?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ipv6_connections_survive_their_ingress_address_moving_and_its_host_dying() -> Result<()> {
+    let _alone = ONE.lock().await;
+    survive(FLOATING6.parse()?).await
+}
+
+async fn survive(floating: IpAddr) -> Result<()> {
     let is_full = std::env::var_os("WEFT_FULL").is_some();
     let (count, pause) = if is_full {
         (10_000, Duration::from_secs(2))
@@ -232,17 +251,17 @@ async fn connections_survive_their_ingress_address_moving_and_its_host_dying() -
     lan.start_all().await?;
     let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80)]);
     let mut servers = Vec::new();
-    for (number, node, address) in [
-        (1, 2, "10.0.0.5/24"),
-        (2, 3, "10.0.0.6/24"),
-        (3, 2, "10.0.0.7/24"),
+    for (number, node, addresses) in [
+        (1, 2, ["10.0.0.5/24", "fd00:1::5/64"]),
+        (2, 3, ["10.0.0.6/24", "fd00:1::6/64"]),
+        (3, 2, ["10.0.0.7/24", "fd00:1::7/64"]),
     ] {
-        lan.add_task(number, Some(web), node, &[(ingress(), &[address])])
+        lan.add_task(number, Some(web), node, &[(ingress(), &addresses)])
             .await?;
         servers.push(Server::start(&lan, &format!("t{number}"), pause)?);
     }
-    move_address(&mut lan, 1).await?;
-    let to = SocketAddr::new(FLOATING.parse()?, 8000);
+    move_address(&mut lan, 1, floating).await?;
+    let to = SocketAddr::new(floating, 8000);
     // Servers start one after the other: so many connections in a row are not let in by some of them alone.
     eventually("all tasks of the service to let in", async || {
         let all = lan.within("c", move || {
@@ -298,7 +317,7 @@ async fn connections_survive_their_ingress_address_moving_and_its_host_dying() -
     leaving.phase = EndpointPhase::Draining;
     // No manager says that it is dead: the others' own probes find out.
     lan.hosts.remove(&1);
-    move_address(&mut lan, 3).await?;
+    move_address(&mut lan, 3, floating).await?;
 
     // Every connection has to say something twice after that.
     seen.words.store(0, Ordering::Relaxed);
@@ -338,10 +357,14 @@ async fn connections_survive_their_ingress_address_moving_and_its_host_dying() -
 /// Gives the floating address to a host, tells the cluster, and then the client's link. A host whose data
 /// plane has not seen its new address yet (within two seconds it does by itself) would leave packets to
 /// its own stack, which refuses connections that it does not know.
-async fn move_address(lan: &mut Lan, index: u32) -> Result<()> {
+async fn move_address(lan: &mut Lan, index: u32, floating: IpAddr) -> Result<()> {
     let (host, client) = (lan.namespace(&format!("n{index}")), lan.namespace("c"));
-    run(&format!("ip -n {host} addr add {FLOATING}/32 dev eth0"))?;
-    let floating = FLOATING.parse()?;
+    let (family, one) = if floating.is_ipv4() {
+        ("-4", "32 dev eth0")
+    } else {
+        ("-6", "128 dev eth0 nodad")
+    };
+    run(&format!("ip -n {host} addr add {floating}/{one}"))?;
     for node in lan.state.nodes.values_mut() {
         if node.index == index {
             node.addresses.insert(floating);
@@ -352,7 +375,7 @@ async fn move_address(lan: &mut Lan, index: u32) -> Result<()> {
     lan.apply().await?;
     run(&format!(
         "mac=$(ip -n {host} -o link show eth0 | sed 's/.*link.ether \\([^ ]*\\) .*/\\1/') && \
-         ip -n {client} neigh replace {FLOATING} lladdr $mac dev eth0 nud reachable"
+         ip {family} -n {client} neigh replace {floating} lladdr $mac dev eth0 nud reachable"
     ))
     .map(drop)
 }

@@ -3,7 +3,7 @@
 mod lan;
 
 use anyhow::{Context as _, Result, ensure};
-use lan::{CLIENT4, Lan, eventually, host4, ingress, run};
+use lan::{CLIENT4, Lan, eventually, host4, host6, ingress, run};
 use weft_dataplane::PathState;
 
 /// Two hosts with the ingress network encrypted or not, whose service's only task is on the second.
@@ -24,18 +24,28 @@ async fn two(encrypted: bool) -> Result<Lan> {
     Ok(lan)
 }
 
+/// What host 1 says to a client of each family.
+fn both(lan: &Lan) -> [Result<String>; 2] {
+    [
+        lan.ask_tcp("c", (host4(1), 8000)),
+        lan.ask_tcp("c", (host6(1), 8000)),
+    ]
+}
+
 /// Asks host 1 until it says at once that there is nobody: it has no task in its ring.
 async fn nobody(lan: &Lan, when: &str) -> Result<()> {
     eventually(&format!("nobody to be asked {when}"), async || {
-        let answer = lan.ask_tcp("c", (host4(1), 8000));
-        Ok(answer.is_err_and(|error| format!("{error:#}").contains("refused")))
+        Ok(both(lan).iter().all(|answer| {
+            let refused = |error: &anyhow::Error| format!("{error:#}").contains("refused");
+            answer.as_ref().is_err_and(refused)
+        }))
     })
     .await
 }
 
 async fn somebody(lan: &Lan, when: &str) -> Result<()> {
     eventually(&format!("the task to be asked {when}"), async || {
-        Ok(lan.ask_tcp("c", (host4(1), 8000)).is_ok())
+        Ok(both(lan).iter().all(Result::is_ok))
     })
     .await
 }

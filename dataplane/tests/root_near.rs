@@ -6,11 +6,11 @@ mod lan;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Read as _,
-    net::TcpStream,
+    net::{IpAddr, TcpStream},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lan::{CLIENT4, Lan, PATIENCE, eventually, host4, ingress, run};
+use lan::{CLIENT4, Lan, PATIENCE, eventually, host4, host6, ingress, run};
 use weft_types::{BackendId, NodeId, ServiceId, netstate::EndpointPhase, service::Protocol};
 
 /// A service with this label at 8000 and tasks `t2` and `t3` on the second and third of so many hosts; the
@@ -22,8 +22,11 @@ async fn far_and_near(hosts: u32, label: (&str, &str)) -> Result<Lan> {
     }
     lan.start_all().await?;
     let web = lan.add_service(1, &[(Protocol::Tcp, 8000, 80), (Protocol::Udp, 8000, 80)]);
-    for (number, address) in [(2, "10.0.0.5/24"), (3, "10.0.0.6/24")] {
-        lan.add_task(number, Some(web), number, &[(ingress(), &[address])])
+    for (number, addresses) in [
+        (2, ["10.0.0.5/24", "fd00:1::5/64"]),
+        (3, ["10.0.0.6/24", "fd00:1::6/64"]),
+    ] {
+        lan.add_task(number, Some(web), number, &[(ingress(), &addresses)])
             .await?;
     }
     wish(&mut lan, label).await?;
@@ -44,14 +47,19 @@ async fn phase(lan: &mut Lan, task: u32, phase: EndpointPhase) -> Result<()> {
     lan.apply().await
 }
 
-/// Who answers at a host, asked often enough that one who may be chosen is.
+/// Who answers at a host, asked often enough that one who may be chosen is; the same by both families.
 fn answer_at(lan: &Lan, host: u32) -> Result<BTreeSet<String>> {
-    let mut who = BTreeSet::new();
-    for _ in 0..24 {
-        let said = lan.ask_udp("c", (host4(host), 8000))?;
-        who.extend(said.split(' ').next().map(str::to_owned));
-    }
-    Ok(who)
+    let at = |ip: IpAddr| -> Result<BTreeSet<String>> {
+        let mut who = BTreeSet::new();
+        for _ in 0..24 {
+            let said = lan.ask_udp("c", (ip, 8000))?;
+            who.extend(said.split(' ').next().map(str::to_owned));
+        }
+        Ok(who)
+    };
+    let (four, six) = (at(host4(host).into())?, at(host6(host).into())?);
+    ensure!(four == six, "{four:?} by IPv4, {six:?} by IPv6");
+    Ok(four)
 }
 
 fn only(task: &str) -> BTreeSet<String> {

@@ -24,8 +24,11 @@ fn red() -> NetworkId {
 }
 
 const HOSTS: [u32; 3] = [1, 2, 3];
-const SERVER: &str = "10.0.1.2:80";
-const ECHO: &str = "10.0.1.2:81";
+/// Who speaks to the task on host 2, and where: a client of each family.
+const SPEAKERS: [(&str, &str, &str); 2] = [
+    ("t1", "10.0.1.2:80", "10.0.1.2:81"),
+    ("t3", "[fd00:2::2]:80", "[fd00:2::2]:81"),
+];
 /// Room for what waits while two cores do something else, beyond what the machine grants everybody.
 const BUFFER: usize = 4 << 20;
 
@@ -33,18 +36,22 @@ const BUFFER: usize = 4 << 20;
 async fn three_hosts() -> Result<Lan> {
     let mut lan = Lan::new(3)?;
     lan.start_all_with_keys().await?;
-    lan.add_network(red(), 4097, &["10.0.1.0/24"], false);
+    lan.add_network(red(), 4097, &["10.0.1.0/24", "fd00:2::/64"], false);
     lan.state.networks.get_mut(&red()).context("red")?.encrypted = true;
     lan.apply().await?;
     for number in HOSTS {
-        let address = format!("10.0.1.{number}/24");
-        lan.add_task(number, None, number, &[(red(), &[&address])])
+        let addresses = [
+            format!("10.0.1.{number}/24"),
+            format!("fd00:2::{number}/64"),
+        ];
+        let addresses: &[&str] = &[&addresses[0], &addresses[1]];
+        lan.add_task(number, None, number, &[(red(), addresses)])
             .await?;
     }
     lan.apply().await?;
     lan.serve("t2", 80)?;
     lan.within("t2", || {
-        let socket = UdpSocket::bind(("0.0.0.0", 81))?;
+        let socket = UdpSocket::bind(("::", 81))?;
         setsockopt(&socket, RcvBufForce, &BUFFER)?;
         std::thread::spawn(move || {
             let mut bytes = [0; 2048];
@@ -74,15 +81,20 @@ impl Load {
             rounds: Arc::default(),
             speakers: Vec::new(),
         };
-        for client in ["t1", "t3"] {
+        for (client, server, echo) in SPEAKERS {
             for _ in 0..3 {
-                let stream = lan.within(client, || Ok(TcpStream::connect(SERVER)?))?;
+                let stream = lan.within(client, move || Ok(TcpStream::connect(server)?))?;
                 load.speak(move |goes_on| talk(stream, goes_on));
             }
-            let socket = lan.within(client, || {
-                let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+            let socket = lan.within(client, move || {
+                let any = if echo.starts_with('[') {
+                    "[::]:0"
+                } else {
+                    "0.0.0.0:0"
+                };
+                let socket = UdpSocket::bind(any)?;
                 setsockopt(&socket, RcvBufForce, &BUFFER)?;
-                socket.connect(ECHO)?;
+                socket.connect(echo)?;
                 Ok(socket)
             })?;
             load.speak(move |goes_on| count(&socket, goes_on));

@@ -23,7 +23,7 @@ fn red() -> NetworkId {
 
 /// An encrypted network, so that the device is wanted.
 async fn encrypt_red(lan: &mut Lan) -> Result<()> {
-    lan.add_network(red(), 4097, &["10.0.1.0/24"], false);
+    lan.add_network(red(), 4097, &["10.0.1.0/24", "fd00:2::/64"], false);
     lan.state.networks.get_mut(&red()).context("red")?.encrypted = true;
     lan.apply().await
 }
@@ -207,8 +207,12 @@ async fn a_host_behind_a_translator_is_answered_and_changes_keys() -> Result<()>
     lan.start_all_with_keys().await?;
     encrypt_red(&mut lan).await?;
     for number in [1, 2] {
-        let address = format!("10.0.1.{number}/24");
-        lan.add_task(number, None, number, &[(red(), &[&address])])
+        let addresses = [
+            format!("10.0.1.{number}/24"),
+            format!("fd00:2::{number}/64"),
+        ];
+        let addresses: &[&str] = &[&addresses[0], &addresses[1]];
+        lan.add_task(number, None, number, &[(red(), addresses)])
             .await?;
         lan.serve(&format!("t{number}"), 80)?;
     }
@@ -221,6 +225,8 @@ async fn a_host_behind_a_translator_is_answered_and_changes_keys() -> Result<()>
     let both_ways = |lan: &Lan| -> Result<()> {
         assert_eq!(ask(lan, "t2", "10.0.1.1:80")?, "t1 10.0.1.2");
         assert_eq!(ask(lan, "t1", "10.0.1.2:80")?, "t2 10.0.1.1");
+        assert_eq!(ask(lan, "t2", "[fd00:2::1]:80")?, "t1 fd00:2::2");
+        assert_eq!(ask(lan, "t1", "[fd00:2::2]:80")?, "t2 fd00:2::1");
         Ok(())
     };
     both_ways(&lan)?;
@@ -258,21 +264,24 @@ fn talk(stream: &mut TcpStream, bytes: usize) -> Result<()> {
 async fn connections_live_through_their_networks_being_encrypted_and_back() -> Result<()> {
     let mut lan = Lan::new(2)?;
     lan.start_all_with_keys().await?;
-    lan.add_network(red(), 4097, &["10.0.1.0/24"], false);
+    lan.add_network(red(), 4097, &["10.0.1.0/24", "fd00:2::/64"], false);
     lan.apply().await?;
     for number in [1, 2] {
-        let address = format!("10.0.1.{number}/24");
-        lan.add_task(number, None, number, &[(red(), &[&address])])
+        let addresses = [
+            format!("10.0.1.{number}/24"),
+            format!("fd00:2::{number}/64"),
+        ];
+        let addresses: &[&str] = &[&addresses[0], &addresses[1]];
+        lan.add_task(number, None, number, &[(red(), addresses)])
             .await?;
     }
     lan.apply().await?;
     lan.serve("t2", 80)?;
     let mut streams = Vec::new();
-    for _ in 0..20 {
-        let mut stream = lan.within("t1", || Ok(TcpStream::connect("10.0.1.2:80")?))?;
+    for number in 0..20 {
+        let to = ["10.0.1.2:80", "[fd00:2::2]:80"][number % 2];
+        let (mut stream, _) = lan.within("t1", move || lan::greeted(to.parse()?))?;
         stream.set_read_timeout(Some(2 * PATIENCE))?;
-        let mut line = vec![0; "t2 10.0.1.1\n".len()];
-        stream.read_exact(&mut line)?;
         talk(&mut stream, 20_000)?;
         streams.push(stream);
     }
@@ -281,7 +290,7 @@ async fn connections_live_through_their_networks_being_encrypted_and_back() -> R
         // Some speak while it happens.
         let busy: Vec<_> = streams
             .iter()
-            .take(5)
+            .take(6)
             .map(|stream| {
                 let mut stream = stream.try_clone()?;
                 Ok(std::thread::spawn(move || {
