@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -18,6 +18,8 @@ pub struct Held {
     stream: TcpStream,
     /// The container that took it.
     pub hostname: String,
+    /// The client's end.
+    pub client: SocketAddr,
 }
 
 impl Held {
@@ -37,6 +39,7 @@ impl Held {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         let mut held = Self {
+            client: stream.local_addr()?,
             stream,
             hostname: String::new(),
         };
