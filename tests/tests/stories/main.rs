@@ -1,6 +1,5 @@
 //! Every story, one file per subject.
 
-mod access;
 mod bed;
 mod change;
 mod cluster;
@@ -15,7 +14,6 @@ mod logs;
 mod manager;
 mod mesh;
 mod names;
-mod network;
 mod rebalance;
 mod refuse;
 mod registry;

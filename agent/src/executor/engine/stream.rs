@@ -1,6 +1,10 @@
 //! What the engine tells of containers, again and again: its stream ends when it restarts.
 
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bollard::{models::EventMessage, query_parameters::EventsOptions};
 use futures::StreamExt;
@@ -70,26 +74,21 @@ async fn follow_once<T, F>(
     if let Some(label) = wished.label {
         filters.insert("label".to_owned(), owned(&[label]));
     }
+    // From before the look at everything on, by the clock that both have: however late the stream is opened, nothing
+    // falls between the two.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since = since.unwrap_or_default();
     let options = EventsOptions {
+        since: Some(format!("{}.{:09}", since.as_secs(), since.subsec_nanos())),
         filters: Some(filters),
         ..EventsOptions::default()
     };
     let mut events = docker.events(Some(options));
-    // The stream is opened when it is first polled: poll it beside the look at everything, so
-    // that nothing falls between the two.
-    let mut resynced = Box::pin(async {
-        sleep(Duration::from_millis(50)).await;
-        changes.send(resync.clone()).await
-    });
-    let mut is_resynced = false;
+    if changes.send(resync.clone()).await.is_err() {
+        return;
+    }
     loop {
         tokio::select! {
-            sent = &mut resynced, if !is_resynced => {
-                is_resynced = true;
-                if sent.is_err() {
-                    return;
-                }
-            }
             () = changes.closed() => return,
             event = events.next() => {
                 let Some(Ok(event)) = event else { return };
