@@ -28,6 +28,8 @@ pub struct Session {
     pause: Option<Duration>,
     /// Where a manager said the leader is.
     lead: Option<SocketAddr>,
+    /// Who was dialled last.
+    dialled: Option<SocketAddr>,
     is_up: bool,
     unsent: BTreeMap<TaskId, TaskStatus>,
     unstored: BTreeMap<u64, BTreeMap<TaskId, TaskStatus>>,
@@ -86,6 +88,7 @@ impl Session {
                 self.managers.get(at)?.1
             }
         };
+        self.dialled = Some(addr);
         Some(Dial { addr, pause })
     }
 
@@ -93,7 +96,6 @@ impl Session {
     pub fn established(&mut self) {
         self.is_up = true;
         self.pause = None;
-        self.turn = 0;
     }
 
     /// Whether a manager has welcomed the node and the connection stands.
@@ -104,6 +106,12 @@ impl Session {
 
     /// The connection is gone: what was not stored must be sent again.
     pub fn lost(&mut self) {
+        if self.is_up {
+            // Who is gone is asked last: a host that vanished keeps a dial waiting for as long as it may take.
+            let mut managers = self.managers.iter();
+            let lost = managers.position(|(_, addr)| Some(*addr) == self.dialled);
+            self.turn = lost.map_or(0, |at| at + 1);
+        }
         self.is_up = false;
         self.sequence = 0;
         for (_, updates) in std::mem::take(&mut self.unstored).into_iter().rev() {

@@ -96,7 +96,7 @@ impl Dial for Grpc {
         addr: SocketAddr,
         from_node: mpsc::Receiver<NodeMessage>,
     ) -> Result<mpsc::Receiver<ManagerMessage>, String> {
-        let channel = dial::connect(addr, &self.credentials).await;
+        let channel = dial::connect_session(addr, &self.credentials).await;
         let channel = channel.map_err(|error| error.to_string())?;
         let opened = dial::dispatcher(channel)
             .session(ReceiverStream::new(from_node))

@@ -37,6 +37,25 @@ fn dials_go_round_and_slow_down() {
 }
 
 #[test]
+fn the_manager_that_was_lost_is_asked_last() {
+    let mut session = session(&[1, 2, 3]);
+    let next = |session: &mut Session| session.dial().map(|dial| dial.addr);
+    assert_eq!(next(&mut session), Some(addr(1)));
+    session.established();
+    session.lost();
+    let round: Vec<_> = (0..3).filter_map(|_| next(&mut session)).collect();
+    assert_eq!(round, [addr(2), addr(3), addr(1)]);
+    // Also when it was found because another one named it, or the list has changed since.
+    session.redirected(Some("192.0.2.2:2377"));
+    assert_eq!(next(&mut session), Some(addr(2)));
+    session.established();
+    let told = [2, 3, 1].map(|last| (NodeId::numbered(last.into()), addr(last).to_string()));
+    session.set_managers(&told);
+    session.lost();
+    assert_eq!(next(&mut session), Some(addr(3)));
+}
+
+#[test]
 fn the_leader_that_was_named_is_next() {
     let mut session = session(&[1, 2]);
     session.redirected(Some("192.0.2.9:2377"));

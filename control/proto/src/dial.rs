@@ -45,6 +45,13 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Silence after which a connection is asked whether it lives, and how long the answer may take.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3));
 
+/// The same of a node's session. A manager whose host is gone says nothing more, and the next leader waits for the node
+/// only so long.
+const SESSION_KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
+
+/// After so long a node knows that the manager of its session is gone, though nothing told it.
+pub const SESSION_SILENCE: Duration = SESSION_KEEP_ALIVE.0.saturating_add(SESSION_KEEP_ALIVE.1);
+
 /// How the cause of a connection begins that nobody answered.
 const NO_ANSWER: &str = "no answer";
 
@@ -188,11 +195,11 @@ async fn listening(
     Ok(TokioIo::new(Listening::welcomed(stream).await?))
 }
 
-fn endpoint() -> Endpoint {
+fn endpoint((interval, limit): (Duration, Duration)) -> Endpoint {
     Endpoint::from(Uri::from_static("http://swarm-manager"))
         .connect_timeout(CONNECT_LIMIT)
-        .http2_keep_alive_interval(KEEP_ALIVE.0)
-        .keep_alive_timeout(KEEP_ALIVE.1)
+        .http2_keep_alive_interval(interval)
+        .keep_alive_timeout(limit)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
@@ -207,10 +214,14 @@ fn lazy(
         let config = config();
         async move { listening(addr, config).await }
     });
-    endpoint().connect_with_connector_lazy(connector)
+    endpoint(KEEP_ALIVE).connect_with_connector_lazy(connector)
 }
 
-async fn eager(addr: SocketAddr, config: Arc<ClientConfig>) -> Result<Channel, DialError> {
+async fn eager(
+    addr: SocketAddr,
+    config: Arc<ClientConfig>,
+    keep_alive: (Duration, Duration),
+) -> Result<Channel, DialError> {
     let fail = |cause: String| DialError::Connect { addr, cause };
     let first = tokio::time::timeout(CONNECT_LIMIT, listening(addr, Arc::clone(&config)))
         .await
@@ -228,7 +239,7 @@ async fn eager(addr: SocketAddr, config: Arc<ClientConfig>) -> Result<Channel, D
             }
         }
     });
-    endpoint()
+    endpoint(keep_alive)
         .connect_with_connector(connector)
         .await
         .map_err(|error| fail(told(&error)))
@@ -240,7 +251,18 @@ async fn eager(addr: SocketAddr, config: Arc<ClientConfig>) -> Result<Channel, D
 /// When it does not stand within [`CONNECT_LIMIT`], or the other end proves to be no manager of
 /// this cluster.
 pub async fn connect(addr: SocketAddr, credentials: &Credentials) -> Result<Channel, DialError> {
-    eager(addr, credentials.client_config()).await
+    eager(addr, credentials.client_config(), KEEP_ALIVE).await
+}
+
+/// As [`connect`], for a node's session: broken [`SESSION_SILENCE`] after the manager is gone.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_session(
+    addr: SocketAddr,
+    credentials: &Credentials,
+) -> Result<Channel, DialError> {
+    eager(addr, credentials.client_config(), SESSION_KEEP_ALIVE).await
 }
 
 /// A connection to the manager at `addr` that is made at its first use, and again when it broke,
@@ -321,7 +343,7 @@ pub async fn join(addr: SocketAddr, wish: &JoinWish) -> Result<Joined, DialError
     let token: JoinToken = wish.token.trim().parse()?;
     let trust_root = fetch_root(addr, &token).await?;
     let config = anonymous(known_root(&trust_root)?)?;
-    let mut ca = CaClient::new(eager(addr, config).await?);
+    let mut ca = CaClient::new(eager(addr, config, KEEP_ALIVE).await?);
     let (key, csr) = new_key()?;
     let request = IssueRequest {
         csr,
@@ -388,7 +410,7 @@ async fn limited<T>(
 /// The root certificate of the cluster at `addr`, checked against the token's digest.
 async fn fetch_root(addr: SocketAddr, token: &JoinToken) -> Result<String, DialError> {
     let config = anonymous(Arc::new(AnyServer(provider())))?;
-    let mut ca = CaClient::new(eager(addr, config).await?);
+    let mut ca = CaClient::new(eager(addr, config, KEEP_ALIVE).await?);
     let root = limited(addr, ca.root(RootRequest {})).await?.certificate;
     if token.knows(&root) {
         Ok(root)

@@ -9,7 +9,7 @@ use std::{
 use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
-use weft_proto::{ControlError, dispatcher::ManagerMessage};
+use weft_proto::{ControlError, dial, dispatcher::ManagerMessage};
 use weft_types::{NodeId, TaskId, Timestamp, task::TaskStatus};
 
 use super::{
@@ -174,14 +174,16 @@ impl Manager {
     }
 
     /// Marks nodes down that have been silent for too long, and those that have left. In a new
-    /// term, nodes that have not come yet get twice the time.
+    /// term, nodes that have not come yet get twice the time, or what it takes to find out that the
+    /// leader before is gone, whose host may have vanished without a word.
     async fn notice_silence(&self, begun: Instant) {
         let sounds = self.sessions.sounds();
         let view = self.replica.view();
         for node in dispatcher::misknown(&view, &sounds) {
             self.sessions.drop_node(node);
         }
-        let all_should_be_here = begun.elapsed() > 2 * GRACE * self.period();
+        let grace = GRACE * self.period();
+        let all_should_be_here = begun.elapsed() > (2 * grace).max(dial::SESSION_SILENCE + grace);
         let lost = dispatcher::lost(&view, &sounds, all_should_be_here);
         for (node, why) in lost {
             self.sessions.drop_node(node);
