@@ -7,9 +7,12 @@ use anyhow::{Result, bail};
 use super::plan::Host;
 use super::up;
 use crate::run::{Run, run};
-use crate::wait;
+use crate::{place, wait};
 
-/// Host 1 begins, the next ones join as managers, the rest as workers; done when every node is ready.
+/// How long the data planes of all hosts may take to start: the kernel verifies their programs, on as many processors as are left.
+const START: Duration = Duration::from_secs(600);
+
+/// Host 1 begins, the next ones join as managers, the rest as workers; done when every node is ready and its kernel has the network.
 pub(crate) fn form(managers: u8) -> Result<()> {
     let hosts = up::hosts()?;
     if managers == 0 || usize::from(managers) > hosts.len() {
@@ -54,8 +57,24 @@ pub(crate) fn form(managers: u8) -> Result<()> {
                 states.lines().filter(|state| *state == "Ready").count() == hosts.len()
             })
     })?;
+    if !place::against_docker() {
+        wait::until(START, "every node's kernel to have the network", || {
+            hosts.iter().all(|host| {
+                let inspect = ["node", "inspect", "--format", "{{.Status.Message}}"];
+                let message = docker(first).args(inspect).arg(host.name()).read();
+                message.is_ok_and(|message| has_network(&message))
+            })
+        })?;
+    }
     println!("{}", docker(first).args(["node", "ls"]).read()?);
     Ok(())
+}
+
+/// Whether a node's message, `network revision 7 of 9`, says that its kernel has one.
+fn has_network(message: &str) -> bool {
+    let revisions = message.strip_prefix("network revision ");
+    let held = revisions.and_then(|revisions| revisions.split_once(" of "));
+    held.is_some_and(|(held, _)| held != "0")
 }
 
 /// The docker CLI at a host's front door.
@@ -66,4 +85,17 @@ pub(crate) fn docker(host: Host) -> Run {
             format!("unix://{}", host.front_door().display()),
         )
         .env("DOCKER_BUILDKIT", "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_network;
+
+    #[test]
+    fn a_node_tells_whether_its_kernel_has_the_network() {
+        assert!(has_network("network revision 7 of 9"));
+        assert!(!has_network("network revision 0 of 9"));
+        assert!(!has_network("heartbeat failure"));
+        assert!(!has_network(""));
+    }
 }
