@@ -93,7 +93,7 @@ fn of_each(lan: &Lan, clients: &[Ipv4Addr]) -> Result<Vec<String>> {
             socket.set_read_timeout(Some(PATIENCE))?;
             socket.send_to(b"who?", (host4(1), 8000))?;
             let mut bytes = [0; 64];
-            let count = socket.recv(&mut bytes)?;
+            let count = lan::hear(|| socket.recv(&mut bytes))?;
             Ok(String::from_utf8_lossy(&bytes[..count]).into_owned())
         })?;
         let (task, seen) = said.split_once(' ').context("an answer")?;

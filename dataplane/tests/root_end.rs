@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lan::{Lan, PATIENCE, eventually, host4, host6, ingress};
+use lan::{Lan, PATIENCE, eventually, hear, host4, host6, ingress};
 use nix::sys::socket::{setsockopt, sockopt};
 use weft_types::{TaskId, service::Protocol};
 
@@ -110,7 +110,7 @@ async fn a_killed_tasks_connections_end_though_their_clients_say_nothing() -> Re
     // The interface goes after its task, as when a container has ended.
     lan.hosts[&2].remove_sandbox(TaskId::numbered(1)).await?;
     for (to, mut stream) in held {
-        match stream.read(&mut [0]) {
+        match hear(|| stream.read(&mut [0])) {
             Ok(0) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
             other => anyhow::bail!("through {to}: {other:?}\n{}", lan.report()),
@@ -138,7 +138,7 @@ async fn a_vanished_tasks_connections_are_reset_when_their_clients_kernel_asks()
         }
         lan.apply().await?;
         for (to, mut stream) in held {
-            let read = stream.read(&mut [0]);
+            let read = hear(|| stream.read(&mut [0]));
             ensure!(
                 read.as_ref()
                     .is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),

@@ -35,8 +35,7 @@ fn check(stream: &mut TcpStream) -> Result<()> {
     let mut bytes = vec![0; 1 << 17];
     let mut place = 0;
     while place < LENGTH {
-        let count = stream
-            .read(&mut bytes)
+        let count = lan::hear(|| stream.read(&mut bytes))
             .with_context(|| format!("after {place} bytes"))?;
         ensure!(count > 0, "the end after {place} bytes");
         let expected = (place..place + count).map(byte);

@@ -69,13 +69,24 @@ impl Lan {
     }
 }
 
+/// Listens until somebody says something, or for as long as the socket is patient. The data plane starts programs, and
+/// when one of them ends, the kernel gives up whatever patient listening it finds in this process.
+pub(crate) fn hear<T>(mut listen: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match listen() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            heard => return heard,
+        }
+    }
+}
+
 /// A connection to the server at `to`, which has said who it is: that and the client's address.
 pub(crate) fn greeted(to: SocketAddr) -> Result<(TcpStream, String)> {
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut said = String::new();
     let mut byte = [0];
-    while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
+    while hear(|| stream.read(&mut byte))? == 1 && byte[0] != b'\n' {
         said.push(byte[0] as char);
     }
     Ok((stream, said))
