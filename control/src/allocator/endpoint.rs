@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use weft_types::{
-    NetworkId,
+    NetworkId, ServiceId,
     network::NodeNetwork,
     service::{
         Endpoint, EndpointMode, EndpointSpec, PortConfig, PublishMode, Service, ServiceSpec,
@@ -24,14 +24,16 @@ pub fn ingress_ports(spec: &ServiceSpec) -> impl Iterator<Item = &PortConfig> {
 }
 
 pub(super) fn run(draft: &mut Draft, scope: &Scope) {
-    // What could not be given before may be free now, whoever let go of it.
-    let services: Vec<_> = draft
-        .services()
-        .filter(|service| {
-            scope.all
-                || !service.allocation_error.is_empty()
-                || scope.services.contains(&service.id)
-        })
+    let services: BTreeSet<ServiceId> = if scope.all {
+        draft.services().map(|service| service.id).collect()
+    } else {
+        // What could not be given before may be free now, whoever let go of it.
+        let refused = draft.services_refused();
+        refused.chain(scope.services.iter().copied()).collect()
+    };
+    let services: Vec<_> = services
+        .into_iter()
+        .filter_map(|id| draft.service(id))
         .filter(|service| !service.pending_delete && !is_settled(draft, service))
         .cloned()
         .collect();

@@ -9,71 +9,159 @@ use weft_types::{
     task::Task,
 };
 
-use crate::store::View;
+use crate::store::{Differences, View};
 
 /// Everything that `node` must run and hold: its tasks from assigned on, ended ones included as
 /// long as they are remembered, and the secrets and configs of those that have not ended.
 #[must_use]
 pub fn assignments(view: &View, node: NodeId) -> AssignmentSet {
-    Held::of(view, node).step_from(None)
+    Held::of(view, node).1
 }
 
-/// What a node must run and hold, shared with the view that says so.
+/// What a node was told to run and hold, shared with the view that says so.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     tasks: BTreeMap<TaskId, Arc<Task>>,
-    secrets: BTreeMap<SecretId, Arc<Secret>>,
-    configs: BTreeMap<ConfigId, Arc<Config>>,
+    secrets: Files<SecretId, Secret>,
+    configs: Files<ConfigId, Config>,
 }
 
 impl Held {
-    pub(super) fn of(view: &View, node: NodeId) -> Self {
+    /// What `node` must run and hold, and how it is told all of it.
+    pub(super) fn of(view: &View, node: NodeId) -> (Self, AssignmentSet) {
         let mut held = Self::default();
-        for task in view.tasks_on_node(node) {
-            if task.status.state < TaskState::Assigned || task.status.state == TaskState::Orphaned {
-                continue;
-            }
-            held.tasks.insert(task.id, Arc::clone(task));
-            let container = task.spec.container_spec.as_ref();
-            let Some(container) = container.filter(|_| !task.status.state.is_terminal()) else {
-                continue;
-            };
-            for reference in container.secrets.iter().flatten() {
-                let secret = view.secret(reference.secret_id);
-                held.secrets
-                    .extend(secret.map(|secret| (secret.id, Arc::clone(secret))));
-            }
-            for reference in container.configs.iter().flatten() {
-                let config = view.config(reference.config_id);
-                held.configs
-                    .extend(config.map(|config| (config.id, Arc::clone(config))));
-            }
+        let mut all = AssignmentSet {
+            complete: true,
+            ..AssignmentSet::default()
+        };
+        for task in view.tasks_on_node(node).filter(|task| is_told(task)) {
+            held.take(task);
+            all.tasks.push(Task::clone(task));
         }
-        held
+        held.files(view, &mut all);
+        (held, all)
     }
 
-    /// The step from `old`; everything when there is none.
-    pub(super) fn step_from(&self, old: Option<&Self>) -> AssignmentSet {
-        let nothing = Self::default();
-        let complete = old.is_none();
-        let old = old.unwrap_or(&nothing);
-        let (tasks, removed_tasks) = step(&old.tasks, &self.tasks, asks_the_same);
-        let (secrets, removed_secrets) = step(&old.secrets, &self.secrets, |old, new| {
-            old.meta.version == new.meta.version
-        });
-        let (configs, removed_configs) = step(&old.configs, &self.configs, |old, new| {
-            old.meta.version == new.meta.version
-        });
-        AssignmentSet {
-            complete,
-            tasks,
-            removed_tasks,
-            secrets,
-            removed_secrets,
-            configs,
-            removed_configs,
+    /// Goes on to `view`, which has `differences` from the view before, and says the step. Costs
+    /// about as much as there are differences.
+    pub(super) fn go_on(
+        &mut self,
+        view: &View,
+        differences: &Differences<'_>,
+        node: NodeId,
+    ) -> AssignmentSet {
+        let mut step = AssignmentSet::default();
+        for (old, new) in &differences.tasks {
+            let Some(id) = old.or(*new).map(|task| task.id) else {
+                continue;
+            };
+            let is = view.task(id);
+            let is = is.filter(|task| task.node_id == Some(node) && is_told(task));
+            let was = self.tasks.remove(&id);
+            if let Some(was) = &was {
+                self.uses(was, false);
+            }
+            match (was, is) {
+                (was, Some(is)) => {
+                    self.take(is);
+                    if !was.is_some_and(|was| asks_the_same(&was, is)) {
+                        step.tasks.push(Task::clone(is));
+                    }
+                }
+                (Some(_), None) => step.removed_tasks.push(id),
+                (None, None) => {}
+            }
+        }
+        self.files(view, &mut step);
+        step
+    }
+
+    fn take(&mut self, task: &Arc<Task>) {
+        self.uses(task, true);
+        self.tasks.insert(task.id, Arc::clone(task));
+    }
+
+    /// Counts what a task that has not ended uses.
+    fn uses(&mut self, task: &Task, begins: bool) {
+        let container = task.spec.container_spec.as_ref();
+        let Some(container) = container.filter(|_| !task.status.state.is_terminal()) else {
+            return;
+        };
+        for reference in container.secrets.iter().flatten() {
+            self.secrets.count(reference.secret_id, begins);
+        }
+        for reference in container.configs.iter().flatten() {
+            self.configs.count(reference.config_id, begins);
         }
     }
+
+    /// Adds to `step` what is otherwise of the secrets and configs.
+    fn files(&mut self, view: &View, step: &mut AssignmentSet) {
+        let secret = |id| view.secret(id);
+        let same = |old: &Secret, new: &Secret| old.meta.version == new.meta.version;
+        (step.secrets, step.removed_secrets) = self.secrets.go_on(secret, same);
+        let config = |id| view.config(id);
+        let same = |old: &Config, new: &Config| old.meta.version == new.meta.version;
+        (step.configs, step.removed_configs) = self.configs.go_on(config, same);
+    }
+}
+
+/// Secrets, or configs, that a node was told.
+#[derive(Debug)]
+struct Files<K, T> {
+    /// How many references of tasks there are to each.
+    used: BTreeMap<K, usize>,
+    told: BTreeMap<K, Arc<T>>,
+}
+
+impl<K, T> Default for Files<K, T> {
+    fn default() -> Self {
+        Self {
+            used: BTreeMap::new(),
+            told: BTreeMap::new(),
+        }
+    }
+}
+
+impl<K: Ord + Copy, T: Clone> Files<K, T> {
+    fn count(&mut self, id: K, begins: bool) {
+        let used = self.used.entry(id).or_default();
+        *used = if begins {
+            *used + 1
+        } else {
+            used.saturating_sub(1)
+        };
+        if *used == 0 {
+            self.used.remove(&id);
+        }
+    }
+
+    /// What is new or changed, and what is gone.
+    fn go_on<'a>(
+        &mut self,
+        find: impl Fn(K) -> Option<&'a Arc<T>>,
+        same: impl Fn(&T, &T) -> bool,
+    ) -> (Vec<T>, Vec<K>)
+    where
+        T: 'a,
+    {
+        let mut changed = Vec::new();
+        let mut left = std::mem::take(&mut self.told);
+        for id in self.used.keys() {
+            let Some(is) = find(*id) else { continue };
+            let was = left.remove(id);
+            if !was.is_some_and(|was| same(&was, is)) {
+                changed.push(T::clone(is));
+            }
+            self.told.insert(*id, Arc::clone(is));
+        }
+        (changed, left.into_keys().collect())
+    }
+}
+
+/// Whether a task is its node's to know of.
+fn is_told(task: &Task) -> bool {
+    task.status.state >= TaskState::Assigned && task.status.state != TaskState::Orphaned
 }
 
 /// Whether two versions of a task ask the same of its node: what the node itself reported is not
@@ -89,19 +177,4 @@ fn asks_the_same(old: &Task, new: &Task) -> bool {
             && old.ports == new.ports
             && old.generic_resources == new.generic_resources
             && old.registry_auth == new.registry_auth)
-}
-
-/// What is new or changed, and what is gone.
-fn step<T: Clone, K: Ord + Copy>(
-    old: &BTreeMap<K, Arc<T>>,
-    new: &BTreeMap<K, Arc<T>>,
-    same: impl Fn(&T, &T) -> bool,
-) -> (Vec<T>, Vec<K>) {
-    let changed = new.iter().filter(|(key, item)| {
-        let known = old.get(key);
-        !known.is_some_and(|known| Arc::ptr_eq(known, item) || same(known, item))
-    });
-    let changed = changed.map(|(_, item)| T::clone(item)).collect();
-    let gone = old.keys().filter(|key| !new.contains_key(key));
-    (changed, gone.copied().collect())
 }

@@ -14,7 +14,7 @@ use weft_types::{
 };
 
 use super::{
-    Acks, Sound, Told, assignment::Held, assignments, project, heartbeat_period, is_empty, leave, lost, unknown,
+    Acks, Sound, Told, assignments, heartbeat_period, is_empty, leave, lost, project, unknown,
     withdraw,
 };
 use crate::{
@@ -256,11 +256,12 @@ fn a_node_is_told_of_a_task_when_it_is_assigned_and_when_it_is_withdrawn() {
     let id = world.create(fixture::service(0, "web", 1).spec);
     world.until(secs(5), "it runs", |world| world.running(id).len() == 1);
     let task = world.running(id)[0].id;
-    let before = Held::of(&world.view(), node(1));
+    let mut told = Told::default();
+    told.assignments(&world.view(), node(1));
     edit(&mut world, |draft| {
         draft.edit_task(task, |task| task.withdrawn = true);
     });
-    let step = Held::of(&world.view(), node(1)).step_from(Some(&before));
+    let step = told.assignments(&world.view(), node(1)).unwrap();
     let told: Vec<_> = step.tasks.iter().map(|task| task.id).collect();
     assert_eq!(told, [task]);
     // A task that is the node's own and must wait, as one of a global service may.

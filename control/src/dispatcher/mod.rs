@@ -8,10 +8,10 @@ mod assignment;
 mod hearing;
 mod keys;
 mod netstate;
-mod picture;
 mod registration;
 mod silence;
 mod status;
+mod step;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -20,8 +20,7 @@ mod withdrawal;
 pub use acked::Acked;
 pub use assignment::assignments;
 pub use keys::{KEYS_PATIENCE, next_keys};
-pub use netstate::{network_differs, project};
-pub use picture::Pictures;
+pub use netstate::project;
 pub use registration::{
     HEARTBEATS_MISSED, HEARTBEATS_MISSED_UNKNOWN, Registration, addresses, describe, down,
     heartbeat_period, is_empty, leave, register, unknown, wireguard,

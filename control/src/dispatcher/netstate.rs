@@ -19,10 +19,8 @@ use weft_types::{
     validate::is_encrypted,
 };
 
-use crate::{
-    orchestrator::occupies,
-    store::{Differences, View},
-};
+use super::step::Parts;
+use crate::store::View;
 
 /// The UDP port of VXLAN when the cluster names none.
 const DEFAULT_DATA_PATH_PORT: u16 = 4789;
@@ -36,24 +34,16 @@ const ENCRYPTED_BY_DEFAULT: &str = "weft.encrypted";
 /// The revision is left 0: the runtime numbers what it sends.
 #[must_use]
 pub fn project(view: &View, node: NodeId) -> NetState {
-    project_parts(view, &part_in(view, node))
+    project_parts(view, &Parts::of(view, node).networks(view))
 }
 
 /// What a node must know that takes part in just these networks.
 pub(super) fn project_parts(view: &View, parts: &BTreeSet<NetworkId>) -> NetState {
-    let cluster = view.cluster();
-    let port = cluster.map_or(0, |cluster| cluster.data_path_port);
+    let facts = Facts::of(view);
     let mut state = NetState {
-        revision: 0,
-        ring_seed: cluster.map_or(0, |cluster| cluster.ring_seed),
-        data_path_port: if port == 0 {
-            DEFAULT_DATA_PATH_PORT
-        } else {
-            port
-        },
-        keys: cluster.map_or(KeyGenerations::default(), |cluster| {
-            cluster.keys.generations
-        }),
+        ring_seed: facts.ring_seed,
+        data_path_port: facts.data_path_port,
+        keys: facts.keys,
         nodes: view
             .nodes()
             .filter_map(|node| Some((node.id, net_node(node)?)))
@@ -78,31 +68,41 @@ pub(super) fn project_parts(view: &View, parts: &BTreeSet<NetworkId>) -> NetStat
     state
 }
 
+/// What the cluster says to every node.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) ring_seed: u64,
+    pub(super) data_path_port: u16,
+    pub(super) keys: KeyGenerations,
+}
+
+impl Facts {
+    pub(super) fn of(view: &View) -> Self {
+        let cluster = view.cluster();
+        let port = cluster.map_or(0, |cluster| cluster.data_path_port);
+        Self {
+            ring_seed: cluster.map_or(0, |cluster| cluster.ring_seed),
+            data_path_port: if port == 0 {
+                DEFAULT_DATA_PATH_PORT
+            } else {
+                port
+            },
+            keys: cluster.map_or(KeyGenerations::default(), |cluster| {
+                cluster.keys.generations
+            }),
+        }
+    }
+}
+
 /// Whether the cluster's label says that every network is encrypted.
-fn encrypts_all(view: &View) -> bool {
+pub(super) fn encrypts_all(view: &View) -> bool {
     let label = view
         .cluster()
         .and_then(|cluster| cluster.spec.labels.get(ENCRYPTED_BY_DEFAULT));
     label.is_some_and(|value| value == "true")
 }
 
-/// The networks that a node takes part in.
-pub(super) fn part_in(view: &View, node: NodeId) -> BTreeSet<NetworkId> {
-    let mut networks: BTreeSet<NetworkId> = view
-        .ingress_network()
-        .map(|network| network.id)
-        .into_iter()
-        .collect();
-    for task in view.tasks_on_node(node) {
-        if occupies(task) {
-            let attachments = task.networks_attachments.iter();
-            networks.extend(attachments.map(|attachment| attachment.network_id));
-        }
-    }
-    networks
-}
-
-fn net_node(node: &Node) -> Option<NetNode> {
+pub(super) fn net_node(node: &Node) -> Option<NetNode> {
     let addr = node
         .data_path_addr
         .or_else(|| node.status.addr.parse().ok())?;
@@ -120,7 +120,7 @@ fn net_node(node: &Node) -> Option<NetNode> {
     })
 }
 
-fn net_network(network: &Network, encrypts_all: bool) -> Option<NetNetwork> {
+pub(super) fn net_network(network: &Network, encrypts_all: bool) -> Option<NetNetwork> {
     let vni = network.vni?;
     let options = network.spec.driver_configuration.options.as_ref();
     let option = |name: &str| options.and_then(|options| options.get(name));
@@ -150,7 +150,10 @@ fn endpoints(view: &View, network: NetworkId, state: &mut NetState) {
 }
 
 /// A task's endpoints, on all its networks.
-fn rows<'a>(view: &'a View, task: &'a Task) -> impl Iterator<Item = (BackendId, NetEndpoint)> + 'a {
+pub(super) fn rows<'a>(
+    view: &'a View,
+    task: &'a Task,
+) -> impl Iterator<Item = (BackendId, NetEndpoint)> + 'a {
     let place = phase(view, task).zip(task.node_id);
     let attachments = place.map(|place| {
         let attachments = task.networks_attachments.iter();
@@ -240,7 +243,7 @@ fn host_ports(task: &Task) -> Vec<weft_types::service::PortConfig> {
 }
 
 /// A service as far as it has a name on one of `networks` or publishes a port.
-fn net_service(
+pub(super) fn net_service(
     service: &Service,
     networks: &BTreeMap<NetworkId, NetNetwork>,
 ) -> Option<NetService> {
@@ -294,52 +297,4 @@ fn net_service(
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect(),
     })
-}
-
-/// Whether what `node` must know may be different in `new` from what it was in `old`.
-///
-/// Costs about as much as there are differences between the views; a `false` is certain.
-#[must_use]
-pub fn network_differs(old: &View, new: &View, node: NodeId) -> bool {
-    let facts = |view: &View| {
-        let cluster = view.cluster();
-        let facts = cluster.map(|cluster| {
-            let keys = cluster.keys.generations;
-            (cluster.ring_seed, cluster.data_path_port, keys)
-        });
-        (facts, encrypts_all(view))
-    };
-    let Differences {
-        nodes,
-        networks,
-        services,
-        tasks,
-    } = Differences::between(old, new);
-    let parts = part_in(new, node);
-    if facts(old) != facts(new) || networks || parts != part_in(old, node) {
-        return true;
-    }
-    let known: BTreeMap<NetworkId, NetNetwork> = parts
-        .iter()
-        .filter_map(|id| Some((*id, net_network(new.network(*id)?, encrypts_all(new))?)))
-        .collect();
-    let node_differs = |(old, new): (Option<&Node>, Option<&Node>)| {
-        let alive = |node: Option<&Node>| node.map(|node| node.status.state == NodeState::Down);
-        alive(old) != alive(new) || old.and_then(net_node) != new.and_then(net_node)
-    };
-    let service_differs = |(old, new): (Option<&Service>, Option<&Service>)| {
-        let known = |service: Option<&Service>| service.and_then(|s| net_service(s, &known));
-        known(old) != known(new)
-    };
-    let task_differs = |(before, after): (Option<&Task>, Option<&Task>)| {
-        let rows = |view: &View, task: Option<&Task>| {
-            let rows = task.into_iter().flat_map(|task| rows(view, task));
-            let mine = rows.filter(|(_, endpoint)| parts.contains(&endpoint.network));
-            mine.collect::<Vec<_>>()
-        };
-        rows(old, before) != rows(new, after)
-    };
-    nodes.into_iter().any(node_differs)
-        || services.into_iter().any(service_differs)
-        || tasks.into_iter().any(task_differs)
 }

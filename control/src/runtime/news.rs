@@ -1,7 +1,5 @@
 //! What a node has been told in its session, and the step from there to what it must know.
 
-use std::sync::Arc;
-
 use weft_proto::dispatcher::ManagerMessage;
 use weft_types::{
     NodeId, Version,
@@ -9,10 +7,7 @@ use weft_types::{
 };
 
 use super::{Manager, rotation, session::Session};
-use crate::{
-    dispatcher::{self, Pictures},
-    store::View,
-};
+use crate::{dispatcher, store::View};
 
 impl Manager {
     /// What the node does not know yet of `view`.
@@ -91,7 +86,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn new(certified: Role, pictures: Arc<Pictures>) -> Self {
+    pub(super) fn new(certified: Role) -> Self {
         Self {
             node: None,
             managers: Vec::new(),
@@ -99,7 +94,7 @@ impl Told {
             certified,
             role: certified,
             renew: None,
-            work: dispatcher::Told::sharing(pictures),
+            work: dispatcher::Told::default(),
         }
     }
 }

@@ -15,7 +15,7 @@ use tonic::Status;
 use weft_proto::dispatcher::ManagerMessage;
 use weft_types::{NodeId, SessionId, TaskId, cluster::Cluster, task::TaskStatus};
 
-use crate::dispatcher::{self, Acked, Pictures, Sound};
+use crate::dispatcher::{self, Acked, Sound};
 
 /// Time between heartbeats when the user has not chosen one: a dead node is known in 2 s.
 pub(super) const PERIOD: Duration = Duration::from_millis(600);
@@ -143,16 +143,9 @@ impl Session {
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     by_node: Mutex<BTreeMap<NodeId, Arc<Session>>>,
-    /// What nodes are shown of the network.
-    pictures: Arc<Pictures>,
 }
 
 impl Sessions {
-    /// What all sessions show of the network comes from here.
-    pub(super) fn pictures(&self) -> Arc<Pictures> {
-        Arc::clone(&self.pictures)
-    }
-
     /// The session of a node.
     pub(crate) fn get(&self, node: NodeId) -> Option<Arc<Session>> {
         lock(&self.by_node).get(&node).cloned()

@@ -210,7 +210,7 @@ impl Manager {
     /// Tells the node what it must know, now and after each change.
     async fn speak(&self, session: &Arc<Session>, certified: Role) {
         let mut views = self.replica.follow();
-        let mut told = Told::new(certified, self.sessions.pictures());
+        let mut told = Told::new(certified);
         let welcome = ManagerMessage::Welcome {
             session: session.id,
             heartbeat_millis: u64::try_from(session.period.as_millis()).unwrap_or(u64::MAX),

@@ -34,6 +34,7 @@ pub struct View {
     pub(super) secrets: OrdMap<SecretId, Arc<Secret>>,
     pub(super) configs: OrdMap<ConfigId, Arc<Config>>,
     pub(super) services: OrdMap<ServiceId, Arc<Service>>,
+    services_refused: OrdSet<ServiceId>,
     pub(super) tasks: OrdMap<TaskId, Arc<Task>>,
     pub(super) names: OrdMap<(Named, String), Key>,
     tasks_by_slot: OrdSet<(ServiceId, u64, TaskId)>,
@@ -146,6 +147,11 @@ impl View {
     #[must_use]
     pub fn service(&self, id: ServiceId) -> Option<&Arc<Service>> {
         self.services.get(&id)
+    }
+
+    /// The services that could not be given all that they ask for, by id.
+    pub fn services_refused(&self) -> impl Iterator<Item = ServiceId> + '_ {
+        self.services_refused.iter().copied()
     }
 
     /// All services, by id.
@@ -345,7 +351,10 @@ impl View {
             Object::Network(network) => drop(self.networks.remove(&network.id)),
             Object::Secret(secret) => drop(self.secrets.remove(&secret.id)),
             Object::Config(config) => drop(self.configs.remove(&config.id)),
-            Object::Service(service) => drop(self.services.remove(&service.id)),
+            Object::Service(service) => {
+                self.services.remove(&service.id);
+                self.services_refused.remove(&service.id);
+            }
             Object::Task(task) => {
                 self.tasks.remove(&task.id);
                 if let Some(service) = task.service_id {
@@ -417,7 +426,12 @@ impl View {
             Object::Network(network) => drop(self.networks.insert(network.id, network.clone())),
             Object::Secret(secret) => drop(self.secrets.insert(secret.id, secret.clone())),
             Object::Config(config) => drop(self.configs.insert(config.id, config.clone())),
-            Object::Service(service) => drop(self.services.insert(service.id, service.clone())),
+            Object::Service(service) => {
+                self.services.insert(service.id, service.clone());
+                if !service.allocation_error.is_empty() {
+                    self.services_refused.insert(service.id);
+                }
+            }
             Object::Task(task) => {
                 self.tasks.insert(task.id, task.clone());
                 if let Some(service) = task.service_id {

@@ -5,7 +5,7 @@ mod stories;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use weft_proto::{ControlError, ControlReply, ControlRequest};
+use weft_proto::{ControlError, ControlReply, ControlRequest, dispatcher::AssignmentSet};
 use weft_types::{
     NetworkId, NodeId, ServiceId, TaskId, TaskState, Timestamp,
     netstate::{EndpointPhase, NetState},
@@ -17,7 +17,7 @@ use weft_types::{
 
 use crate::{
     api,
-    dispatcher::{self, Acks},
+    dispatcher::{self, Acks, Told},
     fixture, invariant,
     settle::{self, Settler},
     store::{Change, Draft, IdSource, Store, Transaction, View},
@@ -39,10 +39,44 @@ pub(crate) struct World {
     settler: Settler,
     /// Tasks whose program ends at the next tick, and its exit status.
     exits: BTreeMap<TaskId, u8>,
-    /// The network as each node's kernel holds it, and the commit it stems from.
-    held: BTreeMap<NodeId, (NetState, u64)>,
-    /// The view that this was projected from.
-    projected: BTreeMap<NodeId, View>,
+    /// The network as each node's kernel holds it.
+    held: BTreeMap<NodeId, NetState>,
+    /// What each node was told to run.
+    work: BTreeMap<NodeId, AssignmentSet>,
+    /// What each node was told in its session.
+    told: BTreeMap<NodeId, Told>,
+}
+
+/// Takes a step of what a node must run and hold.
+fn follow(work: &mut AssignmentSet, step: AssignmentSet) {
+    if step.complete {
+        *work = step;
+        return;
+    }
+    let is_new = |task: &Task| step.tasks.iter().any(|new| new.id == task.id);
+    work.tasks
+        .retain(|task| !is_new(task) && !step.removed_tasks.contains(&task.id));
+    work.tasks.extend(step.tasks);
+    work.secrets
+        .retain(|secret| !step.removed_secrets.contains(&secret.id));
+    work.secrets.extend(step.secrets);
+    work.configs
+        .retain(|config| !step.removed_configs.contains(&config.id));
+    work.configs.extend(step.configs);
+}
+
+/// What such a set asks of its node.
+fn asked(work: &AssignmentSet) -> impl PartialEq + std::fmt::Debug {
+    let tasks = work.tasks.iter().map(|task| {
+        let asks = (task.desired_state, task.withdrawn, task.start_after);
+        (task.id, (asks, task.spec_version))
+    });
+    let tasks: BTreeMap<_, _> = tasks.collect();
+    let secrets = work.secrets.iter().map(|secret| (secret.id, secret.meta));
+    let configs = work.configs.iter().map(|config| (config.id, config.meta));
+    let secrets: BTreeMap<_, _> = secrets.collect();
+    let configs: BTreeMap<_, _> = configs.collect();
+    (tasks, secrets, configs)
 }
 
 pub(crate) fn secs(secs: u64) -> Duration {
@@ -62,7 +96,8 @@ impl World {
             settler: Settler::default(),
             exits: BTreeMap::new(),
             held: BTreeMap::new(),
-            projected: BTreeMap::new(),
+            work: BTreeMap::new(),
+            told: BTreeMap::new(),
         };
         let mut changes = vec![
             Change::put(fixture::cluster()),
@@ -195,10 +230,8 @@ impl World {
             self.ready(node);
             // A node that comes back takes the network over before it stops anything: others
             // have long agreed on what it never heard.
-            let view = self.view();
-            let state = dispatcher::project(&view, node);
-            self.held.insert(node, (state, view.index()));
-            self.projected.insert(node, view);
+            self.told.remove(&node);
+            self.tell(node);
         }
     }
 
@@ -308,21 +341,33 @@ impl World {
             if self.silent.contains_key(&node) {
                 continue;
             }
-            let state = dispatcher::project(&view, node);
-            if let Some((held, seen)) = self.held.get(&node).zip(self.projected.get(&node))
-                && !dispatcher::network_differs(seen, &view, node)
-            {
-                assert!(
-                    held.0.same_facts(&state),
-                    "a difference for {node} went unseen"
-                );
-            }
-            self.held.insert(node, (state, view.index()));
-            self.projected.insert(node, view.clone());
+            self.tell(node);
             let index = view.index();
             acks.applied.insert(node, index);
         }
         acks
+    }
+
+    /// Tells a node, by steps, what the view says of network and work, and looks that it then knows
+    /// all of it.
+    fn tell(&mut self, node: NodeId) {
+        let view = self.view();
+        let told = self.told.entry(node).or_default();
+        let held = self.held.entry(node).or_default();
+        if let Some(delta) = told.network(&view, node) {
+            held.apply(delta).unwrap();
+        }
+        let state = dispatcher::project(&view, node);
+        assert!(
+            held.same_facts(&state),
+            "a difference for {node} went unseen"
+        );
+        let all = dispatcher::assignments(&view, node);
+        let work = self.work.entry(node).or_default();
+        if let Some(step) = told.assignments(&view, node) {
+            follow(work, step);
+        }
+        assert_eq!(asked(work), asked(&all), "{node} was not told its work");
     }
 
     /// A program was told to stop: no live node may choose it any more, unless it was waited for
@@ -331,7 +376,7 @@ impl World {
         if self.now.since(task.desired_since) >= secs(10) {
             return;
         }
-        for (node, (state, _)) in &self.held {
+        for (node, state) in &self.held {
             if self.silent.contains_key(node) {
                 continue;
             }

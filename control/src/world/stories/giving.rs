@@ -59,6 +59,12 @@ fn of_two_services_that_want_a_port_one_has_it() {
     assert_eq!(ports(&world, late.id), [(80, 0)]);
     let reason = world.service(late.id).allocation_error;
     assert!(reason.contains("port '8080' is already in use"), "{reason}");
+    // Whoever let go of it: it is free.
+    world
+        .ask(&ControlRequest::RemoveService("web".to_owned()))
+        .unwrap();
+    assert_eq!(ports(&world, late.id), [(80, 8080)]);
+    assert_eq!(world.service(late.id).allocation_error, "");
 }
 
 #[test]
