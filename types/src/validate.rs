@@ -387,7 +387,7 @@ pub fn cluster_spec(spec: &ClusterSpec) -> Result<(), Refusal> {
     let external = ca.external_cas.iter().flatten().next().is_some();
     if external || !ca.signing_ca_cert.is_empty() || !ca.signing_ca_key.is_empty() {
         return Err(Refusal::unimplemented(
-            "certificate authorities other than the cluster's own are not supported",
+            "certificate authorities other than the cluster's own are not supported by weft: leave them out; managers sign by themselves, and `docker swarm ca --rotate` gives the cluster a new root",
         ));
     }
     fields::log_driver("TaskDefaults", spec.task_defaults.log_driver.as_ref())

@@ -40,6 +40,8 @@ fn of_a_service_the_first_wrong_value_is_refused_and_the_last_right_one_is_not()
     let two_modes = json!({"Mode": {"Global": {}, "Replicated": {}}});
     let job_with_update = json!({"Mode": {"GlobalJob": {}}, "UpdateConfig": {"Parallelism": 1}});
     let job_with_rollback = json!({"Mode": {"GlobalJob": {}}, "RollbackConfig": {"Order": ""}});
+    let replicated_job_with_update =
+        json!({"Mode": {"ReplicatedJob": {"MaxConcurrent": 1}}, "UpdateConfig": {"Delay": 0}});
     let runs = |total: u64| json!({"Mode": {"ReplicatedJob": {"TotalCompletions": total}}});
     let rollback = |field: &str, value: Value| json!({"RollbackConfig": {field: value}});
     let reserve = |field: &str, value: i64| json!({"TaskTemplate": {"Resources": {"Reservations": {field: value}}}});
@@ -73,6 +75,10 @@ fn of_a_service_the_first_wrong_value_is_refused_and_the_last_right_one_is_not()
         (
             (none(), json!({"Mode": {"GlobalJob": {}}})),
             (none(), job_with_rollback),
+        ),
+        (
+            (none(), json!({"Mode": {"ReplicatedJob": {}}})),
+            (none(), replicated_job_with_update),
         ),
         ((none(), runs(MAX_TASKS)), (none(), runs(MAX_TASKS + 1))),
         (
@@ -223,6 +229,60 @@ fn names_have_a_length() {
     assert!(!image_reference(&format!("a:{}", "x".repeat(129))));
     assert!(image_reference(&"x".repeat(255)));
     assert!(!image_reference(&"x".repeat(256)));
+}
+
+#[test]
+fn names_begin_and_end_with_a_letter_or_a_digit() {
+    let data = || crate::secret::Base64(vec![0]);
+    let secret = |name: &str| {
+        secret_spec(&SecretSpec {
+            name: name.into(),
+            data: data(),
+            ..SecretSpec::default()
+        })
+    };
+    let config = |name: &str| {
+        config_spec(&ConfigSpec {
+            name: name.into(),
+            data: data(),
+            ..ConfigSpec::default()
+        })
+    };
+    let network =
+        |name: &str| network_spec(&serde_json::from_value(json!({"Name": name})).unwrap());
+    let named = |name: &str| service(json!({}), json!({"Name": name}));
+    for right in ["a", "7", "Ab", "a-b", "a__b", "a--9"] {
+        for outcome in [secret(right), config(right), network(right), named(right)] {
+            assert_eq!(outcome, Ok(()), "{right}");
+        }
+    }
+    for wrong in [
+        "", "-", "-a", "a-", "_a", "a_", " a", "a b", "a\n", "\u{e4}", "a/b",
+    ] {
+        for outcome in [secret(wrong), config(wrong), network(wrong), named(wrong)] {
+            let kind = outcome.map_err(|refusal| refusal.kind);
+            assert_eq!(kind, Err(RefusalKind::Invalid), "{wrong:?}");
+        }
+    }
+    // Dots are of files' names alone.
+    assert_eq!((secret("a.b"), config("a.b")), (Ok(()), Ok(())));
+    assert!(secret(".a").is_err() && config("a.").is_err());
+    assert!(network("a.b").is_err() && named("a.b").is_err());
+}
+
+#[test]
+fn secrets_and_configs_say_something() {
+    let empty = SecretSpec {
+        name: "a".into(),
+        ..SecretSpec::default()
+    };
+    let words = "secret data must be larger than 0 and less than 512000 bytes";
+    assert_eq!(secret_spec(&empty).unwrap_err().message, words);
+    let words = "config data must be larger than 0 and less than 1024000 bytes";
+    assert_eq!(config_spec(&empty).unwrap_err().message, words);
+    let mut largest = empty;
+    largest.data = crate::secret::Base64(vec![0; 1_023_999]);
+    assert_eq!(config_spec(&largest), Ok(()));
 }
 
 #[test]

@@ -129,7 +129,10 @@ async fn only_clients_with_a_certificate_are_answered_over_tcp() {
     assert!(known.starts_with("HTTP/1.1 200 "), "{known:?}");
     let stranger = certificate(&authority());
     // Refused while they still speak, they read why.
-    for (own, why) in [(None, "CertificateRequired"), (Some(stranger), "DecryptError")] {
+    for (own, why) in [
+        (None, "CertificateRequired"),
+        (Some(stranger), "DecryptError"),
+    ] {
         let refused = soon("a refusal", ask(address, &issuer, own, 1 << 20)).await;
         let refused = refused.expect_err("it was answered").to_string();
         assert!(refused.contains(why), "{refused}");

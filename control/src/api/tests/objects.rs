@@ -19,6 +19,15 @@ fn what_is_in_use_is_not_removed_and_names_are_taken_once() {
         version,
         spec: secret(&spec),
     };
+    let config_version = {
+        let view = scene.world.view();
+        view.config_named("key").unwrap().meta.version.index
+    };
+    let change_config = |config: &str, version: u64, spec: Value| Ask::UpdateConfig {
+        config: config.into(),
+        version,
+        spec: secret(&spec),
+    };
     let net = |spec: Value| Ask::CreateNetwork(Box::new(serde_json::from_value(spec).unwrap()));
     let key = json!({"Name": "key", "Data": "aGFsbG8="});
     let rows = [
@@ -72,6 +81,50 @@ fn what_is_in_use_is_not_removed_and_names_are_taken_once() {
             relabel(json!({"Name": "third"})),
             ErrorCode::InvalidArgument,
             "only updates to Labels are allowed".to_owned(),
+        ),
+        (
+            "a config's data stays",
+            change_config(
+                "key",
+                config_version,
+                json!({"Name": "key", "Data": "bmV1"}),
+            ),
+            ErrorCode::InvalidArgument,
+            "only updates to Labels are allowed".to_owned(),
+        ),
+        (
+            "a config's name stays",
+            change_config("key", config_version, json!({"Name": "third"})),
+            ErrorCode::InvalidArgument,
+            "only updates to Labels are allowed".to_owned(),
+        ),
+        (
+            "a client has read the config that it changes",
+            change_config("key", config_version - 1, json!({"Name": "key"})),
+            ErrorCode::Aborted,
+            "update out of sequence".to_owned(),
+        ),
+        (
+            "a client has read the secret that it changes",
+            Ask::UpdateSecret {
+                secret: "other".into(),
+                version: version - 1,
+                spec: secret(&json!({"Name": "other"})),
+            },
+            ErrorCode::Aborted,
+            "update out of sequence".to_owned(),
+        ),
+        (
+            "a config that is not there is not changed",
+            change_config("nosuch", config_version, json!({"Name": "nosuch"})),
+            ErrorCode::NotFound,
+            "config nosuch not found".to_owned(),
+        ),
+        (
+            "a config that is not there is not removed",
+            Ask::RemoveConfig("nosuch".into()),
+            ErrorCode::NotFound,
+            "config nosuch not found".to_owned(),
         ),
         (
             "a network's name",

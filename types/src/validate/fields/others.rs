@@ -83,7 +83,7 @@ where
 
 #[test]
 fn of_a_cluster() {
-    let foreign = "certificate authorities other than the cluster's own are not supported";
+    let foreign = "certificate authorities other than the cluster's own are not supported by weft: leave them out; managers sign by themselves, and `docker swarm ca --rotate` gives the cluster a new root";
     let rows: Vec<Row> = vec![
         (
             "Name",
