@@ -135,14 +135,16 @@ impl From<DialError> for ControlError {
 /// What `error` says and, where that is not all, what led to it.
 #[must_use]
 pub fn told(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
+    with_causes(error.to_string(), error.source())
+}
+
+fn with_causes(said: String, cause: Option<&(dyn std::error::Error + 'static)>) -> String {
+    let mut text = said;
+    let causes = std::iter::successors(cause, |cause| cause.source());
+    for more in causes.map(ToString::to_string) {
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
-        cause = error.source();
     }
     text
 }
@@ -151,11 +153,7 @@ pub fn told(error: &(dyn std::error::Error + 'static)) -> String {
 #[must_use]
 pub fn reason(status: &Status) -> String {
     let said = status.message().to_owned();
-    match std::error::Error::source(status).map(told) {
-        Some(met) if met.starts_with(&said) => met,
-        Some(met) => format!("{said}: {met}"),
-        None => said,
-    }
+    with_causes(said, std::error::Error::source(status))
 }
 
 /// A gRPC status as a control error: same code, same reason.

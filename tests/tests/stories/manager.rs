@@ -63,32 +63,64 @@ now: {now}"
     });
 }
 
+/// Who leads three managers, and who follows.
+fn leader_of_three(hosts: &[Host]) -> Result<(Host, Vec<Host>)> {
+    let list = eventually(PATIENCE, "two that follow", || {
+        let list = hosts[0].say("node ls --format {{.Hostname}}={{.ManagerStatus}}")?;
+        let follow = list.lines().filter(|line| line.ends_with("=Reachable"));
+        ensure!(follow.count() == 2, "{list}");
+        Ok(list)
+    })?;
+    let leads = |host: &Host| list.contains(&format!("{}=Leader", host.name()));
+    let (leaders, others): (Vec<_>, Vec<_>) = hosts.iter().copied().partition(leads);
+    let leader = leaders.first().context("no leader")?;
+    Ok((*leader, others))
+}
+
+#[test]
+fn a_leader_whose_host_vanishes_takes_nobody_else_along() {
+    story(Shape::Swarm(3, 3), |bed| {
+        bed.hosts()[0].create("web", "--mode global --publish 8080:80 weft/whoami")?;
+        let (leader, others) = leader_of_three(&bed.hosts())?;
+        let tasks = || -> Result<Vec<String>> {
+            let list = others[0]
+                .say("service ps --no-trunc --format {{.ID}}={{.Node}}={{.CurrentState}} web")?;
+            let lost = format!("={}=", leader.name());
+            let stay = list.lines().filter(|line| !line.contains(&lost));
+            // Without how long ago that was.
+            let mut stay: Vec<_> = stay
+                .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+                .collect();
+            stay.sort();
+            Ok(stay)
+        };
+        let before = tasks()?;
+        leader.verb("cut")?;
+        eventually(PATIENCE, "the leader to be down, and it alone", || {
+            let list =
+                others[0].say("node ls --format {{.Hostname}}={{.Status}}={{.ManagerStatus}}")?;
+            ensure!(list.contains(&format!("{}=Down=", leader.name())), "{list}");
+            ensure!(list.contains("=Leader"), "{list}");
+            Ok(())
+        })?;
+        leader.verb("heal")?;
+        eventually(PATIENCE, "the old leader to be back", || {
+            let list = others[0].say("node ls --format {{.Hostname}}={{.Status}}")?;
+            ensure!(list.contains(&format!("{}=Ready", leader.name())), "{list}");
+            Ok(())
+        })?;
+        others[0].converged("web")?;
+        let after = tasks()?;
+        ensure!(after == before, "before: {before:?}, now: {after:?}");
+        Ok(())
+    });
+}
+
 #[test]
 fn three_managers_go_on_without_their_leader() {
     story(Shape::Swarm(3, 3), |bed| {
-        let hosts = bed.hosts();
-        let n1 = hosts[0];
-        n1.create("web", "--replicas 2 --publish 8080:80 weft/whoami")?;
-        let list = eventually(PATIENCE, "two that follow", || {
-            let list = n1.say("node ls --format {{.Hostname}}={{.ManagerStatus}}")?;
-            let follow = list.lines().filter(|line| line.ends_with("=Reachable"));
-            ensure!(follow.count() == 2, "{list}");
-            Ok(list)
-        })?;
-        let leader = list
-            .lines()
-            .find_map(|line| line.strip_suffix("=Leader"))
-            .context("no leader")?
-            .to_owned();
-        let leader = *hosts
-            .iter()
-            .find(|host| host.name() == leader)
-            .context("a leader that is no host")?;
-        let others: Vec<_> = hosts
-            .iter()
-            .copied()
-            .filter(|host| *host != leader)
-            .collect();
+        bed.hosts()[0].create("web", "--replicas 2 --publish 8080:80 weft/whoami")?;
+        let (leader, others) = leader_of_three(&bed.hosts())?;
         leader.verb("kill")?;
         eventually(PATIENCE, "another leader", || {
             let list = others[0].say("node ls --format {{.Hostname}}={{.ManagerStatus}}")?;
