@@ -298,7 +298,7 @@ mod tests {
             // Within 1 % of an even share; of all traffic when there are many, for whom a slot is more than that.
             let (above, below) = match count {
                 ..=20 => (0.01 * even, 0.01 * even),
-                ..=100 => (0.04 * even + 1.0, 0.08 * even + 1.0),
+                21..=100 => (0.04 * even + 1.0, 0.08 * even + 1.0),
                 _ => (0.08 * even + 1.0, 0.16 * even + 1.0),
             };
             for share in shares.values().map(|share| *share as f64) {
