@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -12,9 +13,14 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client, server, service::service_fn};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::{
+    body::{Frame, Incoming},
+    client, server,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -26,7 +32,7 @@ use tokio::{
 };
 use weft_docker::{
     ClusterConfig, InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl, NotManager,
-    Policy, serve_cluster,
+    Policy, Strategy, serve_cluster,
 };
 use weft_proto::{
     ControlApi, ControlError, ControlReply, ControlRequest, Event, LogItem, LogSelector,
@@ -42,6 +48,8 @@ enum Kind {
     Silent,
     /// Cannot be reached.
     Gone,
+    /// Breaks off when it is asked to restart a container, or in the middle of a log.
+    BreaksOff,
 }
 
 /// Three hosts: this one, one that is well, and one that is as the test wants it.
@@ -69,6 +77,14 @@ fn id(host: u64) -> String {
     format!("{host}").repeat(64)
 }
 
+/// How many containers a host was asked to make.
+fn made(asked: &BTreeMap<String, Vec<String>>, host: &str) -> usize {
+    let asked = asked.get(host).into_iter().flatten();
+    asked
+        .filter(|said| said.starts_with("POST") && said.ends_with("/containers/create"))
+        .count()
+}
+
 impl World {
     fn host(
         &self,
@@ -85,6 +101,8 @@ impl World {
                 .or_default()
                 .push(said);
             let number: u64 = name[1..].parse().unwrap();
+            let made = made(&asked.lock().unwrap(), &name);
+            let own = |nth: usize| format!("a{number}{nth:062}");
             let path = path.strip_prefix("/v1.41").unwrap_or(&path);
             let query = request.uri().query().unwrap_or_default();
             let lacks_image = query.contains("name=rare") && number != 3;
@@ -101,15 +119,26 @@ impl World {
                 (&Method::GET, "/images/json" | "/networks") => json!([]),
                 (&Method::GET, "/events") => json!({"scope": "swarm", "Type": "node"}),
                 (&Method::POST, path) if path.ends_with("/exec") => json!({"Id": "e".repeat(64)}),
-                (&Method::GET, "/containers/json") => json!([{
-                    "Id": id(number), "Names": [format!("/c{number}"), "/same"], "Created": number,
-                    "Labels": {}, "State": "running",
-                    "Ports": [{"IP": "0.0.0.0", "PublicPort": 80}],
-                }]),
+                (&Method::GET, "/containers/json") => {
+                    let mut all = vec![json!({
+                        "Id": id(number), "Names": [format!("/c{number}"), "/same"], "Created": number,
+                        "Labels": {}, "State": "running",
+                        "Ports": [{"IP": "0.0.0.0", "PublicPort": 80}],
+                    })];
+                    all.extend((1..=made).map(|nth| {
+                        json!({"Id": own(nth), "Names": [format!("/made{nth}on{number}")],
+                            "Created": number, "Labels": {}, "State": "running", "Ports": []})
+                    }));
+                    json!(all)
+                }
                 (&Method::GET, "/info") => {
                     json!({"Containers": 1, "NCPU": 2, "Driver": format!("d{number}")})
                 }
-                (&Method::POST, "/containers/create") => json!({"Id": "f".repeat(64)}),
+                (&Method::POST, "/containers/create") => json!({"Id": own(made)}),
+                (&Method::GET, path) if path.starts_with("/containers/a") => json!({
+                    "Id": path[12..76], "Name": "/made", "HostConfig": {"Memory": 400 << 20},
+                    "Config": {}, "NetworkSettings": {"Ports": {}},
+                }),
                 (&Method::GET, path) if path.ends_with("/json") => json!({
                     "Id": id(number), "Name": "/c", "HostConfig": {}, "Config": {},
                     "NetworkSettings": {"Ports": {"80/tcp": [{"HostIp": "0.0.0.0"}]}},
@@ -136,6 +165,37 @@ async fn serve_host(
         async move { Ok::<_, Infallible>(answer) }
     });
     // Clients may go away at any time.
+    let _ = server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+/// As [`serve_host`], until it is asked for what it does not do to the end.
+async fn break_off(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    host: impl Fn(Request<Incoming>) -> Response<Full<Bytes>>,
+) {
+    let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
+    let service = service_fn(|request: Request<Incoming>| {
+        let path = request.uri().path().to_owned();
+        let answer = host(request);
+        async move {
+            if path.ends_with("/restart") {
+                return Err(broken());
+            }
+            let whole = answer.into_body().collect().await.unwrap().to_bytes();
+            let first = std::iter::once(Ok(Frame::data(whole)));
+            let rest = path.ends_with("/logs").then(|| Err(broken()));
+            let parts = futures::stream::iter(first.chain(rest)).then(async |part| {
+                if part.is_err() {
+                    // What was said before is on its way when nothing more is there.
+                    tokio::task::yield_now().await;
+                }
+                part
+            });
+            Ok(Response::new(StreamBody::new(Box::pin(parts))))
+        }
+    });
     let _ = server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -180,6 +240,10 @@ impl ControlApi for World {
                     let _held = theirs;
                     std::future::pending::<()>().await;
                 });
+            }
+            Kind::BreaksOff => {
+                let host = self.host(name.to_owned());
+                tokio::spawn(break_off(theirs, host));
             }
             Kind::Gone => return Err(ControlError::unavailable("it is not connected")),
         }
@@ -235,6 +299,10 @@ impl Drop for Bed {
 
 impl Bed {
     async fn new(third: Kind) -> Self {
+        Self::placing(third, Strategy::default()).await
+    }
+
+    async fn placing(third: Kind, strategy: Strategy) -> Self {
         let folder = TempDir::new().unwrap();
         let world = Arc::new(World {
             third,
@@ -254,7 +322,10 @@ impl Bed {
             socket: socket.clone(),
             group: Some("0".to_owned()),
             door,
-            policy: Policy::default(),
+            policy: Policy {
+                strategy,
+                ..Policy::default()
+            },
         };
         let manager = Arc::new(Manager(Arc::clone(&world)));
         let serving = tokio::spawn(async move {
@@ -444,6 +515,30 @@ async fn new_containers_go_where_their_rules_say() {
 }
 
 #[tokio::test]
+async fn new_containers_go_where_the_strategy_says() {
+    let counts = async |strategy, containers: usize, memory: u64| {
+        let bed = Bed::placing(Kind::Well, strategy).await;
+        for number in 0..containers {
+            let body = json!({"Image": "a", "HostConfig": {"Memory": memory}});
+            let path = format!("/v1.41/containers/create?name=new{number}");
+            let (status, said) = bed.ask(Method::POST, &path, body).await;
+            assert_eq!(status, StatusCode::CREATED, "{said}");
+        }
+        let asked = bed.world.asked.lock().unwrap();
+        let mut counts: Vec<usize> = ["n1", "n2", "n3"].map(|host| made(&asked, host)).into();
+        counts.sort_unstable();
+        counts
+    };
+    let memory = 400 << 20;
+    assert_eq!(counts(Strategy::Spread, 3, memory).await, [1, 1, 1]);
+    // Two fit on a host of a GiB.
+    assert_eq!(counts(Strategy::Binpack, 3, memory).await, [0, 1, 2]);
+    // All on one of three hosts is once in a quarter of a million.
+    let random = counts(Strategy::Random, 12, 1).await;
+    assert!(random[2] < 12, "{random:?}");
+}
+
+#[tokio::test]
 async fn a_host_that_does_not_answer_is_left_out_and_named() {
     for kind in [Kind::Silent, Kind::Gone] {
         let bed = Bed::new(kind).await;
@@ -462,4 +557,39 @@ async fn a_host_that_does_not_answer_is_left_out_and_named() {
         let (status, _) = bed.ask(Method::POST, "/containers/create", body).await;
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
     }
+}
+
+#[tokio::test]
+async fn a_request_under_way_ends_when_its_way_closes() {
+    let bed = Bed::new(Kind::BreaksOff).await;
+    let within = async |method, path: &str| {
+        let stream = UnixStream::connect(&bed.socket).await.unwrap();
+        let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let request = Request::builder().method(method).uri(path);
+        let request = request
+            .header("host", "docker")
+            .body(Full::<Bytes>::default());
+        let asked = async {
+            let response = sender.send_request(request.unwrap()).await.unwrap();
+            (response.status(), response.into_body().collect().await)
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(30), asked).await;
+        answer.unwrap_or_else(|_| panic!("{path} goes on without a way"))
+    };
+    // Before there is an answer: who does not answer is named.
+    let (status, body) = within(Method::POST, "/containers/c3/restart?t=0").await;
+    let body: Value = serde_json::from_slice(&body.unwrap().to_bytes()).unwrap();
+    let message = body["message"].as_str().unwrap_or_default();
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    assert!(
+        message.starts_with("The front door of node n3 does not answer"),
+        "{body}"
+    );
+    // In the middle of one: it is cut, not ended as if it were whole.
+    let (status, body) = within(Method::GET, "/containers/c3/logs?stdout=1").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.is_err(), "half of a log is shown as all of it");
 }
