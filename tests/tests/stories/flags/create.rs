@@ -44,7 +44,9 @@ fn together() -> Vec<Row> {
         "--limit-pids 100" => Container("/HostConfig/PidsLimit", "100");
         "--log-driver json-file" => Container("/HostConfig/LogConfig/Type", r#""json-file""#);
         "--log-opt max-size=1m" => Container("/HostConfig/LogConfig/Config/max-size", r#""1m""#);
-        "--mount type=tmpfs,target=/scratch,tmpfs-size=1m" => Spec("/TaskTemplate/ContainerSpec/Mounts/0/Type", r#""tmpfs""#), Prints("df /scratch", "1024");
+        "--mount type=tmpfs,target=/scratch,tmpfs-size=1m,tmpfs-mode=1770" => Spec("/TaskTemplate/ContainerSpec/Mounts/0/Type", r#""tmpfs""#), Prints("df /scratch", "1024"), Prints("stat -c %a /scratch", "1770");
+        "--mount type=bind,source=$FILE,target=/bound,readonly" => Prints("cat /bound", "FROM_FILE=two words"), Prints("touch /bound", "Read-only file system");
+        "--mount type=volume,source=fv,target=/vol,volume-driver=local,volume-label=vl=vv,volume-opt=type=tmpfs,volume-opt=device=tmpfs,volume-opt=o=size=2m" => Prints("df /vol", "2048"), Prints("df /vol", "tmpfs");
         "--name whole" => Spec("/Name", r#""whole""#);
         "--network name=fn,alias=al1" => Spec("/TaskTemplate/Networks/0/Aliases", r#"["al1"]"#), Prints("nslookup al1 127.0.0.11", "10.79.0.");
         "--no-resolve-image" => Spec("/TaskTemplate/ContainerSpec/Image", r#""busybox:latest""#);
