@@ -12,7 +12,7 @@ use weft_proto::{
 use weft_types::network::NetworkSpec;
 
 /// How long certificates are valid here.
-const VALIDITY: Duration = Duration::from_secs(6);
+const VALIDITY: Duration = Duration::from_secs(10);
 
 fn network(name: &str) -> ControlRequest {
     let mut spec = NetworkSpec {

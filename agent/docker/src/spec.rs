@@ -266,6 +266,14 @@ mod tests {
         ))
         .unwrap();
         assert_eq!(job.mode.replicated_job.unwrap().total_completions, Some(3));
+        let none = service(with(json!({"Mode": {}}))).unwrap();
+        assert_eq!(none.mode.replicated.unwrap().replicas, Some(1));
+        let job = service(with(json!({"Mode": {"ReplicatedJob": {}}}))).unwrap();
+        let job = job.mode.replicated_job.unwrap();
+        assert_eq!(
+            (job.max_concurrent, job.total_completions),
+            (Some(1), Some(1))
+        );
     }
 
     #[test]

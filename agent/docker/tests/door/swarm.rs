@@ -180,6 +180,8 @@ async fn init_is_checked_and_handed_on() {
     assert_eq!(refused.0, 400);
     for (field, value, words) in [
         ("DataPathPort", json!(80), "not in valid range"),
+        ("DataPathPort", json!(1023), "not in valid range"),
+        ("DataPathPort", json!(49152), "not in valid range"),
         ("DefaultAddrPool", json!(["x"]), "invalid CIDR address: x"),
         ("DefaultAddrPool", json!(["10.0.0.0/25"]), "too small"),
         (
@@ -201,6 +203,18 @@ async fn init_is_checked_and_handed_on() {
             .await;
         assert_eq!(status, 400, "{field}: {text}");
         assert!(text.contains(words), "{field}: {text}");
+    }
+    for (field, value) in [
+        ("DataPathPort", json!(1024)),
+        ("DataPathPort", json!(49151)),
+        ("SubnetSize", json!(29)),
+        ("DefaultAddrPool", json!(["10.0.0.0/24"])),
+    ] {
+        let bed = Bed::new(FakeNode::inactive()).await;
+        let mut body = init("192.0.2.11");
+        body[field] = value;
+        let made = bed.json("POST", "/v1.41/swarm/init", body).await;
+        assert_eq!(made, (200, json!(node_id(1))), "{field}");
     }
     let made = bed
         .json("POST", "/v1.41/swarm/init", init("192.0.2.11"))
