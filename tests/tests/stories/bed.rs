@@ -94,18 +94,28 @@ fn a_bed_that_another_clone_abandoned_is_no_obstacle() {
             .args(["netns", "exec", "weft-n1", "sleep", "600"])
             .spawn()
             .context("cannot start a process in the other clone's host")?;
-        let refused = eventually(
+        // Nobody in it yet, and it would be taken down.
+        let there = eventually(
             Duration::from_secs(60),
-            "a bed in use to be left alone",
+            "the process to be in the other clone's host",
             || {
-                let refusal = testbed(&["status"]).err().context("it is not refused")?;
+                let words = ["netns", "pids", "weft-n1"];
+                let pids = weft_tests::command("ip", words, &[], b"")?.ok()?;
                 ensure!(
-                    format!("{refusal:#}").contains("take it down there"),
-                    "{refusal:#}"
+                    pids.lines().any(|pid| pid == user.id().to_string()),
+                    "{pids}"
                 );
                 Ok(())
             },
         );
+        let refused = there.and_then(|()| {
+            let refusal = testbed(&["status"]).err().context("it is not refused")?;
+            ensure!(
+                format!("{refusal:#}").contains("take it down there"),
+                "{refusal:#}"
+            );
+            Ok(())
+        });
         user.kill().context("cannot end the process")?;
         user.wait().context("cannot bury the process")?;
         refused?;
