@@ -136,6 +136,20 @@ fn to_client(hit: &mut Hit, f: &Flow, age: Age) {
     note(hit, f, age);
 }
 
+/// Lets `f` see a flow's entry, in whichever table it is. False when it is in none.
+#[inline(always)]
+fn either<T: Tables>(
+    t: &T,
+    key: &FlowKey,
+    hit: &mut Hit,
+    f: impl Fn(&mut Hit, &mut Flow, Age),
+) -> bool {
+    let known = t.flow(Age::Established, key, |flow| f(hit, flow, Age::Established));
+    known.is_some()
+        || t.flow(Age::New, key, |flow| f(hit, flow, Age::New))
+            .is_some()
+}
+
 /// The flow of a wire packet. Its entry is counted. False when there is none.
 #[inline(always)]
 pub fn wire<P: Packet, T: Tables>(
@@ -145,16 +159,10 @@ pub fn wire<P: Packet, T: Tables>(
     key: &FlowKey,
     hit: &mut Hit,
 ) -> bool {
-    let known = t.flow(Age::Established, key, |f| {
+    either(t, key, hit, |hit, f, age| {
         touch(t, f, p, ip);
-        to_task(hit, f, Age::Established);
-    });
-    known.is_some()
-        || t.flow(Age::New, key, |f| {
-            touch(t, f, p, ip);
-            to_task(hit, f, Age::New);
-        })
-        .is_some()
+        to_task(hit, f, age);
+    })
 }
 
 /// The flow of a packet that a task sends. Its entry is counted. False when there is none.
@@ -166,14 +174,10 @@ pub fn reply<P: Packet, T: Tables>(
     key: &FlowKey,
     hit: &mut Hit,
 ) -> bool {
-    let known = t.flow(Age::Established, key, |f| {
+    either(t, key, hit, |hit, f, age| {
         touch(t, f, p, ip);
-        to_client(hit, f, Age::Established);
-    });
-    known.is_some()
-        || t.flow(Age::New, key, |f| {
-            touch(t, f, p, ip);
-            to_client(hit, f, Age::New);
+        to_client(hit, f, age);
+        if matches!(age, Age::New) {
             // The task's own segment without SYN and RST proves the handshake; the entry began with the
             // client's first packet, so a UDP flow proves itself by the task's second.
             hit.ripe = if ip.proto == TCP {
@@ -181,30 +185,21 @@ pub fn reply<P: Packet, T: Tables>(
             } else {
                 f.packets >= 3
             };
-        })
-        .is_some()
+        }
+    })
 }
 
 /// Like [`wire`] or [`reply`], for an ICMP error about a packet: nothing is counted.
 #[inline(always)]
 pub fn about<T: Tables>(t: &T, key: &FlowKey, hit: &mut Hit) -> bool {
     let wire = key.side == flow::WIRE;
-    let known = t.flow(Age::Established, key, |f| {
+    either(t, key, hit, |hit, f, age| {
         if wire {
-            to_task(hit, f, Age::Established)
+            to_task(hit, f, age);
         } else {
-            to_client(hit, f, Age::Established)
+            to_client(hit, f, age);
         }
-    });
-    known.is_some()
-        || t.flow(Age::New, key, |f| {
-            if wire {
-                to_task(hit, f, Age::New)
-            } else {
-                to_client(hit, f, Age::New)
-            }
-        })
-        .is_some()
+    })
 }
 
 /// Writes the key that packets of the other direction have, from the tuple that this direction gets.

@@ -1,9 +1,9 @@
 //! ICMP errors about translated flows: both the outer addresses and the quoted packet must speak of what
 //! the receiver knows.
 
-use weft_abi::{Addr, Config, Done, Drop, Endpoint, FlowKey, Leg, flow};
+use weft_abi::{Addr, Config, Done, Drop, Endpoint, Leg, flow};
 
-use crate::conntrack::{Hit, about, other_side};
+use crate::conntrack::{Hit, about};
 use crate::encap::{Hop, hand_over, send};
 use crate::packet::{Packet, Sum};
 use crate::parse::{Headers, Part, TCP, parse_quoted};
@@ -25,19 +25,6 @@ fn quote<P: Packet>(p: &P, w: &mut Work) -> bool {
         && w.quoted.part != Part::Later
 }
 
-/// The wire tuple that the quoted packet, an answer of ours, belongs to.
-#[inline(always)]
-fn wire_of_answer(key: &mut FlowKey, net: u32, q: &Headers) {
-    key.src = q.dst;
-    key.dst = q.src;
-    key.net = net;
-    key.sport = q.dport;
-    key.dport = q.sport;
-    key.proto = q.proto;
-    key.side = flow::WIRE;
-    key.pad = [0; 2];
-}
-
 /// An error from the world about an answer of ours: it goes where that answer came from.
 #[inline(always)]
 pub fn from_world<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut Work) -> Verdict {
@@ -48,19 +35,14 @@ pub fn from_world<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut 
     else {
         return Verdict::Next(Done::NotOurs);
     };
-    wire_of_answer(&mut w.ask.key, cfg.mesh, &w.quoted);
+    service::answered_key(&mut w.ask.key, cfg.mesh, &w.quoted);
     if about(t, &w.ask.key, &mut w.notes.hit) {
         return to_local(p, t, w);
     }
     let pick = t.pick(&w.ask.key);
-    let q = &w.quoted;
-    let ends = Tuple {
-        src: q.dst,
-        dst: q.src,
-        sport: q.dport,
-        dport: q.sport,
-    };
-    if pick.is_none() && p.is_connected(&ends, q.proto == TCP, &mut w.notes.paper) {
+    let ends = Tuple::of(&w.quoted).turned();
+    let tcp = w.quoted.proto == TCP;
+    if pick.is_none() && p.is_connected(&ends, tcp, &mut w.notes.paper) {
         return Verdict::Next(Done::HostsOwn);
     }
     match service::likely(t, cfg, &front, &w.ask.key, pick) {
@@ -85,7 +67,7 @@ pub fn from_node<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work, vni: u32)
     if !quote(p, w) || !w.ip.dst.same(&w.quoted.src) {
         return Verdict::Drop(Drop::UnsupportedIcmp);
     }
-    wire_of_answer(&mut w.ask.key, vni, &w.quoted);
+    service::answered_key(&mut w.ask.key, vni, &w.quoted);
     if !about(t, &w.ask.key, &mut w.notes.hit) {
         return Verdict::Drop(Drop::UnsupportedIcmp);
     }
@@ -99,12 +81,7 @@ fn to_local<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
     let Some(task) = t.local_task(hit.backend) else {
         return Verdict::Drop(Drop::NoSuchTask);
     };
-    let quoted = Tuple {
-        src: hit.to.dst,
-        dst: hit.to.src,
-        sport: hit.to.dport,
-        dport: hit.to.sport,
-    };
+    let quoted = hit.to.turned();
     if !rewrite(p, &w.ip, &w.quoted, &w.ip.src, &hit.to.dst, &quoted) {
         return Verdict::Drop(Drop::RewriteRefused);
     }
@@ -123,24 +100,13 @@ pub fn from_task<P: Packet, T: Tables>(
     if !quote(p, w) {
         return None;
     }
-    let q = &w.quoted;
-    let quoted_to = Tuple {
-        src: q.src,
-        dst: q.dst,
-        sport: q.sport,
-        dport: q.dport,
-    };
-    other_side(&mut w.ask.key, own.net, &quoted_to, q.proto, flow::REPLY);
+    service::answered_key(&mut w.ask.key, own.net, &w.quoted);
+    w.ask.key.side = flow::REPLY;
     if !about(t, &w.ask.key, &mut w.notes.hit) {
         return None;
     }
     let hit = &w.notes.hit;
-    let quoted = Tuple {
-        src: hit.to.dst,
-        dst: hit.to.src,
-        sport: hit.to.dport,
-        dport: hit.to.sport,
-    };
+    let quoted = hit.to.turned();
     if !rewrite(p, &w.ip, &w.quoted, &hit.to.src, &hit.to.dst, &quoted) {
         return Some(Verdict::Drop(Drop::RewriteRefused));
     }

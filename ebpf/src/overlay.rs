@@ -139,12 +139,10 @@ fn is_address_of<T: Tables>(t: &T, addr: &Addr, node: u32) -> bool {
 /// The key under which `task_in` finds that a process of another node spoke first.
 #[inline(always)]
 pub(crate) fn host_key(key: &mut FlowKey, net: u32, ip: &Headers, from_host: bool) {
-    service::wire_key(key, net, ip);
     if from_host {
-        key.src = ip.dst;
-        key.dst = ip.src;
-        key.sport = ip.dport;
-        key.dport = ip.sport;
+        service::answered_key(key, net, ip);
+    } else {
+        service::wire_key(key, net, ip);
     }
     key.side = flow::HOST;
 }
@@ -314,14 +312,7 @@ fn learn<T: Tables>(
     service: u32,
     key: &mut FlowKey,
 ) -> u32 {
-    key.src = ip.dst;
-    key.dst = ip.src;
-    key.net = cfg.mesh;
-    key.sport = ip.dport;
-    key.dport = ip.sport;
-    key.proto = ip.proto;
-    key.side = flow::WIRE;
-    key.pad = [0; 2];
+    service::answered_key(key, cfg.mesh, ip);
     let old = t.pick(key);
     let link = match old {
         Some(pick) => pick.link,

@@ -247,13 +247,7 @@ fn before<T: Tables>(t: &T, cfg: &Config, front: &Front, key: &FlowKey) -> u32 {
 /// or had before it was published.
 #[inline(always)]
 pub fn is_hosts<P: Packet>(p: &P, ip: &Headers, paper: &mut Paper) -> bool {
-    let ends = Tuple {
-        src: ip.src,
-        dst: ip.dst,
-        sport: ip.sport,
-        dport: ip.dport,
-    };
-    !ip.is_syn() && p.is_connected(&ends, ip.proto == TCP, paper)
+    !ip.is_syn() && p.is_connected(&Tuple::of(ip), ip.proto == TCP, paper)
 }
 
 /// Hash that chooses for a wire tuple; with source affinity, for a client.
@@ -340,6 +334,19 @@ pub fn wire_key(key: &mut FlowKey, net: u32, ip: &Headers) {
     key.net = net;
     key.sport = ip.sport;
     key.dport = ip.dport;
+    key.proto = ip.proto;
+    key.side = flow::WIRE;
+    key.pad = [0; 2];
+}
+
+/// Writes the key of the wire tuple that a packet answers.
+#[inline(always)]
+pub fn answered_key(key: &mut FlowKey, net: u32, ip: &Headers) {
+    key.src = ip.dst;
+    key.dst = ip.src;
+    key.net = net;
+    key.sport = ip.dport;
+    key.dport = ip.sport;
     key.proto = ip.proto;
     key.side = flow::WIRE;
     key.pad = [0; 2];

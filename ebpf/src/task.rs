@@ -8,7 +8,7 @@ use crate::least;
 use crate::limit::{Way, is_within};
 use crate::mesh::serve;
 use crate::packet::Packet;
-use crate::parse::{ETH_ARP, Headers, ICMP6, NotParsed, parse};
+use crate::parse::{ETH_ARP, ICMP6, NotParsed, parse};
 use crate::refuse::{Refusal, refusal};
 use crate::tables::Tables;
 use crate::translate::{Tuple, translate};
@@ -196,22 +196,12 @@ fn answer<P: Packet, T: Tables>(
     }
     // The task must hear of the packet that it sent.
     w.quoted = w.ip;
-    let (sent, now) = (as_is(&w.ip), &mut w.quoted);
+    let (sent, now) = (Tuple::of(&w.ip), &mut w.quoted);
     (now.src, now.dst, now.sport, now.dport) = (to.src, to.dst, to.sport, to.dport);
     if !translate(p, &w.quoted, &sent) {
         return Some(Verdict::Drop(Drop::RewriteRefused));
     }
     Some(refuse(p, t, own, w, Drop::TooBig))
-}
-
-#[inline(always)]
-fn as_is(ip: &Headers) -> Tuple {
-    Tuple {
-        src: ip.src,
-        dst: ip.dst,
-        sport: ip.sport,
-        dport: ip.dport,
-    }
 }
 
 /// The way back to the client of a hit; the packet already bears the client's tuple.

@@ -18,6 +18,30 @@ pub struct Tuple {
     pub dport: Be16,
 }
 
+impl Tuple {
+    /// A packet's own.
+    #[inline(always)]
+    pub fn of(ip: &Headers) -> Self {
+        Self {
+            src: ip.src,
+            dst: ip.dst,
+            sport: ip.sport,
+            dport: ip.dport,
+        }
+    }
+
+    /// That of a packet the other way.
+    #[inline(always)]
+    pub fn turned(&self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+        }
+    }
+}
+
 /// Rewrites what differs between the packet and `to`. Both must be of one family.
 ///
 /// False when the packet could not be changed; it must then be dropped, for it may be half done.

@@ -11,18 +11,14 @@ mod frames;
 #[expect(dead_code, reason = "the other walks use the rest")]
 mod walks;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use anyhow::Result;
 use frames::{Frame, L4};
 use walks::lab::Lab;
 use walks::report::Report;
-use walks::talk::{Held, ask, send_raw};
+use walks::talk::{Held, ask, at, send_raw};
 use weft_abi::{Addr, Leg, Program, task_mac, wire_mac};
-
-fn at(ip: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(ip.parse().unwrap_or(IpAddr::from([0, 0, 0, 0])), port)
-}
 
 #[test]
 fn every_attack() -> Result<()> {

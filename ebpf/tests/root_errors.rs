@@ -9,23 +9,19 @@
 mod walks;
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use walks::lab::Lab;
 use walks::netns::Netns;
-use walks::talk::{Held, ask_udp};
+use walks::talk::{Held, ask_udp, at};
 use weft_abi::{Done, Program};
 
 /// What fits between the nodes in these tests.
 const FITS: u32 = 1300;
 const PATIENCE: Duration = Duration::from_secs(30);
-
-fn at(ip: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(ip.parse().unwrap_or(IpAddr::from([0, 0, 0, 0])), port)
-}
 
 /// A lab whose tunnel is narrower than its links say, every service's backend on node 2.
 fn narrow() -> Result<Lab> {

@@ -22,7 +22,7 @@ use aya::maps::HashMap as Hash;
 use nix::sys::socket::{self, SockaddrStorage, sockopt};
 use walks::lab::Lab;
 use walks::report::Report;
-use walks::talk::{Held, Loose, ask};
+use walks::talk::{Held, Loose, ask, at};
 use weft_abi::{Addr, Flow, FlowKey, flow, tcp};
 
 /// Connections of an ordinary run.
@@ -32,10 +32,6 @@ const PAIRS: usize = 2_000;
 /// How many clients connect at once.
 const CLIENTS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn at(ip: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(ip.parse().unwrap_or(IpAddr::from([0, 0, 0, 0])), port)
-}
 
 /// Connects from a port that other connections use too.
 fn connect(from: u16, to: SocketAddr) -> Result<TcpStream> {

@@ -9,17 +9,12 @@
 mod walks;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use walks::lab::Lab;
 use walks::report::Report;
-use walks::talk::{Held, Loose, Said, ask, ask_loose, ask_udp, peer};
+use walks::talk::{Held, Loose, Said, ask, ask_loose, ask_udp, at, peer};
 use weft_abi::Program;
-
-fn at(ip: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(ip.parse().unwrap_or(IpAddr::from([0, 0, 0, 0])), port)
-}
 
 /// Everybody's sockets led, as agents do it.
 fn helped() -> Result<Lab> {

@@ -8,17 +8,13 @@
 #[expect(dead_code, reason = "the other walks use the rest")]
 mod walks;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::Result;
 use walks::lab::Lab;
 use walks::report::Report;
-use walks::talk::{Held, Said, ask, ask_udp};
+use walks::talk::{Held, Said, ask, ask_udp, at};
 use weft_abi::{Addr, Be16, Done, Front, FrontKey, Program};
-
-fn at(ip: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(ip.parse().unwrap_or(IpAddr::from([0, 0, 0, 0])), port)
-}
 
 // Of clients outside the address is compared, not the port: an ephemeral port that was used lately for
 // another address may have to be shown to the task as another.

@@ -12,6 +12,11 @@ use super::netns::Netns;
 /// Nothing here is slow, but the machine may be busy; a packet that is not there after this is lost.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// A port of an address.
+pub(crate) fn at(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap_or(IpAddr::from([0, 0, 0, 0])), port)
+}
+
 /// Answers on port 80 of both families, TCP and UDP, with its name and the address it sees.
 pub(crate) fn serve(ns: &Netns, name: &'static str) -> Result<()> {
     let (tcp, udp) =
