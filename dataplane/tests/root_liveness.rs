@@ -66,12 +66,7 @@ async fn a_host_that_stops_answering_is_asked_for_nothing_until_it_answers() -> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_whose_tunnel_is_closed_is_asked_for_nothing_until_it_is_open() -> Result<()> {
     let lan = two(false).await?;
-    let host = lan.namespace("n2");
-    run(&format!(
-        "ip netns exec {host} nft add table inet closed && ip netns exec {host} nft \
-         'add chain inet closed input {{ type filter hook prerouting priority -300 ; }}' && \
-         ip netns exec {host} nft add rule inet closed input udp dport 4789 drop"
-    ))?;
+    lan.close_tunnel("n2", true)?;
     nobody(&lan, "through a closed tunnel").await?;
     let asked = lan.hosts[&1].clone();
     eventually("the closed port to be named", async || {
@@ -79,8 +74,6 @@ async fn a_host_whose_tunnel_is_closed_is_asked_for_nothing_until_it_is_open() -
         Ok(faults.contains("UDP port 4789 is closed"))
     })
     .await?;
-    run(&format!(
-        "ip netns exec {host} nft delete table inet closed"
-    ))?;
+    lan.close_tunnel("n2", false)?;
     somebody(&lan, "once its tunnel is open").await
 }

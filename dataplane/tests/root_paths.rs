@@ -81,12 +81,7 @@ async fn a_narrow_path_is_measured_and_containers_follow_it() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_closed_tunnel_port_is_named() -> Result<()> {
     let mut lan = Lan::new(2)?;
-    let host = lan.namespace("n2");
-    run(&format!(
-        "ip netns exec {host} nft add table inet closed && ip netns exec {host} nft \
-         'add chain inet closed input {{ type filter hook prerouting priority -300 ; }}' && \
-         ip netns exec {host} nft add rule inet closed input udp dport 4789 drop"
-    ))?;
+    lan.close_tunnel("n2", true)?;
     lan.start_all().await?;
     becomes(&lan, "the port to be found closed", |path| {
         path.state == PathState::Closed
@@ -97,9 +92,7 @@ async fn a_closed_tunnel_port_is_named() -> Result<()> {
         fault.contains("UDP port 4789 is closed on the way to n2 (192.0.2.12)"),
         "{fault}"
     );
-    run(&format!(
-        "ip netns exec {host} nft delete table inet closed"
-    ))?;
+    lan.close_tunnel("n2", false)?;
     becomes(&lan, "the way to be well again", is_well).await
 }
 

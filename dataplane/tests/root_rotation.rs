@@ -40,13 +40,7 @@ async fn three_hosts() -> Result<Lan> {
     lan.state.networks.get_mut(&red()).context("red")?.encrypted = true;
     lan.apply().await?;
     for number in HOSTS {
-        let addresses = [
-            format!("10.0.1.{number}/24"),
-            format!("fd00:2::{number}/64"),
-        ];
-        let addresses: &[&str] = &[&addresses[0], &addresses[1]];
-        lan.add_task(number, None, number, &[(red(), addresses)])
-            .await?;
+        lan.add_numbered(number, number, red()).await?;
     }
     lan.apply().await?;
     lan.serve("t2", 80)?;

@@ -207,13 +207,7 @@ async fn a_host_behind_a_translator_is_answered_and_changes_keys() -> Result<()>
     lan.start_all_with_keys().await?;
     encrypt_red(&mut lan).await?;
     for number in [1, 2] {
-        let addresses = [
-            format!("10.0.1.{number}/24"),
-            format!("fd00:2::{number}/64"),
-        ];
-        let addresses: &[&str] = &[&addresses[0], &addresses[1]];
-        lan.add_task(number, None, number, &[(red(), addresses)])
-            .await?;
+        lan.add_numbered(number, number, red()).await?;
         lan.serve(&format!("t{number}"), 80)?;
     }
     lan.apply().await?;
@@ -267,13 +261,7 @@ async fn connections_live_through_their_networks_being_encrypted_and_back() -> R
     lan.add_network(red(), 4097, &["10.0.1.0/24", "fd00:2::/64"], false);
     lan.apply().await?;
     for number in [1, 2] {
-        let addresses = [
-            format!("10.0.1.{number}/24"),
-            format!("fd00:2::{number}/64"),
-        ];
-        let addresses: &[&str] = &[&addresses[0], &addresses[1]];
-        lan.add_task(number, None, number, &[(red(), addresses)])
-            .await?;
+        lan.add_numbered(number, number, red()).await?;
     }
     lan.apply().await?;
     lan.serve("t2", 80)?;

@@ -282,6 +282,21 @@ impl Lan {
         within(&self.netns_path(name), work)
     }
 
+    /// Closes or opens a host's UDP port of the tunnel, as a firewall before it would.
+    pub(crate) fn close_tunnel(&self, host: &str, closed: bool) -> Result<()> {
+        let nft = format!("ip netns exec {} nft", self.namespace(host));
+        let line = if closed {
+            format!(
+                "{nft} add table inet closed && \
+                 {nft} 'add chain inet closed input {{ type filter hook prerouting priority -300 ; }}' && \
+                 {nft} add rule inet closed input udp dport 4789 drop"
+            )
+        } else {
+            format!("{nft} delete table inet closed")
+        };
+        run(&line).map(drop)
+    }
+
     /// Drop counters of all hosts, for failures.
     pub(crate) fn report(&self) -> String {
         let mut text = String::new();

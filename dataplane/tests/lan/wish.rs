@@ -45,10 +45,8 @@ impl Lan {
             .entry(red)
             .and_modify(|red| red.encrypted = true);
         lan.apply().await?;
-        lan.add_task(1, None, 2, &[(red, &["10.0.1.1/24", "fd00:2::1/64"])])
-            .await?;
-        lan.add_task(2, None, 1, &[(red, &["10.0.1.2/24", "fd00:2::2/64"])])
-            .await?;
+        lan.add_numbered(1, 2, red).await?;
+        lan.add_numbered(2, 1, red).await?;
         lan.apply().await?;
         Ok(lan)
     }
@@ -133,6 +131,21 @@ impl Lan {
         }
         self.add_namespace(&format!("t{number}"))?;
         self.create_sandbox(number, node).await
+    }
+
+    /// A task of no service on host `node`, whose addresses on the network, 10.0.1.N and fd00:2::N, end in its number.
+    pub(crate) async fn add_numbered(
+        &mut self,
+        number: u32,
+        node: u32,
+        network: NetworkId,
+    ) -> Result<Sandbox> {
+        let (four, six) = (
+            format!("10.0.1.{number}/24"),
+            format!("fd00:2::{number}/64"),
+        );
+        self.add_task(number, None, node, &[(network, &[&four, &six])])
+            .await
     }
 
     pub(crate) async fn create_sandbox(&mut self, number: u32, node: u32) -> Result<Sandbox> {
