@@ -54,6 +54,8 @@ fn a_bed_whose_making_was_killed_is_still_taken_down_whole() {
             "target/testbed/n2/engine.sock",
         ] {
             let sign = weft_tests::bed::root().join(moment);
+            // An earlier bed's would show at once.
+            let _ = std::fs::remove_file(&sign);
             let mut up = Command::new(xtask()?)
                 .args(["testbed", "up", "--as-built", "--bare", "2"])
                 .stdout(Stdio::null())
