@@ -1,6 +1,7 @@
 //! The cluster socket: all hosts behind one engine's API.
 
 mod compose;
+mod context;
 mod follower;
 mod images;
 mod objects;

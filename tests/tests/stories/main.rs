@@ -1,5 +1,6 @@
 //! Every story, one file per subject.
 
+mod access;
 mod bed;
 mod change;
 mod cluster;
@@ -14,6 +15,7 @@ mod logs;
 mod manager;
 mod mesh;
 mod names;
+mod network;
 mod rebalance;
 mod refuse;
 mod registry;

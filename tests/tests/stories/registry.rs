@@ -67,3 +67,22 @@ fn an_image_pushed_on_one_host_is_pulled_and_run_on_another() {
         weft_tests::client::ask_every_host(bed, 8080, weft_tests::client::ask).map(drop)
     });
 }
+
+#[test]
+fn an_image_that_is_here_runs_though_its_registry_is_not() {
+    story(Shape::Swarm(3, 1), |bed| {
+        let [n1, n2, _] = bed.all()?;
+        // Nobody listens there.
+        let image = "127.0.0.1:9/here:1";
+        n2.say(&format!("tag weft/whoami {image}"))?;
+        let refused = n2.docker(&format!("pull {image}"))?;
+        ensure!(refused.status != 0, "it was pulled: {refused}");
+        n1.create(
+            "here",
+            &format!("--no-resolve-image --constraint node.hostname==n2 {image}"),
+        )?;
+        let running = n2.containers("here")?;
+        ensure!(running.len() == 1, "n2 runs {running:?}");
+        Ok(())
+    });
+}

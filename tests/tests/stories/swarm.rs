@@ -96,6 +96,26 @@ fn a_node_that_leaves_takes_its_tasks_along() {
             n2.say("info --format {{.Swarm.LocalNodeState}}")? == "inactive",
             "n2 is still in the swarm"
         );
+        // Its containers are gone, and what it knew of the swarm.
+        let tasks = n2.say("ps -aq --filter label=com.docker.swarm.task")?;
+        ensure!(tasks.is_empty(), "containers of tasks are left: {tasks}");
+        let left = n2.run(&[
+            "find",
+            &n2.dir().join("state").display().to_string(),
+            "-type",
+            "f",
+        ])?;
+        let left = left.ok()?;
+        for word in [
+            "identity",
+            "node.json",
+            "journal/",
+            "wireguard/",
+            "containers/",
+            "files/",
+        ] {
+            ensure!(!left.contains(word), "{word} is left: {left}");
+        }
         eventually(Duration::from_secs(60), "both tasks to run on n1", || {
             let tasks = n1.tasks("web")?;
             ensure!(
