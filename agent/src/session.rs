@@ -14,8 +14,9 @@ use weft_types::{
 
 /// First pause after a connection was lost or refused.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
-/// Longest pause: how late a node may notice that a manager is back.
-const PAUSE_LAST: Duration = Duration::from_secs(8);
+/// Longest pause between two dials. A leader that begins counts nodes as down that have not come to it within five
+/// seconds or so: whoever waited longer here would lose its tasks when managers are back.
+const PAUSE_LAST: Duration = Duration::from_secs(2);
 /// Tasks in one report.
 const REPORT_TASKS: usize = 500;
 
