@@ -36,7 +36,10 @@ fn networks_of_one_host_and_of_the_swarm_are_used_by_name() {
             // One that is on its engine's network comes onto the overlay beside it, and goes again.
             say("network connect wide one")?;
             let ends = say("inspect --format {{json .NetworkSettings.Networks}} one")?;
-            ensure!(ends.contains(r#""own""#) && ends.contains(r#""wide""#), "{ends}");
+            ensure!(
+                ends.contains(r#""own""#) && ends.contains(r#""wide""#),
+                "{ends}"
+            );
             say("network disconnect wide one")?;
             say("run -d --name near -e constraint:node==n2 weft/tools sleep 1000")?;
             say("network connect --alias other wide near")?;
