@@ -31,6 +31,10 @@ const MEMBERS_TICK: Duration = Duration::from_millis(500);
 /// Pause after a proposal that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long nodes may take to come to the only manager that is left: they dial those who are gone too, one after the
+/// other, and a host that vanished keeps each dial waiting.
+const REVIVED_GRACE: Duration = Duration::from_secs(30);
+
 /// Reports within this time are written together.
 const REPORT_BATCH: Duration = Duration::from_millis(50);
 
@@ -183,7 +187,11 @@ impl Manager {
             self.sessions.drop_node(node);
         }
         let grace = GRACE * self.period();
-        let all_should_be_here = begun.elapsed() > (2 * grace).max(dial::SESSION_SILENCE + grace);
+        let is_sought = self
+            .revived_at
+            .is_some_and(|at| at.elapsed() < REVIVED_GRACE);
+        let all_should_be_here =
+            !is_sought && begun.elapsed() > (2 * grace).max(dial::SESSION_SILENCE + grace);
         let lost = dispatcher::lost(&view, &sounds, all_should_be_here);
         for (node, why) in lost {
             self.sessions.drop_node(node);

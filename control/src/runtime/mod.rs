@@ -28,7 +28,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ipnetwork::IpNetwork;
@@ -111,6 +111,8 @@ pub struct Manager {
     ids: Mutex<IdSource>,
     /// Held while a proposal is decided and committed.
     turn: tokio::sync::Mutex<()>,
+    /// When it was made the only manager of a cluster that had lost the others, if it was.
+    revived_at: Option<Instant>,
     /// Whether this manager leads and its term has begun in the store.
     reigns: watch::Sender<bool>,
     /// Wakes the leader's loop for reasons that are no commit.

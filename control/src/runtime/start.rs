@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -116,6 +116,8 @@ pub(super) struct Opened {
     machine: Machine,
     /// The number of this member, if it is one.
     number: Option<u64>,
+    /// When it was made the only one of what was a larger group, if it was.
+    revived_at: Option<Instant>,
 }
 
 /// Where a manager keeps its files.
@@ -158,6 +160,7 @@ pub(super) async fn open(
                 log,
                 machine,
                 number,
+                revived_at: None,
             })
         }
     });
@@ -339,7 +342,11 @@ impl Manager {
             .await
             .map_err(|error| state_error(&directory)(io::Error::other(error)))
             .and_then(|result: Result<_, StartError>| result)?;
-        Self::restart(config, credentials).await
+        let opened = Opened {
+            revived_at: Some(Instant::now()),
+            ..open(&config, None).await?
+        };
+        Self::again(config, credentials, opened).await
     }
 
     /// Starts everything that runs in a manager.
@@ -384,6 +391,7 @@ impl Manager {
             raft,
             replica,
             pace,
+            revived_at: opened.revived_at,
             seal: opened.seal,
             peers,
             config,

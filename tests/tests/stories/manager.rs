@@ -226,9 +226,13 @@ fn a_lost_majority_is_mended_by_force_new_cluster() {
                 n1.say("swarm join-token -q manager")?,
             ])
         };
-        let before = facts()?;
-        n2.verb("kill")?;
-        n3.verb("kill")?;
+        let tasks = || {
+            n1.say("service ps --no-trunc --filter node=n1 --format {{.ID}}={{.DesiredState}} web")
+        };
+        let (before, ran) = (facts()?, tasks()?);
+        ensure!(ran.ends_with("=Running"), "{ran}");
+        n2.verb("cut")?;
+        n3.verb("cut")?;
         eventually(PATIENCE, "n1 to have no leader", || {
             n1.docker("service ls")?
                 .refused("The swarm does not have a leader")
@@ -241,10 +245,22 @@ fn a_lost_majority_is_mended_by_force_new_cluster() {
         standing(n1, "n1=Leader n2= n3=")?;
         let after = facts()?;
         ensure!(after == before, "{after:?}\nwhere it was\n{before:?}");
+        // The only manager left was dialled behind those who are gone, and its tasks are the same.
+        eventually(
+            PATIENCE,
+            "the others to be down, and n1 to be ready",
+            || {
+                let list = n1.say("node ls --format {{.Hostname}}={{.Status}}")?;
+                ensure!(list == "n1=Ready\nn2=Down\nn3=Down", "{list}");
+                Ok(())
+            },
+        )?;
         n1.converged("web")?;
+        let run = tasks()?;
+        ensure!(run.contains(&ran), "{run}\nwhere there was\n{ran}");
         client::ask_host(n1, 8080, client::ask)?;
         // The others are to join anew.
-        n2.verb("start")?;
+        n2.verb("heal")?;
         n2.say("swarm leave --force")?;
         n2.say(&format!(
             "swarm join --token {} {}:2377",
