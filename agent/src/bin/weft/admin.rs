@@ -3,6 +3,7 @@
 //! One question per connection: a word and a newline; the answer is text for people, and begins with
 //! [`REFUSAL`] where the question cannot be answered. It may be HTTP's `GET /metrics`, too.
 
+mod covered;
 mod metrics;
 mod room;
 mod show;
@@ -192,6 +193,9 @@ async fn status(membership: &Arc<Membership>) -> String {
     line("revision", revision);
     if let Some(why) = &glance.refusal {
         line("fault", format!("the network cannot be had: {why}"));
+    }
+    for fault in covered::faults(&glance.net) {
+        line("fault", fault);
     }
     line("tasks", glance.containers.len().to_string());
     if let Some(dataplane) = seat.wiring.started() {
