@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use weft_tests::{Shape, eventually, story};
+use weft_tests::{Cli, Held, Shape, client, eventually, story};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -74,6 +74,76 @@ fn an_engine_that_is_down_is_named_and_complained_of_once() {
         let said = log()?.matches(words).count();
         ensure!(said <= 2, "it complained {said} times after byte {before}");
         Ok(())
+    });
+}
+
+#[test]
+fn an_engine_that_keeps_its_containers_is_restarted_and_nothing_ends() {
+    story(Shape::Swarm(2, 1), |bed| {
+        let [n1, n2] = bed.all()?;
+        bed.spoil();
+        // Swarm mode refuses an engine that does this; in the host's own mounts alone.
+        let shell = |line: &str| n2.run(&["sh", "-c", line])?.ok();
+        let pid = n2.dir().join("run/docker.pid").display().to_string();
+        shell(&format!(
+            "mount -t tmpfs tmpfs /etc/docker && echo '{{\"live-restore\":true}}' >/etc/docker/daemon.json && kill -HUP $(cat {pid})"
+        ))?;
+        let keeps = || n2.say("info --format {{.LiveRestoreEnabled}}");
+        eventually(
+            PATIENCE,
+            "the engine to keep containers from now on",
+            || {
+                let answer = keeps()?;
+                ensure!(answer == "true", "{answer}");
+                Ok(())
+            },
+        )?;
+        n1.create(
+            "web",
+            "--constraint node.hostname==n2 --publish 8080:80 weft/whoami",
+        )?;
+        let tasks = || n1.say("service ps --no-trunc --format {{.ID}}={{.DesiredState}} web");
+        let begun = || {
+            let container =
+                n2.say("ps --quiet --no-trunc --filter label=com.docker.swarm.task.id")?;
+            let facts = "{{.Id}} {{.State.Pid}} {{.State.StartedAt}}";
+            n2.docker_words(
+                Cli::Default,
+                &["inspect", "--format", facts, &container],
+                b"",
+            )?
+            .ok()
+        };
+        let (told, ran) = (tasks()?, begun()?);
+        let mut held = Vec::new();
+        for (address, _) in n1.faces().into_iter().chain(n2.faces()) {
+            held.push(Held::open(&address, 8080)?);
+        }
+        n2.verb("stop-engine")?;
+        n2.docker("ps")?.refused("engine")?;
+        held.iter_mut().try_for_each(Held::ask)?;
+        client::ask_host(n1, 8080, client::ask)?;
+        n2.verb("start-engine")?;
+        eventually(PATIENCE, "the engine to be found again", || {
+            let now = begun()?;
+            ensure!(now == ran, "{now}\nwhere there was\n{ran}");
+            let status = n2.weft(&["status"])?.ok()?;
+            ensure!(!status.contains("engine "), "{status}");
+            Ok(())
+        })?;
+        held.iter_mut().try_for_each(Held::ask)?;
+        client::ask_host(n2, 8080, client::ask)?;
+        let now = tasks()?;
+        ensure!(now == told, "{now}\nwhere there was\n{told}");
+        // Taken up again, its end is noticed.
+        let container = ran.split(' ').next().context("no container")?;
+        n2.say(&format!("kill {container}"))?;
+        eventually(PATIENCE, "the task to be replaced", || {
+            let now = tasks()?;
+            ensure!(now.lines().count() == 2, "{now}");
+            Ok(())
+        })?;
+        n1.converged("web")
     });
 }
 
