@@ -10,7 +10,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lan::{CLIENT4, CLIENT6, INGRESS_VNI, Lan, PATIENCE, eventually, hear, host4, host6, ingress, run};
+use lan::{
+    CLIENT4, CLIENT6, INGRESS_VNI, Lan, PATIENCE, eventually, hear, host4, host6, ingress, run,
+};
 use weft_types::{
     BackendId, NetworkId, TaskId,
     netstate::EndpointPhase,
