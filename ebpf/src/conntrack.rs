@@ -215,8 +215,19 @@ pub fn other_side(back: &mut FlowKey, net: u32, to: &Tuple, proto: u8, side: u8)
     back.pad = [0; 2];
 }
 
+/// Whether an answers' entry is of this wire tuple: another may have the task's port for the same client.
+#[inline(always)]
+fn is_of(f: &Flow, key: &FlowKey) -> bool {
+    f.client.same(&key.src)
+        && f.service.same(&key.dst)
+        && f.cport == key.sport
+        && f.port == key.dport
+        && f.net == key.net
+}
+
 /// Records another way back, when the client now comes in elsewhere, and writes the answers' entry of a new flow
-/// again when it was evicted: without it, what the task says next would leave as if nobody had asked.
+/// again when it was evicted: without it, what the task says next would leave as if nobody had asked. An entry that
+/// is another's now stays as it is.
 #[inline(always)]
 pub fn refresh<T: Tables>(t: &T, ask: &Ask, task_net: u32, notes: &mut Notes) {
     let origin = ask.origin;
@@ -233,19 +244,23 @@ pub fn refresh<T: Tables>(t: &T, ask: &Ask, task_net: u32, notes: &mut Notes) {
         flow::REPLY,
     );
     let new = &mut notes.new;
-    let _ = t.flow(age, &ask.key, |f| {
+    let known = t.flow(age, &ask.key, |f| {
         f.ingress = origin.ingress;
         f.link = origin.link;
         *new = *f;
     });
     let turn = |f: &mut Flow| {
-        f.ingress = origin.ingress;
-        f.link = origin.link;
+        if is_of(f, &ask.key) {
+            f.ingress = origin.ingress;
+            f.link = origin.link;
+        }
     };
     // The client's entry may be new again where the answers' is established.
     if t.flow(Age::Established, &notes.back, turn).is_none()
         && t.flow(Age::New, &notes.back, turn).is_none()
         && matches!(age, Age::New)
+        // Promoted or evicted since it was hit, it told nothing that could be written.
+        && known.is_some()
     {
         // As when it began: nothing of what the client said since was said by the task.
         notes.new.packets = 1;
@@ -275,20 +290,24 @@ pub fn promote<P: Packet, T: Tables>(p: &P, t: &T, reply: &FlowKey, notes: &mut 
 }
 
 /// Whether the client of a flow has no part in it any more, so that a SYN of its opens another one: it closed it, or
-/// the task reset it.
+/// the task reset it. So does the SYN of one whose answers' entry is gone, for nothing that its task says could come
+/// back: who sends a SYN again must be answered then.
 #[inline(always)]
 pub fn is_left<T: Tables>(t: &T, key: &FlowKey, task_net: u32, notes: &mut Notes) -> bool {
     let Notes {
         back, hit, taken, ..
     } = notes;
     other_side(back, task_net, &hit.to, key.proto, flow::REPLY);
-    taken.set(0);
-    let _ = t.flow(hit.age, back, |f| taken.set(f.tcp as u32));
+    taken.set(tcp::RST as u32);
+    let _ = t.flow(hit.age, back, |f| {
+        if is_of(f, key) {
+            taken.set(f.tcp as u32);
+        }
+    });
     hit.tcp & (tcp::FIN | tcp::RST) != 0 || taken.get() as u8 & tcp::RST != 0
 }
 
-/// Forgets both entries of the flow that was hit. A wire entry in the established table has its own reply entry
-/// there, for who takes one away takes both.
+/// Forgets both entries of the flow that was hit, the answers' only if it is this flow's.
 #[inline(always)]
 pub fn forget<T: Tables>(t: &T, key: &FlowKey, task_net: u32, notes: &mut Notes) {
     other_side(
@@ -298,7 +317,12 @@ pub fn forget<T: Tables>(t: &T, key: &FlowKey, task_net: u32, notes: &mut Notes)
         key.proto,
         flow::REPLY,
     );
-    t.end_flow(notes.hit.age, &notes.back);
+    if matches!(
+        t.flow(notes.hit.age, &notes.back, |f| is_of(f, key)),
+        Some(true)
+    ) {
+        t.end_flow(notes.hit.age, &notes.back);
+    }
     t.end_flow(notes.hit.age, key);
 }
 
@@ -318,7 +342,7 @@ const IS_IDLE: u32 = 1 << 9;
 
 /// Whether the reply entry of `notes.new` is free. One of another connection that is over makes room.
 #[inline(always)]
-fn taken<T: Tables>(t: &T, age: Age, syn: bool, notes: &mut Notes) -> Taken {
+fn taken<T: Tables>(t: &T, age: Age, syn: bool, key: &FlowKey, notes: &mut Notes) -> Taken {
     let Notes {
         back,
         lost,
@@ -328,11 +352,7 @@ fn taken<T: Tables>(t: &T, age: Age, syn: bool, notes: &mut Notes) -> Taken {
         ..
     } = notes;
     let found = t.flow(age, back, |f| {
-        let ours = f.client.same(&new.client)
-            && f.service.same(&new.service)
-            && f.cport == new.cport
-            && f.port == new.port
-            && f.net == new.net;
+        let ours = is_of(f, key);
         let idle =
             new.since.saturating_sub(f.last) > IDLE && (matches!(age, Age::New) || f.proto != TCP);
         taken.set(f.tcp as u32 | (ours as u32 * OURS) | (idle as u32 * IS_IDLE));
@@ -352,7 +372,9 @@ fn taken<T: Tables>(t: &T, age: Age, syn: bool, notes: &mut Notes) -> Taken {
     if syn {
         // What the client said last stands in its own entry, which may be new still, or again, where the
         // answers' is established.
-        asked.set(0);
+        // A client that opens anew and of whose own entry nothing is left, has said its last word on the old one.
+        let ours = taken.get() & OURS != 0;
+        asked.set(ours as u32 * tcp::FIN as u32);
         if t.flow(age, lost, |f| asked.set(f.tcp as u32)).is_none()
             && matches!(age, Age::Established)
         {
@@ -452,6 +474,18 @@ pub fn begin<P: Packet, T: Tables>(
     Ok(())
 }
 
+/// The same wire tuple, perhaps by another way in: its answers must know.
+#[inline(always)]
+fn lead<T: Tables>(t: &T, age: Age, notes: &Notes) {
+    if t.is_dry() {
+        return;
+    }
+    let _ = t.flow(age, &notes.back, |f| {
+        f.ingress = notes.new.ingress;
+        f.link = notes.new.link;
+    });
+}
+
 /// Finds a client port under which the reply entry is free, or ours already. True when it is not the client's own.
 #[inline(always)]
 fn place<T: Tables>(t: &T, ip: &Headers, key: &FlowKey, notes: &mut Notes) -> Result<bool, Drop> {
@@ -470,25 +504,21 @@ fn place<T: Tables>(t: &T, ip: &Headers, key: &FlowKey, notes: &mut Notes) -> Re
         }
         let remapped = attempt > 0;
         attempt += 1;
-        match taken(t, Age::Established, syn, notes) {
+        match taken(t, Age::Established, syn, key, notes) {
             Taken::Theirs => continue,
-            Taken::Ours => return Ok(remapped),
+            Taken::Ours => {
+                lead(t, Age::Established, notes);
+                return Ok(remapped);
+            }
             Taken::Free => {}
         }
         match t.begin_flow(&notes.back, &notes.new) {
             Inserted::Yes => return Ok(remapped),
             Inserted::Full => return Err(Drop::FlowTableFull),
             Inserted::Exists => {
-                match taken(t, Age::New, syn, notes) {
+                match taken(t, Age::New, syn, key, notes) {
                     Taken::Ours => {
-                        // The same wire tuple, perhaps by another way in: the answer must know.
-                        if t.is_dry() {
-                            return Ok(remapped);
-                        }
-                        let _ = t.flow(Age::New, &notes.back, |f| {
-                            f.ingress = notes.new.ingress;
-                            f.link = notes.new.link;
-                        });
+                        lead(t, Age::New, notes);
                         return Ok(remapped);
                     }
                     // One that was over is gone now.

@@ -329,3 +329,64 @@ fn answers_come_though_their_entry_was_evicted() -> Result<()> {
     }
     r.done(&mut lab)
 }
+
+/// Takes one entry of the client port's flow away, and lets the other say that its task alone ended it, or that
+/// nobody did.
+fn halve(lab: &mut Lab, port: u16, gone: u8, ended: bool) -> Result<()> {
+    let mut flows = Hash::<_, FlowKey, Flow>::try_from(lab.nodes[0].map("flow")?)?;
+    let keys = flows.keys().collect::<Result<Vec<_>, _>>()?;
+    let of_port = |key: &&FlowKey| {
+        let own = if key.side == flow::WIRE {
+            key.sport
+        } else {
+            key.dport
+        };
+        own.get() == port
+    };
+    let mut sides = 0;
+    for key in keys.iter().filter(of_port) {
+        sides += 1;
+        if key.side == gone {
+            flows.remove(key)?;
+            continue;
+        }
+        let mut left = flows.get(key, 0)?;
+        left.tcp = tcp::SYN | tcp::DATA | if ended { tcp::FIN } else { 0 };
+        flows.insert(*key, left, 0)?;
+    }
+    ensure!(sides == 2, "port {port} has {sides} entries");
+    Ok(())
+}
+
+#[test]
+fn a_port_is_served_though_half_of_its_last_flow_is_left() -> Result<()> {
+    let mut lab = Lab::new()?;
+    for node in &mut lab.nodes {
+        node.ring("rings", 1, &[1])?;
+    }
+    let mut port = 20_000;
+    for to in [at("192.0.2.11", 8000), at("2001:db8::12", 8000)] {
+        for (gone, ended) in [
+            (flow::REPLY, false),
+            (flow::REPLY, true),
+            (flow::WIRE, false),
+            (flow::WIRE, true),
+        ] {
+            port += 1;
+            let serves = |lab: &Lab, turn: &str| {
+                let opened = lab.client.inside(|| {
+                    let mut stream = connect(port, to)?;
+                    says(&mut stream, turn)
+                });
+                opened.with_context(|| {
+                    format!("{turn} side {gone} of port {port} to {to} went, ended: {ended}")
+                })
+            };
+            serves(&lab, "before")?;
+            until_reset(&mut lab, port, to)?;
+            halve(&mut lab, port, gone, ended)?;
+            serves(&lab, "after")?;
+        }
+    }
+    Ok(())
+}

@@ -468,3 +468,48 @@ fn answers_follow_a_client_whose_own_entry_alone_was_evicted() {
         );
     }
 }
+
+#[test]
+fn a_flow_that_is_evicted_while_its_packet_is_judged_leaves_nothing_of_another() {
+    let mut work = Work::NONE;
+    for f in FAMILIES {
+        let world = town();
+        let (c, n) = (f.client(), f.node(1));
+        let to_task = Verdict::Peer(link_of(1), Done::ToTaskTranslated);
+        let mut asks = |port, flags| {
+            let frame = frame(c, n, L4::Tcp(port, 8000, flags));
+            let mut p = Bytes::new(frame.bytes(), UPLINK);
+            assert_eq!(weft_ebpf::uplink::judge(&mut p, &world, &mut work), to_task);
+        };
+        asks(4001, SYN);
+        assert_eq!(evict_answers(&world), 1);
+        // What was written down last is of this one.
+        asks(4000, SYN);
+        let evicted = |world: &World| {
+            let mut flows = world.flow_new.borrow_mut();
+            flows.retain(|key, _| key.sport != Be16::new(4001));
+        };
+        world.meanwhile.set(Some((2, evicted)));
+        asks(4001, ACK);
+        assert!(
+            world.meanwhile.get().is_none(),
+            "nothing happened meanwhile"
+        );
+        for (key, flow) in world.flow_new.borrow().iter() {
+            let port = if key.side == flow::REPLY {
+                key.dport
+            } else {
+                key.sport
+            };
+            assert_eq!(port, flow.cport, "{key:?} leads to another's client");
+        }
+        // Its next packet begins it again, for its task to answer.
+        asks(4001, ACK);
+        let answer = from_task(1, f.task(1), c, L4::Tcp(80, 4001, ACK));
+        let mut p = Bytes::new(answer.bytes(), link_of(1));
+        let verdict = weft_ebpf::task::judge(&mut p, &world, &mut work);
+        assert_eq!(verdict, Verdict::Neighbour(UPLINK, Done::AnswerToClient));
+        let there = Frame::read(&p.bytes).map(|frame| frame.l4);
+        assert_eq!(there, Some(L4::Tcp(8000, 4001, ACK)));
+    }
+}

@@ -1,6 +1,6 @@
 //! The maps as plain data: filled by a row, read by the host's tables, or written into loaded maps.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use std::collections::HashMap;
@@ -45,6 +45,8 @@ pub(crate) struct World {
     pub(crate) spent: RefCell<HashMap<u32, Spent>>,
     pub(crate) told: RefCell<u64>,
     pub(crate) counts: RefCell<BTreeMap<u32, ServiceCount>>,
+    /// After so many looks for flows another processor does this.
+    pub(crate) meanwhile: Cell<Option<(u32, fn(&World))>>,
 }
 
 fn slot(rings: &BTreeMap<u32, Vec<u32>>, service: u32, hash: u32) -> Option<u32> {
@@ -58,6 +60,14 @@ impl World {
         match age {
             Age::New => &self.flow_new,
             Age::Established => &self.flow,
+        }
+    }
+
+    fn looked(&self) {
+        match self.meanwhile.take() {
+            Some((1, happens)) => happens(self),
+            Some((looks, happens)) => self.meanwhile.set(Some((looks - 1, happens))),
+            None => {}
         }
     }
 }
@@ -152,7 +162,9 @@ impl Tables for World {
         self.endpoints.values().find(|e| e.id == id && id != 0)
     }
     fn flow<R>(&self, age: Age, key: &FlowKey, f: impl FnOnce(&mut Flow) -> R) -> Option<R> {
-        self.table(age).borrow_mut().get_mut(key).map(f)
+        let seen = self.table(age).borrow_mut().get_mut(key).map(f);
+        self.looked();
+        seen
     }
     fn begin_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted {
         let mut table = self.flow_new.borrow_mut();

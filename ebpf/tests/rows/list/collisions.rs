@@ -7,7 +7,7 @@ use weft_ebpf::verdict::Verdict;
 use super::*;
 
 /// The port under which a task sees the client's port 4000, asked at `at`, after so many collisions.
-fn way(f: Family, at: IpAddr, attempt: u32) -> Be16 {
+pub(super) fn way(f: Family, at: IpAddr, attempt: u32) -> Be16 {
     let (client, at) = (f.client().into(), at.into());
     let hash = ring_hash(
         0,
@@ -262,7 +262,7 @@ pub(super) fn used_again(f: Family) -> Vec<Row> {
 }
 
 /// The two keys and what both entries say of a flow to task 1 that the client began from port 4000, at `at`.
-fn flow_of(f: Family, at: IpAddr) -> (FlowKey, FlowKey, Flow) {
+pub(super) fn flow_of(f: Family, at: IpAddr) -> (FlowKey, FlowKey, Flow) {
     let (c, t1) = (f.client(), f.task(1));
     let (from, to) = (Be16::new(4000), Be16::new(8000));
     let wire = FlowKey {

@@ -6,6 +6,7 @@ mod cut;
 mod from_host;
 mod from_tasks;
 mod from_uplink;
+mod halves;
 mod hostile;
 mod least;
 mod limits;
@@ -121,6 +122,7 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(through_tunnel::arriving(f));
         rows.extend(collisions::used_again(f));
         rows.extend(collisions::crowded(f));
+        rows.extend(halves::left(f));
         rows.extend(through_tunnel::answers_arriving(f));
         rows.extend(from_host::rows(f));
         rows.extend(small::errors(f));
