@@ -111,12 +111,12 @@ pub(super) fn step(
         if was.map(about) != is.map(about) {
             for task in new.tasks_on_node(id) {
                 let was = old.task(task.id).map(AsRef::as_ref);
-                endpoints.note((old, was), (new, Some(task)), after);
+                endpoints.note((old, was), (new, Some(task)), &known);
             }
         }
     }
     for (was, is) in &differences.tasks {
-        endpoints.note((old, *was), (new, *is), after);
+        endpoints.note((old, *was), (new, *is), &known);
     }
     delta.endpoints = endpoints.changed();
     for (was, is) in &differences.services {
@@ -163,9 +163,9 @@ impl Endpoints {
         &mut self,
         (old, was): (&View, Option<&Task>),
         (new, is): (&View, Option<&Task>),
-        parts: &BTreeSet<NetworkId>,
+        known: &BTreeMap<NetworkId, NetNetwork>,
     ) {
-        let is_part = |row: &(BackendId, NetEndpoint)| parts.contains(&row.1.network);
+        let is_part = |row: &(BackendId, NetEndpoint)| known.contains_key(&row.1.network);
         if let Some(was) = was {
             self.were.extend(rows(old, was).filter(is_part));
         }

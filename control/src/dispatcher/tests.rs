@@ -14,7 +14,7 @@ use weft_types::{
 use super::{Acks, Told, assignments, down, project, status, withdraw};
 use crate::{
     fixture,
-    store::{Change, Draft, View},
+    store::{Change, Draft, Key, View},
     world::{World, secs},
 };
 
@@ -412,6 +412,32 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn tasks_on_a_network_that_is_gone_are_no_news() {
+    let (mut world, id) = world();
+    let task = world.running(id).remove(0);
+    let at = task.node_id.unwrap();
+    let back = world.view().network_named("back").unwrap().id;
+    // Past the door, which lets no network go that a task is on.
+    let mut draft = Draft::new(&world.view(), world.now);
+    draft.delete(Key::Network(back));
+    world.commit(draft.changes());
+    let (mut told, mut known) = (Told::default(), NetState::default());
+    let whole = told.network(&world.view(), at).unwrap();
+    known.apply(whole).unwrap();
+    let changes = edit(&world.view(), task.id, |task| {
+        task.desired_state = TaskState::Shutdown
+    });
+    world.commit(changes);
+    let step = told.network(&world.view(), at).unwrap();
+    known.apply(step).unwrap();
+    assert_eq!(
+        known.endpoints,
+        project(&world.view(), at).endpoints,
+        "of the ingress network alone"
+    );
 }
 
 #[test]
