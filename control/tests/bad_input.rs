@@ -3,9 +3,10 @@
 
 mod cluster;
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use cluster::*;
+use redb::ReadableTable;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,9 +23,9 @@ use weft_proto::{
     dial::{self, new_key},
     dispatcher::ManagerMessage,
     identity::{Credentials, Identity},
-    raft::{JoinRequest, RaftCall, RaftMessage},
+    raft::{JoinRequest, LeaveRequest, RaftCall, RaftMessage},
 };
-use weft_types::{NodeId, Timestamp, network::NetworkSpec, node::Role};
+use weft_types::{ClusterId, NodeId, Timestamp, network::NetworkSpec, node::Role};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_on_the_port_and_in_messages_is_refused() {
@@ -82,23 +83,27 @@ fn rand_byte() -> u8 {
     (hasher.finish() & 0xff) as u8
 }
 
-/// An identity of this cluster that its own authority signed, as we like it.
-async fn forged(manager: &Manager, host: &Host, role: Role, validity: Validity) -> Credentials {
+/// An identity of a manager that the cluster's own authority signed, as we like it.
+async fn forged(
+    manager: &Manager,
+    host: &Host,
+    cluster: ClusterId,
+    validity: Validity,
+) -> Credentials {
     let root = cluster_of(manager).await.tls_info.trust_root;
     manager.shutdown().await;
     let key = authority_key(host);
     let authority = Authority::from_pem(&root, &key);
     let (key, csr) = new_key().expect("a key");
-    let known = host.credentials().identity();
     let title = NodeTitle {
         node: NodeId::numbered(77),
-        cluster: known.cluster,
-        role,
+        cluster,
+        role: Role::Manager,
     };
     Credentials::new(Identity {
         node: title.node,
         cluster: title.cluster,
-        role,
+        role: title.role,
         certificate: authority.sign(&csr, title, validity).expect("signed"),
         key,
         trust_root: root,
@@ -143,7 +148,8 @@ async fn expired(host: &Host) -> (Arc<Manager>, Credentials) {
         now: Timestamp(now().0 - 10 * 24 * 3600 * 1_000_000_000),
         duration: Duration::from_secs(24 * 3600),
     };
-    let expired = forged(&manager, host, Role::Manager, validity).await;
+    let cluster = host.credentials().identity().cluster;
+    let expired = forged(&manager, host, cluster, validity).await;
     (host.restart().await, expired)
 }
 
@@ -156,6 +162,34 @@ async fn an_expired_certificate_is_refused() {
     let refused = dial::connect(host.addr, &expired).await;
     let refused = refused.expect_err("an expired certificate").to_string();
     assert!(refused.contains("CertificateExpired"), "{refused}");
+    assert_eq!(settled(&manager).await, before);
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_names_another_cluster_is_refused_whoever_signed_it() {
+    log_to_stderr();
+    let host = Host::new();
+    let manager = host.init().await;
+    let own = host.credentials().identity().cluster;
+    let other = ClusterId::numbered(9);
+    let validity = Validity {
+        now: now(),
+        duration: Duration::from_secs(24 * 3600),
+    };
+    let forged = forged(&manager, &host, other, validity).await;
+    let manager = host.restart().await;
+    let before = settled(&manager).await;
+    let channel = connected(host.addr, &forged).await;
+    let leave = LeaveRequest {
+        node: host.credentials().identity().node,
+    };
+    let refusal = dial::raft(channel).leave(leave).await;
+    let refusal = refusal.expect_err("a stranger");
+    assert_eq!(refusal.code(), tonic::Code::PermissionDenied, "{refusal}");
+    let node = forged.identity().node;
+    let words = format!("node {node} belongs to cluster {other}, not to {own}");
+    assert_eq!(refusal.message(), words);
     assert_eq!(settled(&manager).await, before);
     manager.shutdown().await;
 }
@@ -266,8 +300,45 @@ async fn a_flipped_bit_on_disk_is_found() {
     manager.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_record_moved_to_another_place_is_found() {
+    let host = Host::new();
+    host.init().await.shutdown().await;
+    let directory = host.path().join("raft");
+    let seal = Seal::open(&directory).expect("a key");
+    let entries = || LogStore::open(&directory, seal.clone())?.entries();
+    assert!(entries().expect("a whole log").len() > 1);
+    exchange_two_records(&directory.join("log.redb"));
+    let refused = entries().expect_err("records in each other's place");
+    let words = "log entry 0 is damaged: it does not open with the data key";
+    assert_eq!(refused.to_string(), words);
+}
+
+/// Exchanges the first two records of a log; to the database that is a write like any other.
+fn exchange_two_records(path: &Path) {
+    let database = redb::Database::open(path).expect("a database");
+    let write = database.begin_write().expect("a write");
+    {
+        let table = redb::TableDefinition::<u64, &[u8]>::new("log");
+        let mut log = write.open_table(table).expect("the log");
+        let records: Vec<(u64, Vec<u8>)> = log
+            .iter()
+            .expect("records")
+            .take(2)
+            .map(|row| row.expect("a record"))
+            .map(|(index, record)| (index.value(), record.value().to_vec()))
+            .collect();
+        let [(first, one), (second, two)] = &records[..] else {
+            panic!("{} records", records.len());
+        };
+        log.insert(first, two.as_slice()).expect("written");
+        log.insert(second, one.as_slice()).expect("written");
+    }
+    write.commit().expect("written");
+}
+
 #[test]
-fn a_log_record_moved_to_another_place_is_found() {
+fn a_record_of_another_key_is_not_read() {
     let directory = tempfile::tempdir().expect("a directory");
     let seal = Seal::open(directory.path()).expect("a key");
     LogStore::open(directory.path(), seal).expect("a log");

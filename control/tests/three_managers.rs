@@ -13,6 +13,7 @@ use weft_proto::{
     ControlApi, ControlError, ControlReply, ControlRequest,
     dial::{self, JoinWish},
     dispatcher::ManagerMessage,
+    raft::{RaftCall, RaftMessage},
 };
 use weft_types::{
     container::ContainerSpec,
@@ -272,6 +273,19 @@ async fn a_demoted_manager_leaves_the_group_and_may_come_back() {
     trio.managers[leader].shutdown().await;
     let credentials = host.credentials();
     let helper_addr = trio.hosts[helper].addr;
+    // Its certificate says manager still, and is believed no more.
+    let channel = connected(helper_addr, &credentials).await;
+    let words = format!("node {node} is a worker; this call is for managers");
+    eventually("the helper to hear of the demotion", || async {
+        let nothing = RaftMessage {
+            call: RaftCall::Vote,
+            body: Vec::new(),
+        };
+        let refused = dial::raft(channel.clone()).message(nothing).await;
+        let refused = refused.expect_err("it means nothing in any case");
+        (refused.message() == words).then_some(())
+    })
+    .await;
     let identity = weft_proto::dial::renew(helper_addr, &credentials)
         .await
         .expect("a worker's certificate");
