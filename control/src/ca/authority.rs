@@ -20,7 +20,7 @@ use super::organisational_unit;
 const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 
 /// Certificates begin this long before they are made, for nodes whose clocks lag.
-const BACKDATE: Duration = Duration::from_secs(3600);
+pub const BACKDATE: Duration = Duration::from_secs(3600);
 
 /// Something that could not be signed or read.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@
 mod authority;
 mod caller;
 
-pub use authority::{Authority, CaError, NodeTitle, Validity};
+pub use authority::{Authority, BACKDATE, CaError, NodeTitle, Validity};
 pub use caller::{Caller, CallerError};
 
 use weft_types::node::Role;

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use weft_control::runtime::{Manager, ManagerConfig};
+use weft_control::{
+    ca::BACKDATE,
+    runtime::{Manager, ManagerConfig},
+};
 use weft_proto::{dial, identity::Credentials};
 use weft_types::{NodeId, node::Role};
 use x509_parser::pem::parse_x509_pem;
@@ -63,11 +66,15 @@ pub(crate) fn renewal_due(credentials: &Credentials) -> Result<SystemTime> {
     Ok(UNIX_EPOCH + Duration::from_secs(due(identity.node, from, to)))
 }
 
-/// When `node` renews a certificate that holds from `from` to `to`; all in seconds since 1970.
+/// When `node` renews a certificate that holds from `from` to `to`; all in seconds since 1970. Not
+/// in the first quarter of what it had left when it was made: of the shortest ones, which begin as
+/// long before they are made as they hold after it, half is over then.
 fn due(node: NodeId, from: u64, to: u64) -> u64 {
     let digits = node.as_str().bytes().map(u64::from);
     let share = 50 + digits.fold(0, |sum, digit| (sum * 31 + digit) % 31);
-    from + to.saturating_sub(from) * share / 100
+    let at = from + to.saturating_sub(from) * share / 100;
+    let made = (from + BACKDATE.as_secs()).min(to);
+    at.max(made + (to - made) / 4)
 }
 
 /// Starts the manager of this node.
@@ -129,5 +136,11 @@ mod tests {
         assert_eq!(due(node, from, to), due(node, from, to));
         // A clock that is older than the certificate, or one that never held.
         assert_eq!(due(node, to, from), to);
+        // Of the shortest that users may ask for none is due as soon as it is there.
+        let (made, to) = (from + 3600, from + 2 * 3600);
+        for number in 0..60 {
+            let at = due(NodeId::numbered(number), from, to);
+            assert!((made + 15 * 60..=made + 36 * 60).contains(&at), "{at}");
+        }
     }
 }
