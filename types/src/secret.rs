@@ -1,9 +1,18 @@
 //! Secrets and configs.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    DecodeError, Engine, alphabet,
+    engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{ConfigId, Labels, Meta, Rest, SecretId, network::Driver};
+
+/// As Go reads it: bits that belong to no byte may be anything.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// Bytes that JSON carries as base64.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -35,7 +44,16 @@ impl<'de> Deserialize<'de> for Base64 {
         let mut text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
         // Go, and so Docker, takes text in lines.
         text.retain(|letter| !matches!(letter, '\r' | '\n'));
-        STANDARD.decode(text).map(Self).map_err(de::Error::custom)
+        LENIENT.decode(&text).map(Self).map_err(|fault| {
+            // Go's words, and where it finds the fault.
+            let at = match fault {
+                DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+                DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => {
+                    text.len() - text.len() % 4
+                }
+            };
+            de::Error::custom(format!("illegal base64 data at input byte {at}"))
+        })
     }
 }
 
@@ -91,4 +109,31 @@ pub struct Config {
     pub meta: Meta,
     /// Content and names.
     pub spec: ConfigSpec,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_read_as_go_reads_them() {
+        let read = |text: &str| serde_json::from_value::<Base64>(text.into());
+        for text in ["YWI=", "YW\nI=\r\n", "YWJ="] {
+            assert_eq!(read(text).unwrap().0, b"ab", "{text:?}");
+        }
+        for (text, at) in [
+            ("!!", 0),
+            ("YWI=YWI!", 3),
+            ("YWJjYW!=", 6),
+            ("YQ", 0),
+            ("YWJjYQ", 4),
+        ] {
+            let why = read(text).unwrap_err().to_string();
+            assert_eq!(
+                why,
+                format!("illegal base64 data at input byte {at}"),
+                "{text}"
+            );
+        }
+    }
 }

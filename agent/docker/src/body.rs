@@ -45,6 +45,9 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
 /// # Errors
 /// 400, when it is none.
 pub(crate) fn parse_go(text: &[u8]) -> Result<serde_json::Value, ApiError> {
+    if text.is_empty() {
+        return Err(ApiError::bad("got EOF while reading request body"));
+    }
     parse(text).map(crate::go_json::normal)
 }
 
@@ -53,7 +56,11 @@ pub(crate) fn parse_go(text: &[u8]) -> Result<serde_json::Value, ApiError> {
 /// # Errors
 /// 400, when it is none.
 pub(crate) fn parse_due(text: &[u8], due: &'static Struct) -> Result<serde_json::Value, ApiError> {
-    let value = parse_go(text)?;
+    let mut value = parse_go(text)?;
+    if value.is_null() {
+        // Go leaves as it is, and so empty, what is told nothing.
+        value = serde_json::Map::new().into();
+    }
     go_types::check(&value, due)?;
     Ok(value)
 }
@@ -114,6 +121,11 @@ fn describe(text: &[u8], error: &serde_json::Error) -> String {
     {
         return message;
     }
+    if plain == "invalid escape"
+        && let Some(message) = broken_escape(text, error)
+    {
+        return message;
+    }
     let expecting = match plain {
         "key must be a string" => "looking for beginning of object key string",
         "expected value" | "expected ident" => "looking for beginning of value",
@@ -121,6 +133,7 @@ fn describe(text: &[u8], error: &serde_json::Error) -> String {
         "expected `,` or `}`" => "after object key:value pair",
         "expected `,` or `]`" => "after array element",
         "trailing characters" => "after top-level value",
+        _ if plain.starts_with("control character") => "in string literal",
         _ => return plain.to_owned(),
     };
     match byte_at(text, error.line(), error.column()) {
@@ -151,7 +164,31 @@ fn broken_literal(text: &[u8], error: &serde_json::Error) -> Option<String> {
     })
 }
 
+/// Go's word for an escape that is none, of which the last byte read is known.
+fn broken_escape(text: &[u8], error: &serde_json::Error) -> Option<String> {
+    let line = text
+        .split(|byte| *byte == b'\n')
+        .nth(error.line().checked_sub(1)?)?;
+    let read = line.get(..error.column())?;
+    if let Some((digits, r"\u")) = read.split_last_chunk::<4>().and_then(|(before, digits)| {
+        let before = before.split_last_chunk::<2>()?.1;
+        Some((digits, std::str::from_utf8(before).ok()?))
+    }) && let Some(found) = digits.iter().find(|digit| !digit.is_ascii_hexdigit())
+    {
+        let found = quote(*found);
+        return Some(format!(
+            r"invalid character {found} in \u hexadecimal character escape"
+        ));
+    }
+    let found = quote(*read.last()?);
+    Some(format!("invalid character {found} in string escape code"))
+}
+
 fn byte_at(text: &[u8], line: usize, column: usize) -> Option<u8> {
+    if column == 0 {
+        // The end of the line before.
+        return Some(b'\n');
+    }
     let line = text
         .split(|byte| *byte == b'\n')
         .nth(line.checked_sub(1)?)?;
@@ -163,7 +200,12 @@ fn quote(byte: u8) -> String {
     match byte {
         b'\'' => r"'\''".to_owned(),
         b'\\' => r"'\\'".to_owned(),
-        0x20..=0x7e => format!("'{}'", byte as char),
+        b'\n' => r"'\n'".to_owned(),
+        b'\r' => r"'\r'".to_owned(),
+        b'\t' => r"'\t'".to_owned(),
+        // Go takes each byte for the letter of that number.
+        0x20..=0x7e | 0xa1..=0xac | 0xae.. => format!("'{}'", byte as char),
+        0x80..=0xad => format!("'\\u00{byte:02x}'"),
         _ => format!("'\\x{byte:02x}'"),
     }
 }
@@ -188,6 +230,38 @@ mod tests {
             "invalid character 'h' looking for beginning of value"
         );
         assert_eq!(refusal(""), "EOF");
+        for (text, due) in [
+            (
+                r#"{"x":"\u12"}"#,
+                r#"invalid character '"' in \u hexadecimal character escape"#,
+            ),
+            (
+                r#"{"x":"\u12g4"}"#,
+                r"invalid character 'g' in \u hexadecimal character escape",
+            ),
+            (
+                r#"{"x":"\q"}"#,
+                "invalid character 'q' in string escape code",
+            ),
+            (
+                "{\"x\":\"a\u{1}\"}",
+                r"invalid character '\x01' in string literal",
+            ),
+            (
+                "{\"x\":\"a\n\"}",
+                r"invalid character '\n' in string literal",
+            ),
+        ] {
+            assert_eq!(refusal(text), due, "{text}");
+        }
+        let odd = parse::<serde_json::Value>(b"\xff").unwrap_err().message;
+        assert_eq!(odd, "invalid character 'ÿ' looking for beginning of value");
+        let none = parse_due(b"", &go_types::CLUSTER).unwrap_err().message;
+        assert_eq!(none, "got EOF while reading request body");
+        assert_eq!(
+            parse_due(b"null", &go_types::CLUSTER),
+            Ok(serde_json::json!({}))
+        );
         assert_eq!(refusal("{\"a\":"), "unexpected EOF");
         assert_eq!(
             refusal("{} x"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Body as HttpBody;
 use tokio::sync::{mpsc, watch};
 use weft_proto::{ControlApi, ControlReply, ControlRequest};
@@ -14,9 +14,10 @@ use crate::{
     history::History,
     node::NodeControl,
     query::Query,
-    reply::{ApiError, Body, BodyError, Reply},
+    reply::{ApiError, Body, BodyError, Reply, empty},
     route::{
         ContainerRoute, NetworkRoute, ObjectRoute, Route, SwarmRoute, is_raw, route, split_version,
+        straightened,
     },
     server::Takeover,
     version::{ApiVersion, Span},
@@ -101,6 +102,9 @@ impl Door {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
+        if let Some(straight) = straightened(request.uri().path()) {
+            return Ok(moved(&straight, request.uri().query()));
+        }
         let (version, path) = split_version(request.uri().path());
         if let Some(version) = version {
             // An engine that has never answered may be as new as we are: nobody is refused for it.
@@ -119,8 +123,14 @@ impl Door {
             }
             Route::Engine => return self.engine.pass(request, self.stop()).await,
             Route::Nowhere => return Err(ApiError::no_page()),
+            Route::Options => return Ok(self.with_headers(empty(StatusCode::OK)).await),
             Route::Ping => return self.ping(request).await,
             _ => {}
+        }
+        if let Some(fault) = request.uri().query().and_then(Query::fault)
+            && is_form(&route)
+        {
+            return Err(ApiError::bad(fault));
         }
         let version = match version {
             Some(version) => version,
@@ -192,7 +202,9 @@ impl Door {
             Route::Containers(ContainerRoute::List) => self.list_containers(asked).await,
             Route::Containers(ContainerRoute::Inspect) => self.inspect_container(asked).await,
             Route::Containers(ContainerRoute::Changes) => self.changes_of_container(asked).await,
-            Route::Ping | Route::Nowhere | Route::Engine => Err(ApiError::no_page()),
+            Route::Ping | Route::Options | Route::Nowhere | Route::Engine => {
+                Err(ApiError::no_page())
+            }
         }
     }
 
@@ -228,6 +240,32 @@ impl Door {
             }
         }
         response
+    }
+}
+
+/// Sends a client to `path`.
+fn moved(path: &str, query: Option<&str>) -> Response<Body> {
+    let mut response = empty(StatusCode::MOVED_PERMANENTLY);
+    let place = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    if let Ok(place) = HeaderValue::try_from(place) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    response
+}
+
+/// Whether Docker refuses a query string that it cannot read whole; elsewhere it takes what it can.
+fn is_form(route: &Route) -> bool {
+    match route {
+        Route::Events | Route::Secrets(_) | Route::Configs(_) | Route::Networks(_) => true,
+        Route::Swarm(route) => *route == SwarmRoute::Leave,
+        Route::Nodes(route) => matches!(route, ObjectRoute::List | ObjectRoute::Remove(_)),
+        Route::Services(route) | Route::Tasks(route) => {
+            matches!(route, ObjectRoute::List | ObjectRoute::Logs(_))
+        }
+        _ => false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde_json::Value;
 use weft_types::Labels;
 
 use crate::{body::parse, door::Asked, reply::ApiError, version::ApiVersion};
@@ -10,13 +10,6 @@ use crate::{body::parse, door::Asked, reply::ApiError, version::ApiVersion};
 /// Filters by key. Values of one key are alternatives (labels: all must hold), keys must all hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Filters(BTreeMap<String, BTreeSet<String>>);
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Values {
-    Map(BTreeMap<String, Option<bool>>),
-    List(Vec<String>),
-}
 
 impl Filters {
     /// The filters of a request; keys that are not `known` are refused.
@@ -37,22 +30,37 @@ impl Filters {
             return Ok(Self::default());
         }
         // First as any JSON, so that what is no JSON at all is named so.
-        let value: serde_json::Value = parse(text.as_bytes())?;
-        if value.is_null() {
-            return Ok(Self::default());
-        }
-        let filters: BTreeMap<String, Values> = serde_json::from_value(value)
-            .map_err(|_| ApiError::bad("invalid filter: a map of keys to values is due"))?;
-        let flat = |values| match values {
-            Values::Map(map) => map.into_keys().collect(),
-            Values::List(list) => list.into_iter().collect(),
+        let value: Value = parse(text.as_bytes()).map_err(|refusal| {
+            let broken = ["EOF", "unexpected EOF"].contains(&refusal.message.as_str());
+            let end = || ApiError::bad("unexpected end of JSON input");
+            if broken { end() } else { refusal }
+        })?;
+        let keys = match value {
+            Value::Null => return Ok(Self::default()),
+            Value::Object(keys) => keys,
+            other => return Err(unread(&other, "map[string]map[string]bool")),
         };
-        Ok(Self(
-            filters
-                .into_iter()
-                .map(|(key, values)| (key, flat(values)))
-                .collect(),
-        ))
+        let texts = |list: &[Value]| list.iter().all(|value| value.is_string() || value.is_null());
+        let mut filters = BTreeMap::new();
+        for (key, values) in keys {
+            let values = match values {
+                Value::Null => BTreeSet::new(),
+                Value::Array(list) if texts(&list) => {
+                    let text = |value: Value| value.as_str().unwrap_or_default().to_owned();
+                    list.into_iter().map(text).collect()
+                }
+                Value::Object(map) => {
+                    let odd = map.values().find(|is| !is.is_boolean() && !is.is_null());
+                    if let Some(odd) = odd {
+                        return Err(unread(odd, "bool"));
+                    }
+                    map.into_iter().map(|(value, _)| value).collect()
+                }
+                other => return Err(unread(&other, "map[string]bool")),
+            };
+            filters.insert(key, values);
+        }
+        Ok(Self(filters))
     }
 
     /// The values of `key`.
@@ -91,6 +99,21 @@ impl Filters {
     }
 }
 
+/// Go's words for a value where a `due` belongs.
+fn unread(value: &Value, due: &str) -> ApiError {
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    ApiError::bad(format!(
+        "json: cannot unmarshal {kind} into Go value of type {due}"
+    ))
+}
+
 /// How engines of the age of `version` begin their refusals of filters.
 pub(crate) fn invalid(version: ApiVersion) -> &'static str {
     if version <= ApiVersion::new(1, 41) {
@@ -115,7 +138,25 @@ mod tests {
             Filters::read("notjson").unwrap_err().message,
             "invalid character 'o' in literal null (expecting 'u')"
         );
-        assert!(Filters::read("[1]").is_err());
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused_in_go_s_words() {
+        let into = |kind, due| format!("json: cannot unmarshal {kind} into Go value of type {due}");
+        for (text, due) in [
+            ("[1]", into("array", "map[string]map[string]bool")),
+            ("\"x\"", into("string", "map[string]map[string]bool")),
+            (r#"{"id":"x"}"#, into("string", "map[string]bool")),
+            (r#"{"id":[1]}"#, into("array", "map[string]bool")),
+            (r#"{"id":{"x":"y"}}"#, into("string", "bool")),
+            (r#"{"id":["x"]"#, "unexpected end of JSON input".to_owned()),
+            (" ", "unexpected end of JSON input".to_owned()),
+        ] {
+            assert_eq!(Filters::read(text).unwrap_err().message, due, "{text}");
+        }
+        // What is told nothing is there, without a value.
+        let filters = Filters::read(r#"{"id":null}"#).unwrap();
+        assert!(!filters.has("id") && filters.exact("id", "x"));
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn selector(query: &Query) -> Result<LogSelector, ApiError> {
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
         follow: query.flag("follow"),
-        tail: query.get("tail").parse().ok(),
+        tail: tail(query.get("tail"))?,
         since: moment("since", query.get("since"))?,
         ..LogSelector::default()
     };
@@ -88,6 +88,20 @@ fn selector(query: &Query) -> Result<LogSelector, ApiError> {
         ));
     }
     Ok(selector)
+}
+
+/// How many of the last lines; all of them if none are named.
+fn tail(text: &str) -> Result<Option<u64>, ApiError> {
+    if ["", "all"].contains(&text) {
+        return Ok(None);
+    }
+    let lines = text
+        .parse::<i64>()
+        .map_err(|_| ApiError::internal("tail value must be a positive integer or \"all\""))?;
+    let lines = u64::try_from(lines);
+    Ok(Some(lines.map_err(|_| {
+        ApiError::internal("negative tail values not supported")
+    })?))
 }
 
 /// Seconds since 1970, perhaps with a fraction, or RFC 3339; empty and 0 are "never".

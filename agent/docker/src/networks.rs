@@ -46,6 +46,7 @@ impl Door {
         if matches!(scope.as_str(), "" | "swarm")
             && let Some(view) = self.find_swarm_network(&id, &asked, &scope).await?
         {
+            asked.query.truth("verbose")?;
             return Ok(ok(&view));
         }
         if scope == "swarm" {

@@ -21,13 +21,14 @@ impl Door {
         let filters = Filters::of(asked, &known)?;
         let word = invalid(asked.version);
         for role in filters.values("role") {
-            if words::role(role).is_err() || role.is_empty() {
+            // An empty one asks for nothing.
+            if words::role(role).is_err() && !role.is_empty() {
                 let message = format!("{word} role filter: '{role}'");
                 return Err(ApiError::internal(message));
             }
         }
         for membership in filters.values("membership") {
-            if !["accepted", "pending"].contains(&membership) {
+            if !["accepted", "pending", ""].contains(&membership) {
                 let message = format!("{word} membership filter: '{membership}'");
                 return Err(ApiError::internal(message));
             }
@@ -38,8 +39,10 @@ impl Door {
                 && filters.prefix("name", &node.description.hostname)
                 && filters.labels("label", &node.description.engine.labels)
                 && filters.labels("node.label", &node.spec.labels)
-                && filters.any("role", |role| words::role(role) == Ok(node.spec.role))
-                && filters.exact("membership", "accepted")
+                && filters.any("role", |role| {
+                    role.is_empty() || words::role(role) == Ok(node.spec.role)
+                })
+                && filters.any("membership", |wish| ["accepted", ""].contains(&wish))
         };
         let views: Vec<NodeView<'_>> = nodes.iter().filter(fits).map(Into::into).collect();
         Ok(ok(&views))

@@ -19,6 +19,25 @@ impl Query {
         )
     }
 
+    /// What Go refuses of a query string, in its words.
+    pub(crate) fn fault(text: &str) -> Option<String> {
+        text.split('&').find_map(|pair| {
+            if pair.contains(';') {
+                return Some("invalid semicolon separator in query".to_owned());
+            }
+            // Escapes end where a name does.
+            let parts = pair.splitn(2, '=');
+            let escapes = parts.flat_map(|part| part.split('%').skip(1));
+            let whole = |escape: &&str| {
+                let digits = escape.as_bytes().get(..2);
+                digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+            };
+            let broken = { escapes }.find(|escape| !whole(escape))?;
+            let shown: String = broken.chars().take(2).collect();
+            Some(format!("invalid URL escape {:?}", format!("%{shown}")))
+        })
+    }
+
     /// The first value of `key`; empty when there is none, as Go has it.
     pub(crate) fn get(&self, key: &str) -> &str {
         let first = self.0.iter().find(|(name, _)| name == key);
@@ -85,7 +104,17 @@ pub(crate) fn encode(pairs: &[(String, String)]) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// Percent-decodes a path segment. Broken escapes stay as they are; broken UTF-8 is replaced.
+/// A path whose characters are escaped where they must be.
+pub(crate) fn encode_path(path: &str) -> String {
+    let bytes = path.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+        _ if b"-_.~$&+,/:;=@".contains(&byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    });
+    bytes.collect()
+}
+
+/// Percent-decodes a path. Broken escapes stay as they are; broken UTF-8 is replaced.
 pub(crate) fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -126,6 +155,21 @@ mod tests {
         assert_eq!(query.get("c"), "");
         assert_eq!(query.get("d"), "%zz%4");
         assert!(query.flag("a") && !query.flag("c") && !query.flag("e"));
+    }
+
+    #[test]
+    fn what_go_cannot_read_is_refused_in_its_words() {
+        for (text, due) in [
+            ("filters=%zz", "invalid URL escape \"%zz\""),
+            ("a=1&%2=b", "invalid URL escape \"%2\""),
+            ("a=%", "invalid URL escape \"%\""),
+            ("a;b=c", "invalid semicolon separator in query"),
+        ] {
+            assert_eq!(Query::fault(text).as_deref(), Some(due), "{text}");
+        }
+        for text in ["", "a", "a=%7B%7d&b=+", "&&", "a==b"] {
+            assert_eq!(Query::fault(text), None, "{text}");
+        }
     }
 
     #[test]

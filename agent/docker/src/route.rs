@@ -2,12 +2,17 @@
 
 use http::Method;
 
-use crate::{query::decode, version::ApiVersion};
+use crate::{
+    query::{decode, encode_path},
+    version::ApiVersion,
+};
 
 /// What a request is about. Names and ids are decoded but not looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
     Ping,
+    /// `OPTIONS` of any path of swarm mode.
+    Options,
     Info,
     Version,
     Events,
@@ -82,21 +87,51 @@ pub(crate) fn split_version(path: &str) -> (Option<ApiVersion>, &str) {
     }
 }
 
+/// The path that Docker sends a client to who asks for one with empty, `.` or `..` segments: a path
+/// that names the same without them.
+pub(crate) fn straightened(path: &str) -> Option<String> {
+    let path = decode(path);
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            segment => segments.push(segment),
+        }
+    }
+    let mut straight = format!("/{}", segments.join("/"));
+    if path.ends_with('/') && straight != "/" {
+        straight.push('/');
+    }
+    (straight != path).then(|| encode_path(&straight))
+}
+
 /// Where a request goes. `path` has no version prefix.
 pub(crate) fn route(method: &Method, path: &str) -> Route {
-    let segments: Vec<String> = path
-        .split('/')
-        .filter(|segment| !segment.is_empty())
-        .map(decode)
-        .collect();
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let path = decode(path);
+    // A slash at the end makes it another path, as for Docker: one that nothing answers.
+    let is_open = path.ends_with('/');
+    let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let Some((&first, rest)) = segments.split_first() else {
         return Route::Engine;
     };
-    let get = method == Method::GET || method == Method::HEAD;
+    let ours = ["configs", "nodes", "secrets", "services", "swarm", "tasks"];
+    if ours.contains(&first) && *method == Method::OPTIONS {
+        return Route::Options;
+    }
+    if is_open {
+        return if ours.contains(&first) {
+            Route::Nowhere
+        } else {
+            Route::Engine
+        };
+    }
+    let get = method == Method::GET;
     let object = |wrap: fn(ObjectRoute) -> Route| object(method, rest).map_or(Route::Nowhere, wrap);
     match (first, rest) {
-        ("_ping", []) if get => Route::Ping,
+        ("_ping", []) if get || *method == Method::HEAD => Route::Ping,
         ("info", []) if get => Route::Info,
         ("version", []) if get => Route::Version,
         ("events", []) if get => Route::Events,
@@ -140,7 +175,7 @@ pub(crate) fn is_raw(method: &Method, path: &str) -> bool {
 }
 
 fn swarm(method: &Method, rest: &[&str]) -> Option<SwarmRoute> {
-    let get = method == Method::GET || method == Method::HEAD;
+    let get = method == Method::GET;
     let post = method == Method::POST;
     match rest {
         [] if get => Some(SwarmRoute::Inspect),
@@ -155,7 +190,7 @@ fn swarm(method: &Method, rest: &[&str]) -> Option<SwarmRoute> {
 }
 
 fn object(method: &Method, rest: &[&str]) -> Option<ObjectRoute> {
-    let get = method == Method::GET || method == Method::HEAD;
+    let get = method == Method::GET;
     let post = method == Method::POST;
     match rest {
         [] if get => Some(ObjectRoute::List),
@@ -169,7 +204,7 @@ fn object(method: &Method, rest: &[&str]) -> Option<ObjectRoute> {
 }
 
 fn network(method: &Method, rest: &[&str]) -> Option<NetworkRoute> {
-    let get = method == Method::GET || method == Method::HEAD;
+    let get = method == Method::GET;
     let post = method == Method::POST;
     match rest {
         [] if get => Some(NetworkRoute::List),
@@ -202,7 +237,7 @@ mod tests {
             "/swarm/init",
             "//swarm//init",
             "/%73warm/init",
-            "/swarm/init/",
+            "/swarm%2finit",
         ] {
             assert_eq!(
                 route(&Method::POST, path),
@@ -210,6 +245,7 @@ mod tests {
                 "{path}"
             );
         }
+        assert_eq!(route(&Method::POST, "/swarm/init/"), Route::Nowhere);
         assert_eq!(route(&Method::PUT, "/swarm/init"), Route::Nowhere);
         assert_eq!(route(&Method::POST, "/services"), Route::Nowhere);
         assert_eq!(route(&Method::POST, "/nodes/a/b/c"), Route::Nowhere);
@@ -229,8 +265,36 @@ mod tests {
         }
         assert_eq!(route(&Method::POST, "/_ping"), Route::Engine);
         assert_eq!(
-            route(&Method::GET, "/services/a%2Fb/logs"),
-            Route::Services(ObjectRoute::Logs("a/b".into()))
+            route(&Method::GET, "/services/a%2Db/logs"),
+            Route::Services(ObjectRoute::Logs("a-b".into()))
         );
+    }
+
+    #[test]
+    fn crooked_paths_are_sent_to_straight_ones() {
+        for (crooked, straight) in [
+            ("//services", "/services"),
+            ("/services//a", "/services/a"),
+            ("/v1.41//services/", "/v1.41/services/"),
+            ("/services/../nodes", "/nodes"),
+            ("/services/.", "/services"),
+            ("/services/%2e%2e/a%20b", "/a%20b"),
+            ("/../..", "/"),
+        ] {
+            assert_eq!(
+                straightened(crooked).as_deref(),
+                Some(straight),
+                "{crooked}"
+            );
+        }
+        for straight in [
+            "/",
+            "/services",
+            "/services/",
+            "/services/a%20b",
+            "/v1.41/a..b",
+        ] {
+            assert_eq!(straightened(straight), None, "{straight}");
+        }
     }
 }

@@ -134,7 +134,13 @@ impl Door {
         let mut spec: ClusterSpec = parse_spec(&asked.body, &go_types::CLUSTER)?;
         self.manager().await?;
         let version = asked.query.version("swarm")?;
-        let rotate = |key| asked.query.truth(key);
+        let rotate = |key| {
+            let said = asked.query.truth(key);
+            said.map_err(|_| {
+                let word = asked.query.get(key);
+                ApiError::bad(format!("invalid value for {key}: {word}"))
+            })
+        };
         let (worker, manager, key) = (
             rotate("rotateWorkerToken")?,
             rotate("rotateManagerToken")?,

@@ -45,7 +45,10 @@ impl Door {
         let filters = Filters::of(asked, &known)?;
         self.manager().await?;
         let mut desired = Vec::new();
-        for wish in filters.values("desired-state") {
+        for wish in filters
+            .values("desired-state")
+            .filter(|wish| !wish.is_empty())
+        {
             let state = STATES
                 .into_iter()
                 .find(|state| state.as_str().eq_ignore_ascii_case(wish));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use regex::RegexBuilder;
 use serde::Serialize;
 use weft_types::{
     Labels, NetworkId, NodeId, TaskId, Timestamp,
@@ -368,22 +369,16 @@ impl NetworkView {
     }
 }
 
-/// Whether `text` matches `wish`, of whose regular expressions only anchors are understood.
+/// Memory that a pattern may take; what is larger matches nothing.
+const PATTERN_BYTES: usize = 256 << 10;
+
+/// Whether `text` matches `wish`, a regular expression; what is none matches nothing.
 fn matches(wish: &str, text: &str) -> bool {
-    let (wish, start) = match wish.strip_prefix('^') {
-        Some(rest) => (rest, true),
-        None => (wish, false),
-    };
-    let (wish, end) = match wish.strip_suffix('$') {
-        Some(rest) => (rest, true),
-        None => (wish, false),
-    };
-    match (start, end) {
-        (true, true) => text == wish,
-        (true, false) => text.starts_with(wish),
-        (false, true) => text.ends_with(wish),
-        (false, false) => text.contains(wish),
+    if regex::escape(wish) == wish {
+        return text.contains(wish);
     }
+    let wish = RegexBuilder::new(wish).size_limit(PATTERN_BYTES).build();
+    wish.is_ok_and(|wish| wish.is_match(text))
 }
 
 fn subnet(config: &IpamConfig) -> Option<SubnetView> {

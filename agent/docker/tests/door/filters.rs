@@ -132,6 +132,12 @@ async fn every_filter_tells_objects_apart() {
         ("networks", &[("name", "^n1$"), ("scope", "swarm")], &[]),
         (
             "networks",
+            &[("name", "o[nm]1|x"), ("scope", "swarm")],
+            &["on1"],
+        ),
+        ("networks", &[("name", "on1("), ("scope", "swarm")], &[]),
+        (
+            "networks",
             &[("idOrName", "on2"), ("scope", "swarm")],
             &["on2"],
         ),

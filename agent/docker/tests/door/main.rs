@@ -19,4 +19,5 @@ mod inputs;
 mod objects;
 mod passthrough;
 mod store;
+mod strangers;
 mod swarm;
