@@ -15,6 +15,7 @@ use weft_abi::{Backend, Endpoint, Event, Flow, FlowKey, Load, backend, event, fl
 use crate::{
     DataplaneError,
     flows::{Pair, pairs},
+    forget::{FlowTables, forget},
     kernel::{bpf::Programs, clock, events::Events, map::Map},
 };
 
@@ -108,35 +109,42 @@ impl Tables {
             .map(|(id, _)| id)
             .collect();
         let here: BTreeSet<u32> = self.local_tasks.keys()?.into_iter().collect();
-        let is_over = |pair: &Pair, now| {
-            let backend = pair.backend();
-            pair.is_dead(now)
-                || !here.contains(&backend)
-                || (pair.is_udp() && !usable.contains(&backend))
-        };
         let flows: Vec<Pair> = pairs(self.flow.entries()?).collect();
         self.count(&here, &flows)?;
-        for pair in flows
-            .into_iter()
-            .filter(|pair| is_over(pair, clock::monotonic()))
-        {
-            // A packet may have come since: what was read is old, so look again before forgetting.
-            let now = pairs(self.again(&pair)?);
-            for pair in now.filter(|pair| is_over(pair, clock::monotonic())) {
-                for key in pair.keys() {
-                    self.flow.remove(key)?;
-                }
+        for pair in flows {
+            let backend = pair.backend();
+            let is_over = pair.is_dead(clock::monotonic())
+                || !here.contains(&backend)
+                || (pair.is_udp() && !usable.contains(&backend));
+            if is_over {
+                forget(self, &pair, |pair| self.is_over(pair))?;
             }
         }
         // Embryos die by themselves, but a datagram's would lead to a task that is gone.
         for pair in pairs(self.flow_new.entries()?)
             .filter(|pair| pair.is_udp() && !usable.contains(&pair.backend()))
         {
-            for key in pair.keys() {
-                self.flow_new.remove(key)?;
+            // The backend may have come since.
+            if !self.is_usable(pair.backend())? {
+                for key in pair.keys() {
+                    self.flow_new.remove(key)?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Whether nothing can be expected of a flow any more, by what is there now.
+    fn is_over(&self, pair: &Pair) -> Result<bool, DataplaneError> {
+        let backend = pair.backend();
+        Ok(pair.is_dead(clock::monotonic())
+            || self.local_tasks.get(&backend)?.is_none()
+            || (pair.is_udp() && !self.is_usable(backend)?))
+    }
+
+    fn is_usable(&self, backend: u32) -> Result<bool, DataplaneError> {
+        let row = self.backends.get(&backend)?;
+        Ok(row.is_some_and(|row| row.flags & backend::DRAINING == 0))
     }
 
     /// Writes how many connections the backends of this node have, of services that choose by that.
@@ -157,12 +165,23 @@ impl Tables {
         }
         Ok(())
     }
+}
 
-    fn again(&self, pair: &Pair) -> Result<Vec<(FlowKey, Flow)>, DataplaneError> {
-        let mut entries = Vec::new();
-        for key in pair.keys() {
-            entries.extend(self.flow.get(key)?.map(|flow| (*key, flow)));
-        }
-        Ok(entries)
+impl FlowTables for Tables {
+    fn established(&self, key: &FlowKey) -> Result<Option<Flow>, DataplaneError> {
+        self.flow.get(key)
+    }
+
+    fn young(&self, key: &FlowKey) -> Result<Option<Flow>, DataplaneError> {
+        self.flow_new.get(key)
+    }
+
+    fn take(&self, key: &FlowKey) -> Result<Option<Flow>, DataplaneError> {
+        self.flow.take(key)
+    }
+
+    fn put_back(&self, key: &FlowKey, flow: &Flow) -> Result<(), DataplaneError> {
+        let put = self.flow.insert(key, flow);
+        put.or_else(|_| self.flow_new.insert(key, flow))
     }
 }

@@ -21,19 +21,22 @@ pub(crate) struct Pair {
 /// What both entries of a flow have in common.
 type Identity = (Addr, Addr, u32, Be16, Be16, u8);
 
+fn identity(flow: &Flow) -> Identity {
+    (
+        flow.client,
+        flow.service,
+        flow.net,
+        flow.cport,
+        flow.port,
+        flow.proto,
+    )
+}
+
 /// Puts the two entries of each flow together.
 pub(crate) fn pairs(entries: Vec<(FlowKey, Flow)>) -> impl Iterator<Item = Pair> {
     let mut pairs: HashMap<Identity, Pair> = HashMap::new();
     for (key, value) in entries {
-        let identity = (
-            value.client,
-            value.service,
-            value.net,
-            value.cport,
-            value.port,
-            value.proto,
-        );
-        let pair = pairs.entry(identity).or_default();
+        let pair = pairs.entry(identity(&value)).or_default();
         if key.side == flow::REPLY {
             pair.reply = Some((key, value));
         } else {
@@ -65,6 +68,31 @@ impl Pair {
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &FlowKey> {
         self.each().map(|(key, _)| key)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.each().next().is_none()
+    }
+
+    /// Whether an entry is of the same wire tuple.
+    pub(crate) fn is_of(&self, entry: &Flow) -> bool {
+        self.each()
+            .any(|(_, flow)| identity(flow) == identity(entry))
+    }
+
+    /// Key of the client's entry, whether that is known or not.
+    pub(crate) fn wire_key(&self) -> Option<FlowKey> {
+        let (_, known) = self.each().next()?;
+        Some(FlowKey {
+            src: known.client,
+            dst: known.service,
+            net: known.net,
+            sport: known.cport,
+            dport: known.port,
+            proto: known.proto,
+            side: flow::WIRE,
+            pad: [0; 2],
+        })
     }
 
     pub(crate) fn backend(&self) -> u32 {

@@ -14,6 +14,7 @@ pub mod desired;
 mod explain;
 mod flow_rows;
 mod flows;
+mod forget;
 mod interfaces;
 mod keeper;
 mod kernel;

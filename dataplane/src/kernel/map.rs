@@ -109,6 +109,21 @@ impl<K: aya::Pod, V: aya::Pod> Map<K, V> {
         }
     }
 
+    /// Removes one entry and gives what it was, in one step. Of hashes, since Linux 5.14.
+    pub(crate) fn take(&self, key: &K) -> Result<Option<V>, DataplaneError> {
+        let mut bytes = vec![0; size_of::<V>()];
+        let found = syscall::take(self.fd(), syscall::bytes(key), &mut bytes)
+            .map_err(|error| self.fail("take from map", &error))?;
+        Ok(if found { syscall::value(&bytes) } else { None })
+    }
+
+    /// Writes one entry, unless there is one.
+    pub(crate) fn insert(&self, key: &K, value: &V) -> Result<(), DataplaneError> {
+        syscall::insert(self.fd(), syscall::bytes(key), syscall::bytes(value))
+            .map(drop)
+            .map_err(|error| self.fail("write map", &error))
+    }
+
     /// Removes one entry, if it is there.
     pub(crate) fn remove(&self, key: &K) -> Result<(), DataplaneError> {
         syscall::delete(self.fd(), syscall::bytes(key))

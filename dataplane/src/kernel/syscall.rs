@@ -25,6 +25,7 @@ const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const MAP_BY_ID: libc::c_int = 14;
 const OBJ_INFO: libc::c_int = 15;
+const MAP_TAKE: libc::c_int = 21;
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const MAP_UPDATE_BATCH: libc::c_int = 26;
 const MAP_DELETE_BATCH: libc::c_int = 27;
@@ -112,6 +113,36 @@ pub(super) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::R
     match unsafe { attr.call(MAP_LOOKUP) } {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes one entry and reads what it was into `value`, in one step; false when there is none.
+pub(super) fn take(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
+    let mut attr = Attr::new()
+        .fd(0, map)
+        .u64(8, key.as_ptr() as u64)
+        .u64(16, value.as_mut_ptr() as u64);
+    // SAFETY: `Map` made key and value of the sizes that the map has.
+    match unsafe { attr.call(MAP_TAKE) } {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes one entry that is not there; false when it is.
+pub(super) fn insert(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<bool> {
+    const NOEXIST: u64 = 1;
+    let mut attr = Attr::new()
+        .fd(0, map)
+        .u64(8, key.as_ptr() as u64)
+        .u64(16, value.as_ptr() as u64)
+        .u64(24, NOEXIST);
+    // SAFETY: `Map` made key and value of the sizes that the map has.
+    match unsafe { attr.call(MAP_UPDATE) } {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
         Err(error) => Err(error),
     }
 }
