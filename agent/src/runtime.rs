@@ -87,7 +87,8 @@ pub struct Agent {
 
 /// What the loop is told.
 pub(crate) enum Input {
-    Link(LinkEvent),
+    /// Of the connection of this number.
+    Link(u64, LinkEvent),
     Deed {
         task: TaskId,
         number: u64,
@@ -105,6 +106,8 @@ pub(crate) enum Input {
     /// Flows that draining tasks still have.
     Flows(Vec<(TaskId, u64)>),
     LogEnded(u64),
+    /// The node's certificate says another role now.
+    Renewed,
     /// Stop and remove every task, and tell the manager that the node leaves.
     Leave,
 }
@@ -137,6 +140,13 @@ impl Agent {
         self.glance.clone()
     }
 
+    /// The node's certificate says another role now: the session with the manager is opened anew, for
+    /// it is judged by the certificate that it was opened with.
+    pub async fn renewed(&self) {
+        // A loop that has ended has no session.
+        let _sent = self.inputs.send(Input::Renewed).await;
+    }
+
     /// Stops and removes every task; [`Glance::is_empty`] tells when it is done.
     pub async fn leave(&self) {
         // A loop that has ended has nothing left to stop.
@@ -167,7 +177,9 @@ struct Runtime {
     deeds_begun: u64,
     /// To the manager at hand.
     outbox: Option<mpsc::Sender<NodeMessage>>,
-    link: Option<Companion>,
+    /// The connection at hand, numbered so that late words of earlier ones are known.
+    link: Option<(u64, Companion)>,
+    links_begun: u64,
     heartbeat: Option<(Duration, Instant)>,
     drain_at: Option<Instant>,
     /// The journal has steps of the network, and has it as a whole then.
@@ -253,6 +265,7 @@ impl Runtime {
             deeds_begun: 0,
             outbox: None,
             link: None,
+            links_begun: 0,
             heartbeat: None,
             drain_at: None,
             save_net_at: None,
@@ -343,7 +356,7 @@ impl Runtime {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Link(event) => self.take_link(event),
+            Input::Link(number, event) => self.take_link(number, event),
             Input::Deed {
                 task,
                 number,
@@ -379,6 +392,7 @@ impl Runtime {
                 }
             }
             Input::LogEnded(request) => self.end_log(request),
+            Input::Renewed => self.renew_link(),
             Input::Leave => self.begin_to_leave(),
         }
     }

@@ -122,6 +122,14 @@ impl Session {
         }
     }
 
+    /// The connection is given up for a new one to the same manager, if it stood: the node calls with
+    /// another certificate from now on.
+    pub fn renewed(&mut self) {
+        let same = self.dialled.filter(|_| self.is_up);
+        self.lost();
+        self.lead = same;
+    }
+
     /// The manager at hand does not lead.
     pub fn redirected(&mut self, lead: Option<&str>) {
         self.lead = lead.and_then(|addr| addr.parse().ok());

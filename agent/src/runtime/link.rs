@@ -162,31 +162,48 @@ impl Runtime {
         self.outbox = Some(outbox);
         let dial = Arc::clone(&self.config.dial);
         let inputs = self.inputs.clone();
-        self.link = Some(Companion::spawn(async move {
+        self.links_begun += 1;
+        let number = self.links_begun;
+        let follower = Companion::spawn(async move {
             sleep(next.pause).await;
-            let reason = follow(&*dial, next.addr, from_node, &inputs).await;
+            let reason = follow(&*dial, next.addr, from_node, number, &inputs).await;
             // The loop has ended: nobody wants to know.
-            let _sent = inputs.send(Input::Link(LinkEvent::Lost(reason))).await;
-        }));
+            let _sent = inputs
+                .send(Input::Link(number, LinkEvent::Lost(reason)))
+                .await;
+        });
+        self.link = Some((number, follower));
     }
 
     pub(super) fn drop_link(&mut self) {
         if self.session.is_up() {
             tracing::info!("not connected to a manager; tasks and network stay as they are");
         }
+        self.session.lost();
+        self.forget_link();
+    }
+
+    /// Opens the session anew, with the certificate that is held now.
+    pub(super) fn renew_link(&mut self) {
+        tracing::debug!("turning to the manager with another certificate");
+        self.session.renewed();
+        self.forget_link();
+    }
+
+    fn forget_link(&mut self) {
         self.link = None;
         self.outbox = None;
         self.heartbeat = None;
-        self.session.lost();
         self.awaited.clear();
         for (_, log) in self.logs.drain() {
             log.abort();
         }
     }
 
-    pub(super) fn take_link(&mut self, event: LinkEvent) {
-        // From a connection that was given up already.
-        if self.link.is_none() {
+    pub(super) fn take_link(&mut self, number: u64, event: LinkEvent) {
+        let is_at_hand = |(held, _): &(u64, Companion)| *held == number;
+        if !self.link.as_ref().is_some_and(is_at_hand) {
+            // From a connection that was given up already.
             return;
         }
         match event {
@@ -357,6 +374,7 @@ async fn follow(
     dial: &dyn Dial,
     addr: SocketAddr,
     from_node: mpsc::Receiver<NodeMessage>,
+    number: u64,
     inputs: &mpsc::Sender<Input>,
 ) -> String {
     let mut messages = match timeout(WELCOME_LIMIT, dial.open(addr, from_node)).await {
@@ -382,11 +400,88 @@ async fn follow(
             return format!("manager {addr} ended the session");
         };
         if inputs
-            .send(Input::Link(LinkEvent::Message(message)))
+            .send(Input::Link(number, LinkEvent::Message(message)))
             .await
             .is_err()
         {
             return String::new();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+    use weft_types::{Id, NodeId, node::Role};
+
+    use super::*;
+    use crate::{
+        AgentConfig, executor::fake::FakeExecutor, journal::Journal, network::fake::FakeWiring,
+    };
+
+    struct Nobody;
+
+    #[async_trait]
+    impl Dial for Nobody {
+        async fn open(
+            &self,
+            _: SocketAddr,
+            _: mpsc::Receiver<NodeMessage>,
+        ) -> Result<mpsc::Receiver<ManagerMessage>, String> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_said_over_an_earlier_connection_is_not_taken_for_the_next_ones_words() {
+        let state = tempfile::tempdir().expect("a directory");
+        let config = AgentConfig {
+            node: NodeId::numbered(1),
+            state_dir: state.path().to_owned(),
+            managers: vec![SocketAddr::from(([192, 0, 2, 1], 2377))],
+            data_path_addr: None,
+            wireguard: None,
+            executor: Arc::<FakeExecutor>::default(),
+            wiring: Arc::<FakeWiring>::default(),
+            dial: Arc::new(Nobody),
+            guests: watch::channel(Default::default()).1,
+        };
+        let journal = Journal::open(state.path()).expect("a journal");
+        let (inputs, _inbox) = mpsc::channel(8);
+        let (notices, mut told) = mpsc::channel(8);
+        let mut runtime = Runtime::new(
+            config,
+            journal,
+            inputs,
+            notices,
+            watch::channel(Default::default()).0,
+        );
+        let at_hand = |runtime: &Runtime| runtime.link.as_ref().map(|(number, _)| *number);
+        let words = || {
+            [
+                LinkEvent::Message(ManagerMessage::Welcome {
+                    session: Id::numbered(1),
+                    heartbeat_millis: 600,
+                }),
+                LinkEvent::Message(ManagerMessage::Role(Role::Worker)),
+                LinkEvent::Lost("its manager has ended".to_owned()),
+            ]
+        };
+        runtime.open_link();
+        let first = at_hand(&runtime).expect("a connection");
+        runtime.renew_link();
+        runtime.open_link();
+        let second = at_hand(&runtime).expect("another connection");
+        for event in words() {
+            runtime.take_link(first, event);
+        }
+        assert!(!runtime.session.is_up());
+        assert!(told.try_recv().is_err(), "a role that the first was told");
+        assert_eq!(at_hand(&runtime), Some(second));
+        for event in words() {
+            runtime.take_link(second, event);
+        }
+        assert!(told.try_recv().is_ok());
+        assert_eq!(at_hand(&runtime), None);
     }
 }

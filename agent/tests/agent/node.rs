@@ -189,6 +189,23 @@ impl Line {
 }
 
 #[tokio::test]
+async fn with_another_certificate_the_node_calls_anew() {
+    let world = World::new();
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let mut glance = node.agent.glance();
+    let welcomed = glance.wait_for(|glance| glance.is_connected);
+    drop(welcomed.await.expect("the agent lives"));
+    node.agent.renewed().await;
+    let again = tokio::time::timeout(std::time::Duration::from_secs(60), node.session()).await;
+    let again = again.expect("waited 60 s in vain for another session");
+    assert_eq!(again.addr, line.addr);
+    let ended = async { while line.from_node.recv().await.is_some() {} };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), ended).await;
+    ended.expect("waited 60 s in vain for the first session's end");
+}
+
+#[tokio::test]
 async fn a_task_is_run_reported_and_removed() {
     let world = World::new();
     let mut node = world.boot();

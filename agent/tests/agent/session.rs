@@ -64,6 +64,26 @@ fn the_leader_that_was_named_is_next() {
 }
 
 #[test]
+fn with_another_certificate_the_same_manager_is_asked_at_once() {
+    let mut session = session(&[1, 2]);
+    let next = |session: &mut Session| session.dial().map(|dial| (dial.addr, dial.pause.is_zero()));
+    assert_eq!(next(&mut session), Some((addr(1), true)));
+    session.established();
+    session.report(TaskId::numbered(1), status(1));
+    let report = session.take_report();
+    session.renewed();
+    assert!(!session.is_up());
+    assert_eq!(next(&mut session), Some((addr(1), true)));
+    session.established();
+    assert_eq!(session.take_report(), report, "it was not stored");
+    // Nobody has welcomed it yet: it goes on looking.
+    session.lost();
+    assert_eq!(next(&mut session), Some((addr(2), true)));
+    session.renewed();
+    assert_eq!(next(&mut session), Some((addr(1), false)));
+}
+
+#[test]
 fn an_empty_list_of_managers_is_not_believed() {
     let mut session = session(&[1]);
     session.set_managers(&[]);

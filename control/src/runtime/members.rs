@@ -20,7 +20,7 @@ use weft_types::{
 
 use super::{Manager, propose::ProposeError, rotation};
 use crate::{
-    api,
+    api, dispatcher,
     raft::{Member, Types},
     store::{Change, View},
 };
@@ -57,34 +57,6 @@ fn named<'a>(view: &'a View, name: &str) -> Option<&'a Arc<Node>> {
         })
 }
 
-/// The role that the certificate of a node should say, which says `certified` now: a manager that
-/// is to be a worker stays one until it is a member no more. One that was taken out becomes a worker
-/// before it is a manager again: its manager's files know only the member that it was.
-fn due(node: &Node, certified: Role, is_member: bool) -> Role {
-    let was_taken_out = certified == Role::Manager && node.role == Role::Worker;
-    if is_member || (node.spec.role == Role::Manager && !was_taken_out) {
-        Role::Manager
-    } else {
-        Role::Worker
-    }
-}
-
-/// The nodes whose role is to be written down anew: those about to be taken out, before they are,
-/// so that it is known even if they are promoted meanwhile; and those that stay after all.
-/// `leader` itself is left alone: it hands over first.
-fn roles(view: &View, leader: NodeId, is_member: impl Fn(NodeId) -> bool) -> Vec<Change> {
-    view.nodes()
-        .filter(|node| node.id != leader && node.role != node.spec.role)
-        .filter(|node| node.spec.role == Role::Worker || is_member(node.id))
-        .map(|node| {
-            Change::put(Node {
-                role: node.spec.role,
-                ..Node::clone(node)
-            })
-        })
-        .collect()
-}
-
 impl Manager {
     /// The managers and their addresses, the leader first.
     pub(crate) fn managers(&self) -> Vec<(NodeId, String)> {
@@ -112,7 +84,7 @@ impl Manager {
 
     /// The role that the certificate of a node should say, which says `certified` now.
     pub(crate) fn due_role(&self, node: &Node, certified: Role) -> Role {
-        due(node, certified, self.is_member(node.id))
+        dispatcher::due_role(node, certified, self.is_member(node.id))
     }
 
     /// Whether this leader has heard from a majority a short time ago.
@@ -436,15 +408,20 @@ impl Manager {
         }
     }
 
+    fn unwritten_roles(&self, view: &View) -> Vec<Change> {
+        dispatcher::unwritten_roles(view, self.node, |node| self.is_member(node))
+    }
+
     fn has_unwritten_roles(&self, view: &View) -> bool {
-        !roles(view, self.node, |node| self.is_member(node)).is_empty()
+        !self.unwritten_roles(view).is_empty()
     }
 
     /// Writes down who is a manager and who is none any more. From then on those are refused what
     /// only managers may, whatever their certificates still say.
     async fn write_roles(&self) {
-        let roles = |view: &View| roles(view, self.node, |node| self.is_member(node));
-        let written = self.propose(|view, _, _| Ok((roles(view), ()))).await;
+        let written = self
+            .propose(|view, _, _| Ok((self.unwritten_roles(view), ())))
+            .await;
         if let Err(error) = written {
             debug!(%error, "cannot write down who is a manager no more");
         }
@@ -471,85 +448,4 @@ fn change_error(error: &impl std::fmt::Display) -> ProposeError {
     ProposeError::Refused(ControlError::unavailable(format!(
         "cannot change the managers now: {error}"
     )))
-}
-
-#[cfg(test)]
-mod tests {
-    use weft_types::Timestamp;
-
-    use super::*;
-    use crate::{
-        fixture,
-        store::{Store, Transaction},
-    };
-
-    fn node(number: u32, wished: Role, written: Role) -> Node {
-        let mut node = fixture::node(number);
-        (node.spec.role, node.role) = (wished, written);
-        node
-    }
-
-    #[test]
-    fn a_manager_that_was_taken_out_is_a_worker_before_it_is_a_manager_again() {
-        use Role::{Manager, Worker};
-        // Wished, written down, certified, a member; due.
-        for (wished, written, certified, is_member, expected) in [
-            (Manager, Manager, Manager, true, Manager),
-            // Joining: certified, and no member yet.
-            (Manager, Manager, Manager, false, Manager),
-            // Promoted.
-            (Manager, Worker, Worker, false, Manager),
-            // Demoted, and still a member.
-            (Worker, Manager, Manager, true, Manager),
-            (Worker, Worker, Manager, true, Manager),
-            (Worker, Worker, Manager, false, Worker),
-            // Demoted, taken out, and promoted before it knew.
-            (Manager, Worker, Manager, false, Worker),
-            // Promoted again before it was taken out.
-            (Manager, Worker, Manager, true, Manager),
-        ] {
-            let node = node(1, wished, written);
-            assert_eq!(
-                due(&node, certified, is_member),
-                expected,
-                "{wished:?}, written {written:?}, certified {certified:?}, member {is_member}"
-            );
-        }
-    }
-
-    #[test]
-    fn who_is_to_be_taken_out_is_written_down_before() {
-        use Role::{Manager, Worker};
-        let nodes = [
-            // The leader hands over before anything is written of it.
-            node(1, Worker, Manager),
-            node(2, Worker, Manager),
-            // Wished again while it was still a member.
-            node(3, Manager, Worker),
-            // Promoted, with a worker's certificate still.
-            node(4, Manager, Worker),
-            node(5, Manager, Manager),
-        ];
-        let mut store = Store::new();
-        let transaction = Transaction {
-            now: Timestamp::ZERO,
-            changes: nodes.map(Change::put).into(),
-        };
-        store.apply(1, &transaction).expect("nodes");
-        let view = store.view();
-        let (leader, outsider) = (NodeId::numbered(1), NodeId::numbered(4));
-        let changes = roles(&view, leader, |node| node != outsider);
-        let written: Vec<_> = changes
-            .iter()
-            .filter_map(|change| match change {
-                Change::Put(crate::store::Object::Node(node)) => Some((node.id, node.role)),
-                _ => None,
-            })
-            .collect();
-        let expected = [
-            (NodeId::numbered(2), Worker),
-            (NodeId::numbered(3), Manager),
-        ];
-        assert_eq!(written, expected);
-    }
 }

@@ -1,8 +1,10 @@
 //! What a node has been told in its session, and the step from there to what it must know.
 
+use std::time::Instant;
+
 use weft_proto::dispatcher::ManagerMessage;
 use weft_types::{
-    NodeId, Version,
+    NodeId,
     node::{Node, Role},
 };
 
@@ -43,12 +45,9 @@ impl Manager {
             }
             renew = rotation::is_stale(cluster, node).then(|| rotation::epoch(cluster));
         }
-        // A role that the node has already asks it to renew its certificate.
-        let role = self.due_role(node, told.certified);
-        if told.role != role || (renew.is_some() && told.renew != renew) {
-            (told.role, told.renew) = (role, renew);
-            news.push(ManagerMessage::Role(role));
-        }
+        let due = self.due_role(node, told.role.certified());
+        let role = told.role.step(due, renew, told.begun.elapsed());
+        news.extend(role.map(ManagerMessage::Role));
         // The network before the tasks: a sandbox can then be made as soon as its task is known.
         if let Some(delta) = told.work.network(view, session.node) {
             session.acked().sent(delta.revision);
@@ -76,11 +75,8 @@ pub(super) struct Told {
     node: Option<Node>,
     managers: Vec<(NodeId, String)>,
     roots: String,
-    /// As what it calls in this session.
-    certified: Role,
-    role: Role,
-    /// The epoch for which it was asked to renew its certificate.
-    renew: Option<Version>,
+    role: dispatcher::ToldRole,
+    begun: Instant,
     /// What it must run and know of the network.
     pub(super) work: dispatcher::Told,
 }
@@ -91,9 +87,8 @@ impl Told {
             node: None,
             managers: Vec::new(),
             roots: String::new(),
-            certified,
-            role: certified,
-            renew: None,
+            role: dispatcher::ToldRole::new(certified),
+            begun: Instant::now(),
             work: dispatcher::Told::default(),
         }
     }

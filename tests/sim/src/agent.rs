@@ -252,6 +252,18 @@ impl Agent {
     }
 
     fn drop_link(&mut self, air: &mut Air<'_>) {
+        self.close_link(air);
+        self.session.lost();
+    }
+
+    /// Its certificate says another role now: it calls anew.
+    pub(crate) fn renewed(&mut self, role: Role, air: &mut Air<'_>) {
+        self.caller.role = role;
+        self.session.renewed();
+        self.close_link(air);
+    }
+
+    fn close_link(&mut self, air: &mut Air<'_>) {
         if let Some(link) = self.link.take()
             && link.is_open
         {
@@ -260,7 +272,6 @@ impl Agent {
             air.wire.forget(link.session);
         }
         self.heartbeat = None;
-        self.session.lost();
     }
 
     /// The manager's end was closed.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use weft_control::{
     api,
-    dispatcher::{self, Acked, Acks, Registration, Told},
+    dispatcher::{self, Acked, Acks, Registration, Told, ToldRole},
     settle::Settler,
     store::{ApplyError, Change, Transaction, View},
 };
@@ -88,10 +88,8 @@ struct Talk {
     has_ended: bool,
     lost_thread: bool,
     seen: Option<u64>,
-    /// As what it calls.
-    certified: Role,
     /// The role and the managers that it was told.
-    role: Role,
+    role: ToldRole,
     managers: Vec<HostId>,
 }
 
@@ -310,8 +308,8 @@ impl Reign {
                 if manager.view().node(node).is_some() {
                     answer(host, to, Reply::Renewed(node, role), air);
                 }
-                // A session says as what its node calls.
-                if role != certified {
+                // A session is judged by the certificate that it was opened with.
+                if role == Role::Worker && certified == Role::Manager {
                     self.drop_talk(node, host, air);
                 }
             }
@@ -334,8 +332,7 @@ impl Reign {
                     has_ended: false,
                     lost_thread: false,
                     seen: None,
-                    certified: caller.role,
-                    role: caller.role,
+                    role: ToldRole::new(caller.role),
                     managers: Vec::new(),
                 };
                 if let Some(old) = self.talks.insert(caller.node, talk) {

@@ -165,9 +165,9 @@ impl Host {
                 if self.seat.certified != role {
                     self.seat.certified = role;
                     self.seat.step_at = 0;
-                }
-                if let Some(agent) = &mut self.agent {
-                    agent.caller.role = role;
+                    if let Some(agent) = &mut self.agent {
+                        agent.renewed(role, air);
+                    }
                 }
             }
             Reply::Joined(node, number)

@@ -184,16 +184,17 @@ impl Membership {
                 () = self.manager_failed() => None,
                 () = tokio::time::sleep(pause) => None,
             };
-            match notice {
-                Some(Notice::Role(role)) => wished = Some(role),
-                Some(Notice::TrustRoot(root)) => self.trust(&seat, root),
-                Some(Notice::Removed) => {
-                    self.amend(|now| {
+            // All that was told meanwhile: of several roles the last one counts.
+            let more = std::iter::from_fn(|| notices.try_recv().ok());
+            for notice in notice.into_iter().chain(more) {
+                match notice {
+                    Notice::Role(role) => wished = Some(role),
+                    Notice::TrustRoot(root) => self.trust(&seat, root),
+                    Notice::Removed => self.amend(|now| {
                         now.state = LocalState::Error;
                         now.error = "this node was removed from the swarm; run `docker swarm leave` and join again".to_owned();
-                    });
+                    }),
                 }
-                None => {}
             }
         }
     }
@@ -254,6 +255,9 @@ impl Membership {
             }
             _ => held,
         };
+        if role != held {
+            seat.agent.renewed().await;
+        }
         match (role, &standing.manager) {
             (Role::Manager, None) => {
                 let manager =

@@ -1,6 +1,6 @@
 //! What nodes are told, and whether they are heard of.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use weft_control::dispatcher::{self, Sound};
 use weft_proto::dispatcher::ManagerMessage;
@@ -81,9 +81,9 @@ impl Reign {
                 let named = ManagerMessage::Managers(named.collect());
                 tell(me, talk.host, talk.session, named, air);
             }
-            let role = due_role(manager, known, talk.certified);
-            if talk.role != role {
-                talk.role = role;
+            let due = due_role(manager, known, talk.role.certified());
+            let now = Duration::from_millis(air.now);
+            if let Some(role) = talk.role.step(due, None, now) {
                 tell(me, talk.host, talk.session, ManagerMessage::Role(role), air);
             }
             if talk.seen == Some(view.index()) && !talk.lost_thread {

@@ -1,6 +1,9 @@
 //! The group of managers, kept in step with the nodes' roles.
 
-use weft_control::store::{Change, View};
+use weft_control::{
+    dispatcher,
+    store::{Change, View},
+};
 use weft_proto::ControlRequest;
 use weft_types::{
     NodeId,
@@ -30,16 +33,9 @@ fn is_member(manager: &Manager, node: NodeId) -> bool {
     newest == Some(node) && host.is_some_and(|host| group.of_host(host).next().is_some())
 }
 
-/// The role that the certificate of a node should say, which says `certified` now: a manager that
-/// is to be a worker stays one until it is a member no more, and one that was taken out becomes a
-/// worker before it is a manager again.
+/// The role that the certificate of a node should say, which says `certified` now.
 pub(super) fn due_role(manager: &Manager, node: &Node, certified: Role) -> Role {
-    let was_taken_out = certified == Role::Manager && node.role == Role::Worker;
-    if is_member(manager, node.id) || (node.spec.role == Role::Manager && !was_taken_out) {
-        Role::Manager
-    } else {
-        Role::Worker
-    }
+    dispatcher::due_role(node, certified, is_member(manager, node.id))
 }
 
 /// Writes down as what a node is certified.
@@ -55,13 +51,9 @@ pub(super) fn set_role(known: &Node, role: Role) -> Option<Change> {
 /// Writes down which managers are about to be taken out, before they are, and which are to stay
 /// after all.
 pub(super) fn roles(view: &View, manager: &Manager) -> Vec<Change> {
-    let others = view
-        .nodes()
-        .filter(|node| host_of(node.id) != Some(manager.host));
-    others
-        .filter(|node| node.spec.role == Role::Worker || is_member(manager, node.id))
-        .filter_map(|node| set_role(node, node.spec.role))
-        .collect()
+    node_on(view, manager.host)
+        .map(|own| dispatcher::unwritten_roles(view, own.id, |node| is_member(manager, node)))
+        .unwrap_or_default()
 }
 
 /// Whether a request leaves the cluster its majority.
