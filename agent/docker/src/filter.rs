@@ -40,7 +40,10 @@ impl Filters {
             Value::Object(keys) => keys,
             other => return Err(unread(&other, "map[string]map[string]bool")),
         };
-        let texts = |list: &[Value]| list.iter().all(|value| value.is_string() || value.is_null());
+        let texts = |list: &[Value]| {
+            list.iter()
+                .all(|value| value.is_string() || value.is_null())
+        };
         let mut filters = BTreeMap::new();
         for (key, values) in keys {
             let values = match values {

@@ -54,7 +54,7 @@ enum Kind {
 
 /// Three hosts: this one, one that is well, and one that is as the test wants it.
 struct World {
-    third: Kind,
+    third: Mutex<Kind>,
     folder: PathBuf,
     /// What each host was asked, as `METHOD path`.
     asked: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
@@ -224,7 +224,7 @@ impl ControlApi for World {
 
     async fn tunnel(&self, to: NodeId) -> Result<Tunnel, ControlError> {
         let kind = if to == Id::numbered(3) {
-            self.third
+            *self.third.lock().unwrap()
         } else {
             Kind::Well
         };
@@ -305,7 +305,7 @@ impl Bed {
     async fn placing(third: Kind, strategy: Strategy) -> Self {
         let folder = TempDir::new().unwrap();
         let world = Arc::new(World {
-            third,
+            third: Mutex::new(third),
             folder: folder.path().to_owned(),
             asked: Arc::default(),
         });
@@ -557,6 +557,21 @@ async fn a_host_that_does_not_answer_is_left_out_and_named() {
         let (status, _) = bed.ask(Method::POST, "/containers/create", body).await;
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
     }
+}
+
+#[tokio::test]
+async fn what_a_hung_host_had_is_listed_as_it_was() {
+    let bed = Bed::new(Kind::Well).await;
+    // To find a container all hosts are looked at.
+    assert_eq!(bed.get("/containers/c3/json").await.0, StatusCode::OK);
+    *bed.world.third.lock().unwrap() = Kind::Silent;
+    let asked = tokio::time::timeout(Duration::from_secs(30), bed.get("/containers/json?all=1"));
+    let (status, list) = asked.await.expect("a hung host holds nobody up");
+    assert_eq!(status, StatusCode::OK);
+    let list = list.as_array().unwrap();
+    let lost = list.iter().filter(|entry| entry["Status"] == "Host Down");
+    let lost: Vec<&Value> = lost.map(|entry| &entry["Id"]).collect();
+    assert_eq!((list.len(), lost), (3, vec![&json!(id(3))]));
 }
 
 #[tokio::test]

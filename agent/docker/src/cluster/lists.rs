@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use weft_cluster::merge::{self, Part};
+use weft_types::NodeId;
 
 use super::{Answer, Asked, Cluster, Member, lock};
 use crate::{
@@ -102,13 +103,16 @@ impl Cluster {
             }
         });
         let (members, answers) = gathered.await?;
+        let good = answers.iter().filter(|answer| answer.status.is_success());
+        let heard: Vec<NodeId> = good.map(|answer| answer.member.node).collect();
         let mut parts = match parts(answers) {
             Ok(parts) => parts,
             Err(refusal) => return Ok(*refusal),
         };
         if wants_all {
             let memory = lock(&self.memory);
-            for member in members.iter().filter(|member| !member.is_up) {
+            // A host whose engine hangs is as good as down: what it had is shown as it was.
+            for member in members.iter().filter(|one| !heard.contains(&one.node)) {
                 if let Some(list) = memory.lists.get(&member.node) {
                     parts.push((member.origin.clone(), merge::lost(list)));
                 }
