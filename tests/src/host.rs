@@ -156,6 +156,30 @@ impl Host {
         }
     }
 
+    /// The docker CLI at the front door, for what goes on until it is told to end: after so many seconds, by status 124.
+    ///
+    /// # Errors
+    /// When the CLI cannot be started.
+    pub fn docker_for(self, seconds: u8, line: &str) -> Result<Answer> {
+        let door = format!("unix://{}", self.front_door().display());
+        let line = words(&format!("{seconds} docker {line}"));
+        command("timeout", line, &[("DOCKER_HOST", door)], b"")
+    }
+
+    /// Waits until this manager lists another host as `Ready` or `Down`.
+    ///
+    /// # Errors
+    /// When it does not within a minute; the message shows its list.
+    pub fn sees(self, other: Host, state: &str) -> Result<()> {
+        let line = format!("{}/{state}", other.name());
+        let what = format!("{} to list {line}", self.name());
+        eventually(Duration::from_secs(60), &what, || {
+            let list = self.say("node ls --format {{.Hostname}}/{{.Status}}")?;
+            ensure!(list.lines().any(|one| one == line), "{list}");
+            Ok(())
+        })
+    }
+
     /// Runs a command on the host itself.
     ///
     /// # Errors

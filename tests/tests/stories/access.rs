@@ -91,7 +91,7 @@ fn events_of_the_swarm_are_told_by_managers_alone() {
         let said = told(n3)?;
         ensure!(
             !said.contains("/swarm") && !said.contains("service/"),
-            "{said}"
+            "a worker tells of what is the swarm's:\n{said}"
         );
         Ok(())
     });

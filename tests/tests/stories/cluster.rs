@@ -168,7 +168,10 @@ fn containers_are_placed_as_their_rules_say() {
             .filter_map(|name| name.split('/').next())
             .collect();
         hosts.sort_unstable();
-        ensure!(hosts == ["n1", "n2", "n3"], "{shown:?}");
+        ensure!(
+            hosts == ["n1", "n2", "n3"],
+            "three containers are not spread, one on each host: {shown:?}"
+        );
         say(n1, "rm -f s1 s2 s3")?;
         n1.say("node update --label-rm storage n2")?;
         Ok(())

@@ -3,17 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::command::{Answer, words};
-use weft_tests::{Host, Shape, command, eventually, story};
+use weft_tests::{Host, Shape, eventually, story};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A CLI that goes on until it is told to end: after so many seconds, by status 124.
-fn for_a_while(host: Host, seconds: u8, line: &str) -> Result<Answer> {
-    let door = format!("unix://{}", host.front_door().display());
-    let line = words(&format!("{seconds} docker {line}"));
-    command("timeout", line, &[("DOCKER_HOST", door)], b"")
-}
 
 /// How many lines are exactly this.
 fn count(text: &str, line: &str) -> usize {
@@ -80,18 +72,14 @@ fn a_dead_nodes_log_is_missed_with_a_warning_and_not_waited_for() {
         );
         // At once, when nobody has missed the node yet, and later, when it is known to be down.
         partial(n1, &warning)?;
-        eventually(PATIENCE, "n3 to be down", || {
-            let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
-            ensure!(list.contains("n3/Down"), "{list}");
-            Ok(())
-        })?;
+        n1.sees(n3, "Down")?;
         partial(n1, &warning)?;
-        let lost = for_a_while(n1, 60, &format!("service logs --raw {task}"))?;
+        let lost = n1.docker_for(60, &format!("service logs --raw {task}"))?;
         ensure!(lost.status == 1, "the dead node's own task: {lost}");
         lost.refused(&warning)?;
         // Whoever follows goes on hearing those that live.
         eventually(PATIENCE, "ticks in the followed log", || {
-            let followed = for_a_while(n1, 5, "service logs --raw --follow --tail 0 say")?;
+            let followed = n1.docker_for(5, "service logs --raw --follow --tail 0 say")?;
             ensure!(
                 count(&followed.out, "tick") > 3,
                 "the followed log: {followed}"
@@ -109,7 +97,7 @@ fn a_dead_nodes_log_is_missed_with_a_warning_and_not_waited_for() {
 
 /// The log without n3's lines, and why.
 fn partial(host: Host, warning: &str) -> Result<()> {
-    let log = for_a_while(host, 60, "service logs --raw say")?;
+    let log = host.docker_for(60, "service logs --raw say")?;
     ensure!(
         log.status == 1 && count(&log.out, "first") == 2,
         "of two nodes: {log}"

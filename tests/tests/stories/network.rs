@@ -54,7 +54,7 @@ fn a_vip_answers_at_every_port_and_to_ping() {
         };
         ensure!(
             has("127.0.0.1", "localhost") && has("10.82.0.", "asker") && has("192.0.2.99", "db"),
-            "{hosts}"
+            "/etc/hosts lacks a name that it should have:\n{hosts}"
         );
         Ok(())
     });
@@ -80,7 +80,10 @@ fn an_internal_network_has_no_way_out() {
         let way = n2.exec("inside", &out)?;
         ensure!(way.status != 0, "it reached the world: {way}");
         let routes = runs(n2, "inside", &["ip", "route"])?;
-        ensure!(!routes.contains("default"), "{routes}");
+        ensure!(
+            !routes.contains("default"),
+            "a way out of an internal network:\n{routes}"
+        );
         // Nor by published ports of a container of the user's own.
         n2.docker("run --rm -p 8090:80 --network dark busybox true")?
             .refused("it is internal")?;

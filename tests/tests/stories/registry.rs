@@ -83,6 +83,9 @@ fn an_image_that_is_here_runs_though_its_registry_is_not() {
         )?;
         let running = n2.containers("here")?;
         ensure!(running.len() == 1, "n2 runs {running:?}");
+        // At the first try: the registry's refusal is no failure of the task.
+        let tasks = n1.say("service ps --no-trunc here")?;
+        ensure!(tasks.lines().count() == 2, "one task is enough:\n{tasks}");
         Ok(())
     });
 }

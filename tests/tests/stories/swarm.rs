@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use weft_tests::{Shape, eventually, story};
+use anyhow::{Context, Result, ensure};
+use weft_tests::{Cli, Host, Shape, eventually, story};
 
 #[test]
 fn nodes_join_by_token_and_are_listed_with_their_roles() {
@@ -67,15 +67,20 @@ fn a_wrong_token_is_refused_and_changes_nothing() {
             "n1 lists a node that never joined"
         );
         n2.say(&format!("swarm join --token {token} {door}"))?;
-        eventually(Duration::from_secs(60), "n2 to be ready", || {
-            let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
-            ensure!(list.contains("n2/Ready"), "{list}");
-            Ok(())
-        })?;
+        n1.sees(n2, "Ready")?;
         n2.docker("swarm join --token x 192.0.2.11:2377")?
             .refused("already part of a swarm")?;
         Ok(())
     });
+}
+
+/// What a host has of a swarm: tables, mounts, interfaces, what is pinned, and what lies in its state directory.
+fn held(host: Host) -> Result<String> {
+    let dir = host.dir().display().to_string();
+    let looks = format!(
+        "cd {dir}; nft list tables | grep weft; grep -o ' {dir}/state/[^ ]*' /proc/mounts; ip -br link | cut -d' ' -f1; find state bpf | sort"
+    );
+    host.run(&["sh", "-c", &looks])?.ok()
 }
 
 #[test]
@@ -84,38 +89,35 @@ fn a_node_that_leaves_takes_its_tasks_along() {
         let [n1, n2] = bed.all()?;
         n1.say(&format!("swarm init --advertise-addr {}", n1.v4()))?;
         let token = n1.say("swarm join-token -q worker")?;
+        let before = held(n2)?;
         n2.say(&format!("swarm join --token {token} {}:2377", n1.v4()))?;
-        eventually(Duration::from_secs(60), "n2 to be ready", || {
-            let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
-            ensure!(list.contains("n2/Ready"), "{list}");
-            Ok(())
-        })?;
-        n1.create("web", "--replicas 2 --publish 8080:80 weft/whoami")?;
+        n1.sees(n2, "Ready")?;
+        n1.docker_words(Cli::Default, &["secret", "create", "word", "-"], b"weft")?
+            .ok()?;
+        n1.create(
+            "web",
+            "--replicas 2 --secret word --publish 8080:80 weft/whoami",
+        )?;
+        let during = held(n2)?;
+        for part in ["/journal/tasks/", "/files/", "/containers/", "weft0"] {
+            ensure!(
+                during.contains(part),
+                "n2 has a task and no {part}:\n{during}"
+            );
+        }
         n2.say("swarm leave")?;
         ensure!(
             n2.say("info --format {{.Swarm.LocalNodeState}}")? == "inactive",
             "n2 is still in the swarm"
         );
-        // Its containers are gone, and what it knew of the swarm.
+        // Its containers are gone, and all that it knew and made.
         let tasks = n2.say("ps -aq --filter label=com.docker.swarm.task")?;
         ensure!(tasks.is_empty(), "containers of tasks are left: {tasks}");
-        let left = n2.run(&[
-            "find",
-            &n2.dir().join("state").display().to_string(),
-            "-type",
-            "f",
-        ])?;
-        let left = left.ok()?;
-        for word in [
-            "identity",
-            "node.json",
-            "journal/",
-            "wireguard/",
-            "containers/",
-            "files/",
-        ] {
-            ensure!(!left.contains(word), "{word} is left: {left}");
-        }
+        let after = held(n2)?;
+        ensure!(
+            after == before,
+            "n2 holds\n{after}\nwhere before it joined there was\n{before}"
+        );
         eventually(Duration::from_secs(60), "both tasks to run on n1", || {
             let tasks = n1.tasks("web")?;
             ensure!(
