@@ -105,7 +105,8 @@ pub(crate) enum Input {
     Keys(Option<WireGuardPeer>),
     /// Flows that draining tasks still have.
     Flows(Vec<(TaskId, u64)>),
-    LogEnded(u64),
+    /// This part of the answer to this request.
+    LogEnded(u64, u64),
     /// The node's certificate says another role now.
     Renewed,
     /// Stop and remove every task, and tell the manager that the node leaves.
@@ -196,7 +197,9 @@ struct Runtime {
     /// No session is opened before the engine has said what it is, or this moment has come.
     dial_from: Instant,
     node: Option<Arc<Node>>,
-    logs: HashMap<u64, AbortHandle>,
+    /// What is read for which request, in parts: managers ask again for tasks that come later.
+    logs: HashMap<(u64, u64), AbortHandle>,
+    logs_begun: u64,
     awaited: Vec<log::Awaited>,
     tunnels: JoinSet<()>,
     /// Users' own containers that the managers hold addresses for, by task.
@@ -279,6 +282,7 @@ impl Runtime {
             dial_from: Instant::now() + DESCRIBE_LIMIT,
             node: None,
             logs: HashMap::new(),
+            logs_begun: 0,
             awaited: Vec::new(),
             tunnels: JoinSet::new(),
             attachments: Arc::default(),
@@ -391,7 +395,7 @@ impl Runtime {
                     self.event(task, Event::Flows(open));
                 }
             }
-            Input::LogEnded(request) => self.end_log(request),
+            Input::LogEnded(request, part) => drop(self.logs.remove(&(request, part))),
             Input::Renewed => self.renew_link(),
             Input::Leave => self.begin_to_leave(),
         }

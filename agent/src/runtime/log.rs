@@ -33,12 +33,14 @@ pub(super) struct Awaited {
 }
 
 impl Runtime {
-    /// Answers a request with the lines of those of its tasks that are here.
+    /// Answers a request with the lines of those of its tasks that are here, beside what is read for it
+    /// already.
     pub(super) fn serve_log(&mut self, request: u64, selector: &LogSelector) {
         let Some(outbox) = self.outbox.clone() else {
             return;
         };
-        self.end_log(request);
+        self.logs_begun += 1;
+        let part = self.logs_begun;
         let query = LogQuery {
             stdout: selector.stdout,
             stderr: selector.stderr,
@@ -51,9 +53,9 @@ impl Runtime {
         let work = tokio::spawn(async move {
             hand_on(request, gathered, outbox).await;
             // The loop has ended: nobody wants to know.
-            let _sent = inputs.send(Input::LogEnded(request)).await;
+            let _sent = inputs.send(Input::LogEnded(request, part)).await;
         });
-        self.logs.insert(request, work.abort_handle());
+        self.logs.insert((request, part), work.abort_handle());
         for (id, machine) in self.worker.machines() {
             if !selector.tasks.contains(id) {
                 continue;
@@ -99,9 +101,13 @@ impl Runtime {
     /// Nobody listens to this request any more.
     pub(super) fn end_log(&mut self, request: u64) {
         self.awaited.retain(|awaited| awaited.request != request);
-        if let Some(log) = self.logs.remove(&request) {
-            log.abort();
-        }
+        self.logs.retain(|(of, _), log| {
+            let ends = *of == request;
+            if ends {
+                log.abort();
+            }
+            !ends
+        });
     }
 }
 

@@ -548,6 +548,40 @@ async fn who_follows_hears_a_task_that_has_no_container_yet() {
 }
 
 #[tokio::test]
+async fn who_is_asked_for_a_task_that_came_later_goes_on_with_the_others() {
+    let world = World::new();
+    world.engine.held().log = words(&["said\n"]);
+    let mut node = world.boot();
+    let mut line = node.session().await;
+    let (late, running) = (task(1, TaskState::Running), task(2, TaskState::Running));
+    let ids = [late.id, running.id];
+    line.assign(vec![running.clone()]).await;
+    line.until_seen(ids[1], TaskState::Running).await;
+    world
+        .engine
+        .fail(Verb::Prepare, Failure::passing("the registry is slow"));
+    line.assign(vec![running, late]).await;
+    line.until_seen(ids[0], TaskState::Preparing).await;
+    for id in ids {
+        let selector = LogSelector {
+            tasks: vec![id],
+            stdout: true,
+            follow: true,
+            ..LogSelector::default()
+        };
+        line.say(ManagerMessage::LogRequest {
+            request: 4,
+            selector,
+        })
+        .await;
+    }
+    // The one that runs, and the one that had no container yet when the other was asked for.
+    for _ in ids {
+        assert_eq!(line.logs(4).await.0, ["said\n"]);
+    }
+}
+
+#[tokio::test]
 async fn a_removed_node_stops_its_tasks_and_says_so() {
     let world = World::new();
     let mut node = world.boot();
