@@ -76,11 +76,7 @@ fn change(load: &Load, n1: Host, n2: Host, n3: Host) -> Result<()> {
         "nothing runs on n3, its leave would show nothing"
     );
     n3.say("swarm leave")?;
-    eventually(PATIENCE, "n3 to be down", || {
-        let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
-        ensure!(list.contains("n3/Down"), "{list}");
-        Ok(())
-    })?;
+    n1.sees(n3, "Down")?;
     n1.converged("web")?;
     load.step("end");
     every_kernel_agrees(n1, &["n1", "n2"])

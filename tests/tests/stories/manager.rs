@@ -104,11 +104,7 @@ fn a_leader_whose_host_vanishes_takes_nobody_else_along() {
             Ok(())
         })?;
         leader.verb("heal")?;
-        eventually(PATIENCE, "the old leader to be back", || {
-            let list = others[0].say("node ls --format {{.Hostname}}={{.Status}}")?;
-            ensure!(list.contains(&format!("{}=Ready", leader.name())), "{list}");
-            Ok(())
-        })?;
+        others[0].sees(leader, "Ready")?;
         others[0].converged("web")?;
         let after = tasks()?;
         ensure!(after == before, "before: {before:?}, now: {after:?}");
@@ -246,15 +242,9 @@ fn a_lost_majority_is_mended_by_force_new_cluster() {
         let after = facts()?;
         ensure!(after == before, "{after:?}\nwhere it was\n{before:?}");
         // The only manager left was dialled behind those who are gone, and its tasks are the same.
-        eventually(
-            PATIENCE,
-            "the others to be down, and n1 to be ready",
-            || {
-                let list = n1.say("node ls --format {{.Hostname}}={{.Status}}")?;
-                ensure!(list == "n1=Ready\nn2=Down\nn3=Down", "{list}");
-                Ok(())
-            },
-        )?;
+        for (host, state) in [(n1, "Ready"), (n2, "Down"), (n3, "Down")] {
+            n1.sees(host, state)?;
+        }
         n1.converged("web")?;
         let run = tasks()?;
         ensure!(run.contains(&ran), "{run}\nwhere there was\n{ran}");

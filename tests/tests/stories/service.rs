@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::command::words;
 use weft_tests::{Host, Shape, client, eventually, story};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -191,9 +190,7 @@ fn the_log_of_a_service_comes_from_every_node() {
             "--stop-signal SIGKILL busybox sh -c 'while :; do echo tick; sleep 1; done'",
         )?;
         eventually(PATIENCE, "ticks in the followed log", || {
-            let door = format!("unix://{}", n1.front_door().display());
-            let follow = words("6 docker service logs --raw --follow --tail 0 tick");
-            let followed = weft_tests::command("timeout", follow, &[("DOCKER_HOST", door)], b"")?;
+            let followed = n1.docker_for(6, "service logs --raw --follow --tail 0 tick")?;
             ensure!(
                 followed.status == 124
                     && followed.out.lines().filter(|line| *line == "tick").count() > 1,

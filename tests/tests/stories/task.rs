@@ -102,9 +102,8 @@ fn a_host_that_vanishes_loses_its_tasks_to_the_others() {
         n1.create("web", "--replicas 3 --publish 8080:80 weft/whoami")?;
         ensure!(nodes_of(n1, "web")?.contains("n3"), "n3 runs no task");
         n3.verb("cut")?;
-        eventually(PATIENCE, "n3 to be down, its task elsewhere", || {
-            let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
-            ensure!(list.contains("n3/Down"), "{list}");
+        n1.sees(n3, "Down")?;
+        eventually(PATIENCE, "its task to be elsewhere", || {
             let nodes = nodes_of(n1, "web")?;
             ensure!(!nodes.contains("n3"), "tasks are on {nodes:?}");
             Ok(())
@@ -119,24 +118,19 @@ fn a_host_that_vanishes_loses_its_tasks_to_the_others() {
             Ok(())
         })?;
         n3.verb("heal")?;
-        eventually(
-            PATIENCE,
-            "n3 to be ready again, without a stale task",
-            || {
-                let list = n1.say("node ls --format {{.Hostname}}/{{.Status}}")?;
-                ensure!(list.contains("n3/Ready"), "{list}");
-                let meant = n1
-                    .tasks("web")?
-                    .into_iter()
-                    .filter(|(_, node)| node == "n3")
-                    .count();
-                ensure!(
-                    n3.containers("web")?.len() == meant,
-                    "n3 runs containers that nobody wants"
-                );
-                Ok(())
-            },
-        )
+        n1.sees(n3, "Ready")?;
+        eventually(PATIENCE, "n3 to be without a stale task", || {
+            let meant = n1
+                .tasks("web")?
+                .into_iter()
+                .filter(|(_, node)| node == "n3")
+                .count();
+            ensure!(
+                n3.containers("web")?.len() == meant,
+                "n3 runs containers that nobody wants"
+            );
+            Ok(())
+        })
     });
 }
 
