@@ -14,8 +14,8 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
 };
-use weft_proto::{ControlError, LogItem, LogSelector, dispatcher::ManagerMessage};
-use weft_types::{NodeId, TaskId, TaskState};
+use weft_proto::{ControlError, LogItem, LogLine, LogSelector, dispatcher::ManagerMessage};
+use weft_types::{NodeId, SessionId, TaskId, TaskState, Timestamp};
 
 use super::{Manager, propose::ProposeError};
 use crate::store::View;
@@ -30,7 +30,7 @@ const BUFFER: usize = 256;
 /// not, nothing else that the node says may have to wait.
 const ROOM_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often new tasks are looked for while following.
+/// How often new tasks and new sessions are looked for while following.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// What a node answered to one request.
@@ -142,12 +142,25 @@ fn tasks(view: &View, selector: &LogSelector) -> BTreeMap<NodeId, BTreeSet<TaskI
     by_node
 }
 
+/// A node that was asked.
+#[derive(Debug, Default)]
+struct Asked {
+    /// For these.
+    tasks: BTreeSet<TaskId>,
+    /// In this session, if it had one.
+    session: Option<SessionId>,
+    /// What was read of its tasks before it was asked again.
+    read: BTreeMap<TaskId, Timestamp>,
+}
+
 /// One running request.
 struct Gathering {
     manager: Arc<Manager>,
     selector: LogSelector,
     request: u64,
-    asked: BTreeMap<NodeId, BTreeSet<TaskId>>,
+    asked: BTreeMap<NodeId, Asked>,
+    /// The time of the last line of each task.
+    heard: BTreeMap<TaskId, Timestamp>,
     /// Nodes that have not ended yet, and when they count as lost.
     open: BTreeMap<NodeId, Instant>,
     reader: mpsc::Sender<LogItem>,
@@ -177,6 +190,7 @@ impl Manager {
             selector,
             request,
             asked: BTreeMap::new(),
+            heard: BTreeMap::new(),
             open: BTreeMap::new(),
             reader,
         };
@@ -207,6 +221,7 @@ impl Gathering {
 
     async fn gather(&mut self, view: View, answers: &mut mpsc::Receiver<Answer>) {
         self.ask(&view, true).await;
+        let mut look_at = Instant::now() + LOOK;
         loop {
             if answers.is_empty() {
                 self.tell_missed().await;
@@ -223,6 +238,11 @@ impl Gathering {
                             self.miss_lines(answer.node, answer.missed).await;
                         }
                         for item in answer.items {
+                            if let LogItem::Line(line) = &item
+                                && !self.is_new(answer.node, line)
+                            {
+                                continue;
+                            }
                             if self.reader.send(item).await.is_err() {
                                 return;
                             }
@@ -237,39 +257,70 @@ impl Gathering {
                     None => return,
                 },
                 () = sleep_until(due), if !self.open.is_empty() => self.give_up().await,
-                () = tokio::time::sleep(LOOK), if self.selector.follow => {
+                // Also while there is always a line to read.
+                () = sleep_until(look_at), if self.selector.follow => {
                     let view = self.manager.replica.view();
                     self.ask(&view, false).await;
+                    look_at = Instant::now() + LOOK;
                 }
             }
         }
     }
 
-    /// Asks the nodes of tasks that have not been asked for yet.
+    /// Notes a line; whether it was not read in an earlier session of its node.
+    fn is_new(&mut self, node: NodeId, line: &LogLine) -> bool {
+        let heard = self.heard.entry(line.task).or_insert(line.at);
+        *heard = line.at.max(*heard);
+        let read = self.asked.get(&node);
+        let read = read.and_then(|asked| asked.read.get(&line.task));
+        read.is_none_or(|read| line.at > *read)
+    }
+
+    /// Asks the nodes of tasks that have not been asked for yet, and those again that ended what they
+    /// were asked with their last session.
     async fn ask(&mut self, view: &View, first: bool) {
         for (node, wanted) in tasks(view, &self.selector) {
-            let known = self.asked.entry(node).or_default();
-            let new: Vec<TaskId> = wanted.difference(known).copied().collect();
-            if new.is_empty() {
+            let session = self.manager.sessions.get(node);
+            let asked = self.asked.entry(node).or_default();
+            let at_hand = session.as_ref().map(|session| session.id);
+            let is_another = !asked.tasks.is_empty() && asked.session != at_hand;
+            asked.session = at_hand;
+            let (old, new): (Vec<_>, Vec<_>) = wanted
+                .into_iter()
+                .partition(|task| asked.tasks.contains(task));
+            let mut requests = Vec::new();
+            if is_another {
+                let (known, silent): (Vec<_>, Vec<_>) = old
+                    .into_iter()
+                    .partition(|task| self.heard.contains_key(task));
+                let last = |task: &TaskId| Some((*task, *self.heard.get(task)?));
+                asked.read = known.iter().filter_map(last).collect();
+                let since = asked.read.values().min().copied();
+                requests.push((known, None, since));
+                requests.push((silent, self.selector.tail, None));
+            }
+            asked.tasks.extend(&new);
+            // Tasks that appear while following are wished from their first line on.
+            requests.push((new, self.selector.tail.filter(|_| first), None));
+            requests.retain(|(tasks, ..)| !tasks.is_empty());
+            if requests.is_empty() {
                 continue;
             }
-            known.extend(&new);
-            let selector = LogSelector {
-                services: Vec::new(),
-                tasks: new,
-                // Tasks that appear while following are wished from their first line on.
-                tail: self.selector.tail.filter(|_| first),
-                ..self.selector.clone()
-            };
-            let message = ManagerMessage::LogRequest {
-                request: self.request,
-                selector,
-            };
-            let sent = match self.manager.sessions.get(node) {
-                Some(session) => session.outbox.try_send(Ok(message)).is_ok(),
-                None => false,
-            };
-            if sent {
+            let all_sent = session.is_some_and(|session| {
+                requests.into_iter().all(|(tasks, tail, since)| {
+                    let selector = LogSelector {
+                        services: Vec::new(),
+                        tasks,
+                        tail,
+                        since: since.unwrap_or(self.selector.since),
+                        ..self.selector.clone()
+                    };
+                    let request = self.request;
+                    let message = ManagerMessage::LogRequest { request, selector };
+                    session.outbox.try_send(Ok(message)).is_ok()
+                })
+            });
+            if all_sent {
                 self.open.insert(node, Instant::now() + NODE_LIMIT);
             } else {
                 self.miss(node, "is not available").await;
