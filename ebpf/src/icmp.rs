@@ -1,7 +1,7 @@
 //! ICMP errors about translated flows: both the outer addresses and the quoted packet must speak of what
 //! the receiver knows.
 
-use weft_abi::{Addr, Config, Done, Drop, Endpoint, Leg, flow};
+use weft_abi::{Addr, Config, Done, Drop, Endpoint, Front, Leg, flow};
 
 use crate::conntrack::{Hit, about};
 use crate::encap::{Hop, hand_over, send};
@@ -61,6 +61,41 @@ pub fn from_world<P: Packet, T: Tables>(p: &mut P, t: &T, cfg: &Config, w: &mut 
     }
 }
 
+/// A task's error about an answer that it got from a VIP it asked by packet: it goes where that answer came from.
+#[inline(always)]
+pub fn from_asker<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    cfg: &Config,
+    own: &Endpoint,
+    front: &Front,
+    w: &mut Work,
+) -> Verdict {
+    // A task speaks of what came to itself alone.
+    if !quote(p, w) || !w.ip.dst.same(&w.quoted.src) || !w.ip.src.same(&w.quoted.dst) {
+        return Verdict::Drop(Drop::UnsupportedIcmp);
+    }
+    service::answered_key(&mut w.ask.key, own.net, &w.quoted);
+    if about(t, &w.ask.key, &mut w.notes.hit) {
+        return to_local(p, t, w);
+    }
+    let pick = t.pick(&w.ask.key);
+    match service::likely(t, cfg, front, &w.ask.key, pick) {
+        Some(choice) if choice.node != cfg.node => {
+            let hop = Hop {
+                node: choice.node,
+                vni: own.net,
+                leg: Leg::Vip,
+                said: 0,
+                to: choice.id,
+                load: 0,
+            };
+            send(p, t, &hop, None, Done::ToBackendNode)
+        }
+        _ => Verdict::Drop(Drop::UnsupportedIcmp),
+    }
+}
+
 /// An error that the client's node tunnelled to the backend here.
 #[inline(always)]
 pub fn from_node<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work, vni: u32) -> Verdict {
@@ -82,7 +117,13 @@ fn to_local<P: Packet, T: Tables>(p: &mut P, t: &T, w: &mut Work) -> Verdict {
         return Verdict::Drop(Drop::NoSuchTask);
     };
     let quoted = hit.to.turned();
-    if !rewrite(p, &w.ip, &w.quoted, &w.ip.src, &hit.to.dst, &quoted) {
+    // The client itself is told of by the name that the task knows it by; a router's is its own.
+    let src = if w.ip.src.same(&w.quoted.dst) {
+        hit.to.src
+    } else {
+        w.ip.src
+    };
+    if !rewrite(p, &w.ip, &w.quoted, &src, &hit.to.dst, &quoted) {
         return Verdict::Drop(Drop::RewriteRefused);
     }
     hand_over(p, task, Done::IcmpTranslated)

@@ -342,12 +342,7 @@ pub fn wire_key(key: &mut FlowKey, net: u32, ip: &Headers) {
 /// Writes the key of the wire tuple that a packet answers.
 #[inline(always)]
 pub fn answered_key(key: &mut FlowKey, net: u32, ip: &Headers) {
-    key.src = ip.dst;
-    key.dst = ip.src;
-    key.net = net;
-    key.sport = ip.dport;
-    key.dport = ip.sport;
-    key.proto = ip.proto;
-    key.side = flow::WIRE;
-    key.pad = [0; 2];
+    wire_key(key, net, ip);
+    (key.src, key.dst) = (ip.dst, ip.src);
+    (key.sport, key.dport) = (ip.dport, ip.sport);
 }

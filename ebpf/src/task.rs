@@ -99,6 +99,9 @@ fn way<P: Packet, T: Tables>(
             if ip.is_echo() {
                 return Some(neighbour::echo(p, own, ip));
             }
+            if ip.is_icmp_error() {
+                return Some(icmp::from_asker(p, t, cfg, own, &front, w));
+            }
             if !ip.has_ports() {
                 return Some(Verdict::Drop(Drop::UnsupportedIcmp));
             }

@@ -127,6 +127,7 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(from_host::rows(f));
         rows.extend(small::errors(f));
         rows.extend(quoted::of_every_kind(f));
+        rows.extend(quoted::by_vip(f));
         rows.extend(small::neighbours(f));
         rows.extend(told::too_long(f));
         rows.extend(told::nobody(f));

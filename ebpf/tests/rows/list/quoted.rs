@@ -124,6 +124,8 @@ fn with_the_checksum_of(frame: &Frame, sent: &Frame) -> Vec<u8> {
 /// The four packets that errors can be about: what the client sent and the task saw, what the task sent and the
 /// client got.
 struct Talk {
+    /// The task, which is here.
+    task: u32,
     asked: Frame,
     seen: Frame,
     said: Frame,
@@ -141,10 +143,31 @@ impl Talk {
             }
         };
         Self {
+            task: 1,
             asked: frame(c, n, l4(4000, 8000)),
             seen: frame(c, t1, l4(4000, 80)),
             said: frame(t1, c, l4(80, 4000)),
             answered: frame(n, c, l4(8000, 4000)),
+        }
+    }
+
+    /// Task 3 at its VIP, asked by a task of its network; itself it sees as the VIP.
+    fn by_vip(f: Family, asker: u32, tcp: bool) -> Self {
+        let (c, v, t3) = (f.task(asker), f.vip(), f.task(3));
+        let client = if asker == 3 { v } else { c };
+        let l4 = |from, to| {
+            if tcp {
+                L4::Tcp(from, to, ACK)
+            } else {
+                L4::Udp(from, to)
+            }
+        };
+        Self {
+            task: 3,
+            asked: frame(c, v, l4(4000, 80)),
+            seen: frame(client, t3, l4(4000, 80)),
+            said: frame(t3, client, l4(80, 4000)),
+            answered: frame(v, c, l4(80, 4000)),
         }
     }
 }
@@ -168,7 +191,7 @@ fn both_ways(
             let got = quote.of(&with_the_checksum_of(&talk.asked, &talk.seen));
             let name = format!("a task says: {}", kind.0);
             steps.push(
-                Step::raw(&name, Program::TaskIn, link_of(1), sent, back)
+                Step::raw(&name, Program::TaskIn, link_of(talk.task), sent, back)
                     .exact(error(to_client, kind, got)),
             );
             let (by_router, to_task) = of_router;
@@ -177,6 +200,128 @@ fn both_ways(
             steps.push(
                 way_in(&format!("a router says: {}", kind.0), sent)
                     .exact(error(to_task, kind, got)),
+            );
+        }
+    }
+    steps
+}
+
+/// Errors about a VIP that is asked by packet: of the task, and of the task that asked.
+pub(super) fn by_vip(f: Family) -> Vec<Row> {
+    let (v, t3, t4) = (f.vip(), f.task(3), f.task(4));
+    let none = L4::Udp(0, 0);
+    let mut rows = Vec::new();
+    for tcp in [false, true] {
+        let proto = if tcp { "TCP" } else { "UDP" };
+        let begin = if tcp {
+            L4::Tcp(4000, 80, SYN)
+        } else {
+            L4::Udp(4000, 80)
+        };
+        let here = peer(3, Done::ToTaskTranslated);
+        let translated = peer(3, Done::IcmpTranslated);
+        for (asker, name) in [(6, "a VIP"), (3, "its own VIP")] {
+            let t = f.task(asker);
+            let client = if asker == 3 { v } else { t };
+            let near = both_ways(
+                &Talk::by_vip(f, asker, tcp),
+                f,
+                task("a question", asker, &from_task(asker, t, v, begin), here),
+                (
+                    &from_task(3, t3, client, none),
+                    &delivered(asker, v, t, none),
+                    peer(asker, Done::AnswerToTask),
+                ),
+                (
+                    &from_task(asker, t, v, none),
+                    &delivered(3, client, t3, none),
+                ),
+                &|name, bytes| Step::raw(name, Program::TaskIn, link_of(asker), bytes, translated),
+            );
+            rows.push(row(
+                &format!("every ICMP error about {proto} at {name}"),
+                f,
+                town(),
+                near,
+            ));
+        }
+        let asked = carried(Leg::Vip, 0, 3, t4, v, begin);
+        let far = both_ways(
+            &Talk::by_vip(f, 4, tcp),
+            f,
+            overlay("a question", WEB, 2, &asked, here),
+            (
+                &from_task(3, t3, t4, none),
+                &carried(Leg::Answer, 3, 4, v, t4, none),
+                Verdict::Tunnel(to_node(WEB, 2), Done::AnswerToNode),
+            ),
+            (
+                &carried(Leg::Vip, 0, 3, t4, v, none),
+                &delivered(3, t4, t3, none),
+            ),
+            &|name, bytes| {
+                Step::raw(name, Program::OverlayIn, OVERLAY, bytes, translated).through(WEB, 2)
+            },
+        );
+        rows.push(row(
+            &format!("every ICMP error about {proto} at a VIP between nodes"),
+            f,
+            town(),
+            far,
+        ));
+        let mut elsewhere = town();
+        elsewhere.rings.insert(5, vec![4]);
+        rows.push(row(
+            &format!("every ICMP error about {proto} at a VIP of a far task"),
+            f,
+            elsewhere,
+            to_far_vip(f, tcp),
+        ));
+    }
+    rows
+}
+
+/// Of a task that asked a VIP whose task is elsewhere, and of that one to it; nobody speaks of others' packets.
+fn to_far_vip(f: Family, tcp: bool) -> Vec<Step> {
+    let (v, t3, t6) = (f.vip(), f.task(3), f.task(6));
+    let none = L4::Udp(0, 0);
+    let talk = Talk::by_vip(f, 6, tcp);
+    let mut steps = Vec::new();
+    for kind in kinds(f) {
+        for quote in QUOTES {
+            let quoted = quote.of(&talk.answered.bytes());
+            let sent = error(&from_task(6, t6, v, none), kind, quoted.clone());
+            let got = error(&carried(Leg::Vip, 0, 4, t6, v, none), kind, quoted.clone());
+            let there = Verdict::Tunnel(to_node(WEB, 2), Done::ToBackendNode);
+            let name = format!("a task that asked says: {}", kind.0);
+            steps.push(Step::raw(&name, Program::TaskIn, link_of(6), sent, there).exact(got));
+            let forged = error(&from_task(3, t3, v, none), kind, quoted);
+            let name = format!("another says: {}", kind.0);
+            steps.push(Step::raw(
+                &name,
+                Program::TaskIn,
+                link_of(3),
+                forged,
+                drop(Drop::UnsupportedIcmp),
+            ));
+            let quoted = quote.of(&talk.asked.bytes());
+            let sent = error(
+                &carried(Leg::Answer, 4, 6, v, t6, none),
+                kind,
+                quoted.clone(),
+            );
+            let got = error(&delivered(6, v, t6, none), kind, quoted);
+            let name = format!("the far task says: {}", kind.0);
+            steps.push(
+                Step::raw(
+                    &name,
+                    Program::OverlayIn,
+                    OVERLAY,
+                    sent,
+                    peer(6, Done::AnswerToTask),
+                )
+                .through(WEB, 2)
+                .exact(got),
             );
         }
     }
