@@ -389,7 +389,7 @@ async fn a_demotion_that_would_cost_the_majority_is_refused() {
     })
     .await;
     let demote = async |node: weft_types::NodeId| {
-        loop {
+        eventually("an answer to a demotion of the newest version", || async {
             let listed = nodes(&at).await;
             let found = listed.into_iter().find(|known| known.id == node);
             let found = found.expect("a node");
@@ -402,10 +402,11 @@ async fn a_demotion_that_would_cost_the_majority_is_refused() {
             };
             match at.call(request).await {
                 // The node was written between the look and the call.
-                Err(refusal) if refusal.message == "update out of sequence" => {}
-                answer => return answer,
+                Err(refusal) if refusal.message == "update out of sequence" => None,
+                answer => Some(answer),
             }
-        }
+        })
+        .await
     };
     let living = trio.hosts[alive].credentials().identity().node;
     let refusal = demote(living).await.expect_err("it would leave one of two");

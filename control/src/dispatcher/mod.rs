@@ -26,7 +26,7 @@ pub use registration::{
     HEARTBEATS_MISSED, HEARTBEATS_MISSED_UNKNOWN, Registration, addresses, describe, down,
     heartbeat_period, is_empty, leave, register, unknown, wireguard,
 };
-pub use role::{ToldRole, due_role, unwritten_roles};
+pub use role::{ToldRole, due_role, may_demote, unwritten_roles};
 pub use silence::{Sound, lost, misknown};
 pub use status::status;
 pub use told::Told;

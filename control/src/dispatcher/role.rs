@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use weft_proto::ControlError;
 use weft_types::{
     NodeId, Version,
     node::{Node, Role},
@@ -44,6 +45,34 @@ pub fn unwritten_roles(
             })
         })
         .collect()
+}
+
+/// Whether the manager `node` may become a worker. `voters` are the members that have a vote, each
+/// with whether it is reached.
+///
+/// # Errors
+/// In Docker's words, when no manager would be left, or no majority of those that are left is reached.
+pub fn may_demote(
+    view: &View,
+    node: NodeId,
+    voters: &[(NodeId, bool)],
+) -> Result<(), ControlError> {
+    let managers = view
+        .nodes()
+        .filter(|known| known.spec.role == Role::Manager);
+    if managers.count() <= 1 {
+        return Err(ControlError::precondition(
+            "attempting to demote the last manager of the swarm",
+        ));
+    }
+    let stay = || voters.iter().filter(|(voter, _)| *voter != node);
+    let reached = stay().filter(|(_, is_reached)| *is_reached);
+    if reached.count() * 2 <= stay().count() {
+        return Err(ControlError::precondition(
+            "can't remove member from the raft: this would result in a loss of quorum",
+        ));
+    }
+    Ok(())
 }
 
 /// What a node has been told of its certificate in one session.
@@ -171,6 +200,35 @@ mod tests {
             (NodeId::numbered(3), Manager),
         ];
         assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn the_last_manager_stays_though_one_that_is_to_go_has_a_vote_still() {
+        use Role::{Manager, Worker};
+        let may = |wished: [Role; 3], demoted: u32, reached: &[u32]| {
+            let mut store = Store::new();
+            let nodes = (1..)
+                .zip(wished)
+                .map(|(number, role)| node(number, role, Manager));
+            let transaction = Transaction {
+                now: Timestamp::ZERO,
+                changes: nodes.map(Change::put).collect(),
+            };
+            store.apply(1, &transaction).expect("nodes");
+            let voters =
+                (1..=3).map(|number| (NodeId::numbered(number.into()), reached.contains(&number)));
+            let voters: Vec<_> = voters.collect();
+            let answer = may_demote(&store.view(), NodeId::numbered(demoted.into()), &voters);
+            answer.map_err(|refusal| refusal.message)
+        };
+        assert_eq!(may([Manager; 3], 1, &[1, 2, 3]), Ok(()));
+        assert_eq!(may([Manager; 3], 1, &[2, 3]), Ok(()));
+        let no_majority =
+            "can't remove member from the raft: this would result in a loss of quorum".to_owned();
+        assert_eq!(may([Manager; 3], 1, &[1, 2]), Err(no_majority));
+        assert_eq!(may([Manager, Worker, Manager], 1, &[1, 2, 3]), Ok(()));
+        let last = "attempting to demote the last manager of the swarm".to_owned();
+        assert_eq!(may([Manager, Worker, Worker], 1, &[1, 2, 3]), Err(last));
     }
 
     #[test]

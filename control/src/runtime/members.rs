@@ -187,29 +187,15 @@ impl Manager {
     }
 
     fn may_demote(&self, view: &View, node: &Node) -> Result<(), ControlError> {
-        let managers = view
-            .nodes()
-            .filter(|node| node.spec.role == Role::Manager)
-            .count();
-        if managers <= 1 {
-            return Err(ControlError::precondition(
-                "attempting to demote the last manager of the swarm",
-            ));
-        }
         let metrics = self.metrics();
         let reached = Self::reached(&metrics);
-        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
-        let stay: BTreeSet<u64> = members(&metrics)
+        let votes: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        let voters: Vec<_> = members(&metrics)
             .into_iter()
-            .filter(|(number, member)| voters.contains(number) && member.node != node.id)
-            .map(|(number, _)| number)
+            .filter(|(number, _)| votes.contains(number))
+            .map(|(number, member)| (member.node, reached.contains(&number)))
             .collect();
-        if stay.intersection(&reached).count() * 2 <= stay.len() {
-            return Err(ControlError::precondition(
-                "can't remove member from the raft: this would result in a loss of quorum",
-            ));
-        }
-        Ok(())
+        dispatcher::may_demote(view, node.id, &voters)
     }
 
     /// What a request has as a consequence besides its commit: a removed node's connections are

@@ -108,6 +108,11 @@ impl Seat {
         node(host, self.life)
     }
 
+    /// Its user lets it leave at that time, and join again.
+    pub(crate) fn start_anew(&mut self, at: Millis) {
+        self.leave_at.get_or_insert(at);
+    }
+
     /// Its process is gone, with what only it knew.
     pub(crate) fn crash(&mut self) {
         self.wished = None;

@@ -3,9 +3,13 @@
 mod faults;
 mod post;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use weft_control::store::View;
+use weft_types::node::Role;
 
 use crate::{
     Millis,
@@ -20,7 +24,7 @@ use crate::{
     members::Members,
     script::Script,
     seat::Seat,
-    wire::Wire,
+    wire::{HostId, Wire},
 };
 
 /// One step.
@@ -32,6 +36,8 @@ const PATIENCE: Millis = 300_000;
 const LOOK: Millis = 500;
 /// Between two askings of what healing needs.
 const ASK_AGAIN: Millis = 20_000;
+/// Between the removal of a host that finds no manager and its leaving.
+const LEAVES_AFTER: Millis = 5_000;
 
 /// How a life went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,6 +225,7 @@ impl World {
                 for ask in asks {
                     self.ask_leader(ask);
                 }
+                self.find_the_stranded();
             }
             for _ in 0..LOOK / STEP {
                 self.step();
@@ -253,6 +260,36 @@ impl World {
             format!("  manager {}: {situation}", manager.member.id())
         }));
         lines.join("\n")
+    }
+
+    /// Hosts that were away while the last manager that they know became none are removed by their
+    /// users, leave, and join anew: nobody is left whom they could ask.
+    fn find_the_stranded(&mut self) {
+        let of_managers = self.hosts.iter().filter(|host| {
+            let is_on_its_way = host.back.is_some();
+            is_on_its_way || host.seat.certified == Role::Manager
+        });
+        let managers: BTreeSet<HostId> = of_managers.map(|host| host.id).collect();
+        let is_stranded = |host: &Host| {
+            host.agent.as_ref().is_some_and(|agent| {
+                let mut known = agent.managers().into_iter();
+                !agent.is_connected() && known.all(|known| !managers.contains(&known))
+            })
+        };
+        let stranded: Vec<HostId> = self
+            .hosts
+            .iter()
+            .filter(|host| is_stranded(host))
+            .map(|host| host.id)
+            .collect();
+        for id in stranded {
+            let force = true;
+            self.ask_leader(Ask::RemoveNode { host: id, force });
+            let at = self.now + LEAVES_AFTER;
+            if let Some(host) = self.host_mut(id) {
+                host.seat.start_anew(at);
+            }
+        }
     }
 
     fn ask_leader(&mut self, ask: Ask) {

@@ -72,10 +72,12 @@ pub(super) fn may_change(
             let Some(node) = named(node).filter(|node| node.spec.role == Role::Manager) else {
                 return true;
             };
-            let mut stay = manager.member.group().voters.clone();
-            stay.retain(|number| Some(members::host_of(*number)) != host_of(node.id));
             let reached = manager.member.reached(now);
-            stay.intersection(&reached).count() * 2 > stay.len()
+            let voters = manager.member.group().voters.iter().filter_map(|number| {
+                let voter = node_on(view, members::host_of(*number))?;
+                Some((voter.id, reached.contains(number)))
+            });
+            dispatcher::may_demote(view, node.id, &voters.collect::<Vec<_>>()).is_ok()
         }
         _ => true,
     }

@@ -98,7 +98,7 @@ impl World {
         }
     }
 
-    fn host_mut(&mut self, id: HostId) -> Option<&mut Host> {
+    pub(super) fn host_mut(&mut self, id: HostId) -> Option<&mut Host> {
         self.hosts.iter_mut().find(|host| host.id == id)
     }
 
