@@ -135,15 +135,19 @@ async fn all_sizes_come_through_from_outside_and_inside() -> Result<()> {
     lan.add_task(1, Some(web), 2, &[(ingress(), addresses), (red, red1)])
         .await?;
     lan.add_task(2, None, 1, &[(red, red2)]).await?;
+    lan.add_numbered(3, 2, red).await?;
     lan.apply().await?;
     echo(&lan, "t1")?;
-    // Remote and local backend, then another task.
+    // Remote and local backend, then another task, elsewhere and beside it.
     for host in [1, 2] {
         sweep(&lan, "c", (host4(host), 8000).into())?;
         sweep(&lan, "c", (host6(host), 8000).into())?;
     }
-    sweep(&lan, "t2", SocketAddr::new("10.0.1.1".parse()?, PORT))?;
-    sweep(&lan, "t2", SocketAddr::new("fd00:2::1".parse()?, PORT))
+    for task in ["t2", "t3"] {
+        sweep(&lan, task, SocketAddr::new("10.0.1.1".parse()?, PORT))?;
+        sweep(&lan, task, SocketAddr::new("fd00:2::1".parse()?, PORT))?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
