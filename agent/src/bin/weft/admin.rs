@@ -3,6 +3,7 @@
 //! One question per connection: a word and a newline; the answer is text for people, and begins with
 //! [`REFUSAL`] where the question cannot be answered. It may be HTTP's `GET /metrics`, too.
 
+mod advice;
 mod covered;
 mod metrics;
 mod room;
@@ -148,7 +149,11 @@ async fn status(membership: &Arc<Membership>) -> String {
         let _infallible = writeln!(text, "{name:<10} {value}");
     };
     if !standing.error.is_empty() {
+        let next = advice::advice(&standing.error);
         line("error", standing.error);
+        if let Some(next) = next {
+            line("do", next.to_owned());
+        }
     }
     if let Some(why) = membership.engine_trouble().await {
         line("engine", why);

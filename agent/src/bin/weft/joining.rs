@@ -9,7 +9,7 @@ use weft_proto::{
     dial::{self, JoinWish, Joined},
     identity::Credentials,
 };
-use weft_types::node::Role;
+use weft_types::{NodeId, node::Role};
 
 use crate::{
     membership::{Membership, Standing, WELCOME_LIMIT, unknown},
@@ -120,6 +120,7 @@ impl Membership {
         settings: Settings,
         joined: Joined,
     ) -> Result<(), ControlError> {
+        let (node, role) = (joined.identity.node, joined.identity.role);
         match self.join_as(settings, joined).await {
             Ok(seat) => {
                 if !seat.await_welcome(WELCOME_LIMIT).await {
@@ -130,7 +131,7 @@ impl Membership {
             Err(error) => {
                 let _kept_from_nothing = self.place.forget();
                 self.amend(|now| *now = Standing::default());
-                Err(unknown(error))
+                Err(unknown(error.context(left_behind(node, role))))
             }
         }
     }
@@ -161,6 +162,18 @@ impl Membership {
         self.place.save_settings(&settings)?;
         self.sit(settings, credentials, manager)
     }
+}
+
+/// What a join that fails after its certificate leaves in the swarm, and how to be rid of it.
+fn left_behind(node: NodeId, role: Role) -> String {
+    let demote = match role {
+        Role::Manager => format!("`docker node demote {node}` and "),
+        Role::Worker => String::new(),
+    };
+    format!(
+        "cannot take up the membership that the swarm has given; it lists this attempt as node {node} \
+         without a name: run {demote}`docker node rm {node}` on a manager, and join again"
+    )
 }
 
 /// Asks for as long as the user is kept waiting.
@@ -196,4 +209,24 @@ async fn ask_once(remotes: &[SocketAddr], wish: &JoinWish) -> Result<Joined, Fai
         }
     }
     Err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_fails_after_his_certificate_is_told_what_is_left_of_him() {
+        let node = NodeId::numbered(7);
+        let worker = left_behind(node, Role::Worker);
+        assert!(worker.contains(&format!("as node {node} without a name: run `docker node rm {node}` on a manager, and join again")), "{worker}");
+        // A manager is not removed before it is demoted.
+        let manager = left_behind(node, Role::Manager);
+        assert!(
+            manager.contains(&format!(
+                "run `docker node demote {node}` and `docker node rm {node}` on"
+            )),
+            "{manager}"
+        );
+    }
 }
