@@ -27,6 +27,7 @@ use weft_types::node::Availability;
 use crate::{
     ControlError, ErrorCode, MAX_MESSAGE_BYTES,
     ca::{IssueReply, IssueRequest, RootRequest},
+    clocks,
     identity::{Credentials, CredentialsError, Identity, provider, roots},
     last_words::Listening,
     service::{
@@ -182,7 +183,8 @@ pub(crate) async fn tls(
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::try_from(MANAGER_NAME).map_err(std::io::Error::other)?;
-    TlsConnector::from(config).connect(name, stream).await
+    let connected = TlsConnector::from(config).connect(name, stream).await;
+    connected.map_err(clocks::named)
 }
 
 async fn listening(

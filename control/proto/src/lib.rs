@@ -5,6 +5,7 @@
 //! `weft-types`. This crate decides nothing.
 
 pub mod ca;
+mod clocks;
 pub mod codec;
 pub mod control;
 pub mod dial;
