@@ -28,6 +28,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
 use bytes::Bytes;
+use cap::Cap;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -40,11 +41,12 @@ use weft_docker::{
     DoorConfig, InitRequest, JoinRequest, LocalState, LocalStatus, NodeControl, NotManager, serve,
 };
 
-/// As the agent's.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 use weft_proto::{ControlApi, ControlError};
 use weft_types::NodeId;
+
+/// As the agent's, and counting what is taken and not given back.
+#[global_allocator]
+static ALLOCATOR: Cap<MiMalloc> = Cap::new(MiMalloc, usize::MAX);
 
 /// As the agent's.
 const BLOCKING_THREADS: usize = 16;
@@ -66,6 +68,19 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// How much more than early memory may be late and still count as the same: it goes up and down by requests.
 const SLACK: f64 = 1.15;
+
+/// Bytes in use that may be left by a write and still count as none.
+const LEFT: f64 = 50.0;
+
+/// Writes in a third of the load, at least, for what one leaves to be told: the log's cache fills and is emptied with
+/// every 10,000.
+const ENOUGH: f64 = 25_000.0;
+
+/// How often bytes in use are looked at: each look at memory shows the least of those since the one before.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// The file in the served folder that says how many that was.
+const IN_USE: &str = "in-use";
 
 /// Lists asked one after the other.
 const LISTS: usize = 500;
@@ -125,7 +140,25 @@ impl NodeControl for Node {
     }
 }
 
+/// Writes down the least bytes in use of each while, until the process ends.
+fn watch_use(folder: &Path) -> Result<()> {
+    loop {
+        let begun = Instant::now();
+        let mut least = usize::MAX;
+        while begun.elapsed() < LOOK {
+            least = least.min(ALLOCATOR.allocated());
+            std::thread::sleep(GLANCE);
+        }
+        let new = folder.join("in-use.new");
+        std::fs::write(&new, least.to_string())?;
+        std::fs::rename(new, folder.join(IN_USE))?;
+    }
+}
+
 async fn door(folder: &Path) -> Result<()> {
+    let place = folder.to_owned();
+    // Beside the runtime, whose threads are counted; it ends with the process, or its folder.
+    std::thread::spawn(move || watch_use(&place));
     let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let config = ManagerConfig {
         state_dir: folder.to_owned(),
@@ -149,7 +182,7 @@ async fn door(folder: &Path) -> Result<()> {
 struct Served {
     child: Child,
     socket: PathBuf,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Drop for Served {
@@ -172,7 +205,7 @@ impl Served {
         let served = Self {
             child,
             socket,
-            _folder: folder,
+            folder,
         };
         let begun = Instant::now();
         while UnixStream::connect(&served.socket).await.is_err() {
@@ -192,6 +225,14 @@ impl Served {
         };
         let kib: f64 = field("VmRSS:")?.parse()?;
         Ok((kib / 1024.0, field("Threads:")?.parse()?))
+    }
+}
+
+impl Served {
+    /// The least bytes that it had in use lately, in MiB.
+    fn in_use(&self) -> Result<f64> {
+        let bytes = std::fs::read_to_string(self.folder.path().join(IN_USE))?;
+        Ok(bytes.parse::<f64>()? / f64::from(1 << 20))
     }
 }
 
@@ -414,6 +455,26 @@ fn memory_told(memory: &[f64]) -> (String, String) {
     (figure, looks.join(" "))
 }
 
+/// What a write leaves behind: the least bytes in use, in MiB, in the first third of the looks and in the last, against
+/// the writes of a third.
+fn left_told(in_use: &[f64], writes: f64) -> (String, String) {
+    let least = |looks: &[f64]| looks.iter().copied().fold(f64::INFINITY, f64::min);
+    let third = in_use.len().div_ceil(3);
+    let early = least(&in_use[..third]);
+    let late = least(&in_use[in_use.len() - third..]);
+    let left = (late - early) * f64::from(1 << 20) / (2.0 * writes);
+    let verdict = match left {
+        _ if writes < ENOUGH => "too few writes to tell",
+        left if left > LEFT => "grows",
+        _ => "flat",
+    };
+    let figure = format!(
+        "**{verdict}**: {early:.1} MiB in the first third, {late:.1} MiB in the last (the least of each), **{left:.0} bytes** a write"
+    );
+    let looks: Vec<String> = in_use.iter().map(|look| format!("{look:.0}")).collect();
+    (figure, looks.join(" "))
+}
+
 async fn measure(load: Duration, lists: usize) -> Result<()> {
     let served = Served::begin().await?;
     let mut client = Client::new(&served.socket).await?;
@@ -465,12 +526,14 @@ async fn measure(load: Duration, lists: usize) -> Result<()> {
         .map(|number| tokio::spawn(one(Arc::clone(&seen), served.socket.clone(), number, end)))
         .collect();
     let mut memory = Vec::new();
+    let mut in_use = Vec::new();
     let mut threads = 0;
     let mut look = begun + WARM;
     while look <= end {
         tokio::time::sleep_until(look.into()).await;
         let (mib, now) = served.size()?;
         memory.push(mib);
+        in_use.push(served.in_use()?);
         threads = threads.max(now);
         look += LOOK;
     }
@@ -508,6 +571,9 @@ async fn measure(load: Duration, lists: usize) -> Result<()> {
             .lock()
             .map_err(|_| anyhow::anyhow!("a client panicked"))?,
     );
+    let raced = seen.raced.load(Ordering::Relaxed);
+    let written = ["create", "remove", "update"].map(|kind| times.get(kind).map_or(0, Vec::len));
+    let written = written.into_iter().sum::<usize>() as f64 - raced as f64;
     for (kind, mut times) in times {
         let (middle, late) = (percentile(&mut times, 0.5), percentile(&mut times, 0.99));
         row(
@@ -525,7 +591,7 @@ async fn measure(load: Duration, lists: usize) -> Result<()> {
     );
     row(
         "Updates refused because another was faster",
-        &seen.raced.load(Ordering::Relaxed).to_string(),
+        &raced.to_string(),
         "`update out of sequence`, the documented 500",
     );
     let strange = std::mem::take(
@@ -551,6 +617,12 @@ async fn measure(load: Duration, lists: usize) -> Result<()> {
         WARM.as_secs()
     );
     row("Memory of manager and door", &figure, &method);
+    let looked = (load - WARM).as_secs_f64() / load.as_secs_f64();
+    let (figure, looks) = left_told(&in_use, written * looked / 3.0);
+    let method = format!(
+        "bytes in use, of the same process; what a write leaves is told from {LEFT} bytes on, and the log's cache is emptied with every 10,000 writes: {looks}"
+    );
+    row(&format!("What {written} writes leave"), &figure, &method);
     ensure!(lost == 0, "{lost} updates were lost");
     ensure!(strange.is_empty(), "strange answers: {strange:?}");
     Ok(())
