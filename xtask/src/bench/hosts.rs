@@ -50,6 +50,7 @@ pub(super) fn measure() -> Result<String> {
     scaling(&mut table)?;
     leader(&mut table)?;
     host(&mut table)?;
+    leaders_host(&mut table)?;
     table.push_str(
         "\nDocker Swarm 20.10, three engines in namespaces of a machine like this: 3 replicas after \
          3.0 s, 3 → 60 in 14.6 s, 60 → 3 in 9.0 s, a dead leader replaced after 12.5 s, a cut-off \
@@ -285,6 +286,32 @@ fn host(table: &mut String) -> Result<()> {
         "host cut off → its tasks replaced",
         replaced,
         "until 3 of 3 replicas run on the other hosts, by `docker service ps`, default settings",
+    )
+}
+
+/// The leader's host is taken off the switch: another manager must lead before its tasks are replaced.
+fn leaders_host(table: &mut String) -> Result<()> {
+    let mut replaced = Vec::new();
+    for _ in 0..RUNS {
+        let (leader, other) = leader_and_other()?;
+        create(other)?;
+        until("3 running tasks, held by every kernel", || {
+            Ok(just(other, 3)? && all_hold(other)?)
+        })?;
+        let host = leader.name();
+        let cut = Instant::now();
+        testbed::act(testbed::Verb::Cut { host: host.clone() })?;
+        let (_down, whole) = look(other, &host, cut)?;
+        replaced.push(whole);
+        testbed::act(testbed::Verb::Heal { host })?;
+        all_are_back(other)?;
+        remove(other)?;
+    }
+    row(
+        table,
+        "leader's host cut off → its tasks replaced",
+        replaced,
+        "as above, looked at from another manager, which answers again when there is a next leader",
     )
 }
 
