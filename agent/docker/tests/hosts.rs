@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where its world is broken")]
 
+#[path = "hosts/cut.rs"]
+mod cut;
+
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -13,14 +15,9 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt as _;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::{
-    body::{Frame, Incoming},
-    client, server,
-    service::service_fn,
-};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, client, server, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -170,37 +167,6 @@ async fn serve_host(
         .await;
 }
 
-/// As [`serve_host`], until it is asked for what it does not do to the end.
-async fn break_off(
-    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    host: impl Fn(Request<Incoming>) -> Response<Full<Bytes>>,
-) {
-    let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
-    let service = service_fn(|request: Request<Incoming>| {
-        let path = request.uri().path().to_owned();
-        let answer = host(request);
-        async move {
-            if path.ends_with("/restart") {
-                return Err(broken());
-            }
-            let whole = answer.into_body().collect().await.unwrap().to_bytes();
-            let first = std::iter::once(Ok(Frame::data(whole)));
-            let rest = path.ends_with("/logs").then(|| Err(broken()));
-            let parts = futures::stream::iter(first.chain(rest)).then(async |part| {
-                if part.is_err() {
-                    // What was said before is on its way when nothing more is there.
-                    tokio::task::yield_now().await;
-                }
-                part
-            });
-            Ok(Response::new(StreamBody::new(Box::pin(parts))))
-        }
-    });
-    let _ = server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-}
-
 #[async_trait]
 impl ControlApi for World {
     async fn call(&self, request: ControlRequest) -> Result<ControlReply, ControlError> {
@@ -243,7 +209,7 @@ impl ControlApi for World {
             }
             Kind::BreaksOff => {
                 let host = self.host(name.to_owned());
-                tokio::spawn(break_off(theirs, host));
+                tokio::spawn(cut::break_off(theirs, host));
             }
             Kind::Gone => return Err(ControlError::unavailable("it is not connected")),
         }
