@@ -35,8 +35,8 @@ const STUCK: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Seen {
     open: AtomicUsize,
-    /// Words answered, or received of a download, since the counter was last set to zero.
-    words: AtomicUsize,
+    /// Words answered, or received of a download, of each connection since the counters were last set to zero.
+    words: Vec<AtomicUsize>,
     worst: Mutex<Duration>,
     failures: Mutex<Vec<String>>,
     enough: AtomicBool,
@@ -47,6 +47,20 @@ impl Seen {
         if let Ok(mut worst) = self.worst.lock() {
             *worst = (*worst).max(time);
         }
+    }
+
+    fn of(count: usize) -> Self {
+        Self {
+            words: (0..count).map(|_| AtomicUsize::new(0)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Connections that have said less than twice.
+    fn silent(&self) -> Vec<usize> {
+        let words = self.words.iter().map(|words| words.load(Ordering::Relaxed));
+        let silent = words.enumerate().filter(|(_, words)| *words < 2);
+        silent.map(|(number, _)| number).collect()
     }
 
     fn failures(&self) -> Vec<String> {
@@ -187,7 +201,7 @@ async fn hold(to: SocketAddr, number: usize, pause: Duration, seen: &Seen) -> Re
         } else {
             seen.waited(begun.elapsed().saturating_sub(usual));
         }
-        seen.words.fetch_add(1, Ordering::Relaxed);
+        seen.words[number].fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
 }
@@ -270,7 +284,7 @@ async fn survive(floating: IpAddr) -> Result<()> {
         Ok(all.is_ok())
     })
     .await?;
-    let seen = Arc::new(Seen::default());
+    let seen = Arc::new(Seen::of(count));
     let shared = Arc::clone(&seen);
     detach(&lan, "c", move || clients(to, count, pause, shared));
     let deadline = Instant::now() + Duration::from_secs(120);
@@ -319,12 +333,23 @@ async fn survive(floating: IpAddr) -> Result<()> {
     lan.hosts.remove(&1);
     move_address(&mut lan, 3, floating).await?;
 
-    // Every connection has to say something twice after that.
-    seen.words.store(0, Ordering::Relaxed);
+    // Every connection has to say something twice after that, downloads too.
+    for words in &seen.words {
+        words.store(0, Ordering::Relaxed);
+    }
     let deadline = Instant::now() + STUCK + Duration::from_secs(20);
-    while seen.words.load(Ordering::Relaxed) < 3 * count && Instant::now() < deadline {
+    while !seen.silent().is_empty() && Instant::now() < deadline {
         sleep(Duration::from_millis(50)).await;
     }
+    let silent = seen.silent();
+    ensure!(
+        silent.is_empty(),
+        "{} of {count} say nothing any more: {:?}, {:?}\n{}",
+        silent.len(),
+        &silent[..silent.len().min(10)],
+        seen.failures().first(),
+        lan.report()
+    );
     sleep(3 * pause).await;
     seen.enough.store(true, Ordering::Relaxed);
     sleep(2 * pause).await;
