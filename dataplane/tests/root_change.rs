@@ -5,7 +5,7 @@ mod lan;
 use std::{
     collections::BTreeSet,
     io::ErrorKind,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -124,6 +124,62 @@ async fn datagrams_of_a_removed_task_go_to_another() -> Result<()> {
     println!("the other task answered {took:?} after the first was removed");
     if std::env::var_os("WEFT_FULL").is_some() {
         ensure!(took < Duration::from_secs(1), "it took {took:?}");
+    }
+    Ok(())
+}
+
+/// What programs do that open one socket for good: it is answered by who is there, and never has to be opened anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tasks_connected_socket_goes_on_at_another_task_of_the_service() -> Result<()> {
+    let mut lan = Lan::new(2)?;
+    let red = NetworkId::numbered(2);
+    lan.add_network(red, 4097, &["10.0.1.0/24", "fd00:2::/64"], false);
+    lan.start_all().await?;
+    let service = lan.add_service(1, &[]);
+    let vips = vec!["10.0.1.100".parse()?, "fd00:2::100".parse()?];
+    let told = lan.state.services.get_mut(&service).context("service")?;
+    told.vips.insert(red, vips.clone());
+    for (number, host, service) in [(1, 1, None), (2, 1, Some(service)), (3, 2, Some(service))] {
+        let (four, six) = (
+            format!("10.0.1.{number}/24"),
+            format!("fd00:2::{number}/64"),
+        );
+        lan.add_task(number, service, host, &[(red, &[&four, &six])])
+            .await?;
+        lan.serve(&format!("t{number}"), 80)?;
+    }
+    lan.apply().await?;
+    let sockets = vips.into_iter().map(|vip: IpAddr| {
+        lan.within("t1", move || {
+            let any = if vip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any)?;
+            socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+            socket.connect((vip, 80))?;
+            Ok(socket)
+        })
+    });
+    let sockets = sockets.collect::<Result<Vec<_>>>()?;
+    // A refusal, as long as it is one, is an error of the socket's next call.
+    let ask = |socket: &UdpSocket| -> Option<String> {
+        let mut bytes = [0; 100];
+        socket.send(b"?").ok()?;
+        let count = socket.recv(&mut bytes).ok()?;
+        let said = String::from_utf8_lossy(&bytes[..count]);
+        said.split(' ').next().map(str::to_owned)
+    };
+    // First the one leaves and comes back, then the other: one of them is who answered.
+    for gone in [2, 3, 2] {
+        let endpoint = lan.state.endpoints.remove(&BackendId(gone * 10));
+        lan.apply().await?;
+        let other = format!("t{}", 5 - gone);
+        for socket in &sockets {
+            let what = format!("{other} to answer {:?}", socket.peer_addr());
+            eventually(&what, async || Ok(ask(socket).as_ref() == Some(&other))).await?;
+        }
+        lan.state
+            .endpoints
+            .insert(BackendId(gone * 10), endpoint.context("a task")?);
+        lan.apply().await?;
     }
     Ok(())
 }

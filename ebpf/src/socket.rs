@@ -1,4 +1,5 @@
-//! Leading a socket to a backend once, when it connects or sends, so that its packets need nothing.
+//! Leading a socket to a backend once, when it connects or sends, so that its packets need nothing. A task's datagrams
+//! are left to packets: what a socket was led to may go while the socket stays.
 
 use weft_abi::{Addr, Backend, Be16, Config, Drop, Netns, StickyKey, netns, socket_hash};
 
@@ -78,8 +79,12 @@ pub fn lead<T: Tables>(
         found
     };
     let Some(front) = front else { return Ok(None) };
-    // Connections that are counted must pass where they can be.
-    if ns.flags & netns::HOST == 0 && is_least(&front, r.proto) {
+    // Connections that are counted must pass where they can be. And a UDP socket that was led when it connected would
+    // stay where it was led after that backend is gone, refused for ever: its packets are led one by one. Those of
+    // one that is not connected too, for so does a task answer itself that asked its own service. Not so where all
+    // the sockets of a client stay together.
+    let packets_decide = is_least(&front, r.proto) || (r.proto == UDP && front.affinity == 0);
+    if ns.flags & netns::HOST == 0 && packets_decide {
         return Ok(None);
     }
     // A process of this host that asks at an address of it comes from there.

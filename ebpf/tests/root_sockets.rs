@@ -223,7 +223,7 @@ fn the_datagrams_of_one_socket_go_to_one_task() -> Result<()> {
     let mut lab = helped()?;
     let mut r = Report::default();
     let [own, tasks, packets] = [&lab.nodes[0].ns, &lab.tasks[2].ns, &lab.client];
-    // A host's process and a task, led when they send; a client outside, led packet by packet.
+    // A host's process, led when it sends; a task that asks its own service, and a client outside, led packet by packet.
     for (who, ns, asked) in [
         (
             "n1",

@@ -198,10 +198,36 @@ fn sockets_are_led_to_the_less_loaded_but_tasks_packets_decide() {
     assert_eq!(lead(&world, &cfg, &tasks, &request(vip, 80, 6)), Ok(None));
     let key = FrontKey::vip(crate::rows::town::WEB, vip);
     assert!(world.fronts.contains_key(&key));
-    assert!(matches!(
-        lead(&world, &cfg, &tasks, &request(vip, 80, 17)),
-        Ok(Some(_))
-    ));
+}
+
+#[test]
+fn a_tasks_datagrams_are_led_by_packets_unless_its_sockets_stay_together() {
+    for affinity in [0, 60] {
+        let mut world = town();
+        for front in world.fronts.values_mut() {
+            front.affinity = affinity;
+        }
+        let Some(cfg) = world.config else { return };
+        let mut tasks = Netns {
+            count: 1,
+            ..Default::default()
+        };
+        tasks.nets[0] = crate::rows::town::WEB;
+        let host = Netns {
+            flags: netns::HOST,
+            ..Default::default()
+        };
+        for f in FAMILIES {
+            let is_led = |ns, proto| {
+                let asked = request(f.vip().into(), 80, proto);
+                matches!(lead(&world, &cfg, ns, &asked), Ok(Some(_)))
+            };
+            assert!(is_led(&tasks, 6));
+            assert_eq!(is_led(&tasks, 17), affinity != 0);
+            // Its packets would be led by nobody.
+            assert!(is_led(&host, 17));
+        }
+    }
 }
 
 #[test]
