@@ -12,6 +12,9 @@ use weft_abi::{
 };
 use weft_ebpf::tables::{Age, Inserted, Tables};
 
+/// What happens after so many looks.
+pub(crate) type Meanwhile = (u32, fn(&World));
+
 /// Everything the agent writes, and everything the programs write.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
@@ -46,7 +49,7 @@ pub(crate) struct World {
     pub(crate) told: RefCell<u64>,
     pub(crate) counts: RefCell<BTreeMap<u32, ServiceCount>>,
     /// After so many looks for flows another processor does this.
-    pub(crate) meanwhile: Cell<Option<(u32, fn(&World))>>,
+    pub(crate) meanwhile: Cell<Option<Meanwhile>>,
 }
 
 fn slot(rings: &BTreeMap<u32, Vec<u32>>, service: u32, hash: u32) -> Option<u32> {
