@@ -114,11 +114,11 @@ impl ToldRole {
     pub fn step(&mut self, due: Role, renew: Option<Version>, now: Duration) -> Option<Role> {
         let is_news = self.told != due || (renew.is_some() && self.renew != renew);
         let is_owed = self.certified != due || renew.is_some();
-        if !is_news && !(is_owed && self.at + AGAIN <= now) {
-            return None;
-        }
-        (self.told, self.renew, self.at) = (due, renew, now);
-        Some(due)
+        let is_due = is_news || (is_owed && self.at + AGAIN <= now);
+        is_due.then(|| {
+            (self.told, self.renew, self.at) = (due, renew, now);
+            due
+        })
     }
 }
 
