@@ -6,6 +6,7 @@ use weft_types::Timestamp;
 
 use crate::{
     allocator,
+    dispatcher::{self, Acks},
     orchestrator::{self, Wakes},
     scheduler,
     store::{Draft, IdSource, Outcome, Scope, View},
@@ -44,6 +45,19 @@ pub struct Settler {
 }
 
 impl Settler {
+    /// What a leader writes: what the loops want, and the stops to which every live node has agreed, by the same view.
+    /// Asked for one after the other, stops would wait for as long as others' writes give the loops something to do.
+    pub fn decide(
+        &mut self,
+        view: &View,
+        now: Timestamp,
+        ids: &mut IdSource,
+        acks: &Acks,
+    ) -> Outcome {
+        let settled = self.settle(view, now, ids);
+        settled.beside(dispatcher::withdraw(view, now, acks))
+    }
+
     /// As [`settle`].
     pub fn settle(&mut self, view: &View, now: Timestamp, ids: &mut IdSource) -> Outcome {
         let mut scope = self.scope(view, now);

@@ -14,7 +14,8 @@ use weft_types::{
 use super::{Acks, Told, assignments, down, project, status, withdraw};
 use crate::{
     fixture,
-    store::{Change, Draft, Key, View},
+    settle::Settler,
+    store::{Change, Draft, Key, Object, View},
     world::{World, secs},
 };
 
@@ -275,6 +276,36 @@ fn a_task_stops_when_every_live_node_has_let_go_of_it() {
         (0, true),
         "a new leader has heard of nobody yet"
     );
+}
+
+#[test]
+fn a_stop_does_not_wait_until_the_loops_have_nothing_to_do() {
+    let (mut world, id) = world();
+    let task = world.running(id)[0].id;
+    let changes = edit(&world.view(), task, |task| {
+        task.desired_state = TaskState::Shutdown
+    });
+    world.commit(changes);
+    world.settle();
+    // What a crowd writes: something new for the loops whenever they are asked.
+    world.commit(vec![Change::put(fixture::service(77, "new", 3))]);
+    let index = world.store.index();
+    let acks = Acks {
+        applied: (1..=3).map(|number| (node(number), index)).collect(),
+    };
+    let (view, now) = (world.view(), world.now);
+    let outcome = Settler::default().decide(&view, now, &mut world.ids, &acks);
+    let put = outcome.changes.iter().filter_map(|change| match change {
+        Change::Put(Object::Task(task)) => Some(task),
+        _ => None,
+    });
+    let put: Vec<_> = put.collect();
+    assert!(put.iter().any(|new| new.service_id != Some(id)));
+    assert!(put.iter().any(|put| put.id == task && put.withdrawn));
+    // What both would change is changed once.
+    let keys: std::collections::BTreeSet<_> = outcome.changes.iter().map(Change::key).collect();
+    assert_eq!(keys.len(), outcome.changes.len());
+    world.commit(outcome.changes);
 }
 
 #[test]

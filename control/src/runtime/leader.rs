@@ -157,12 +157,7 @@ impl Manager {
         let acks = self.sessions.acks();
         let decided = self
             .propose(|view, now, ids| {
-                let mut outcome = settler.settle(view, now, ids);
-                if outcome.changes.is_empty() {
-                    let withdrawn = dispatcher::withdraw(view, now, &acks);
-                    outcome.wake_at = earlier(outcome.wake_at, withdrawn.wake_at);
-                    outcome.changes = withdrawn.changes;
-                }
+                let outcome = settler.decide(view, now, ids, &acks);
                 Ok((outcome.changes, outcome.wake_at))
             })
             .await;
@@ -261,11 +256,4 @@ impl Manager {
 
 fn log_refused(error: &ControlError) {
     warn!(%error, "reports of tasks were not stored; their nodes will report again");
-}
-
-fn earlier(one: Option<Timestamp>, two: Option<Timestamp>) -> Option<Timestamp> {
-    match (one, two) {
-        (Some(one), Some(two)) => Some(one.min(two)),
-        (one, two) => one.or(two),
-    }
 }

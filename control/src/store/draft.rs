@@ -18,6 +18,20 @@ pub struct Outcome {
     pub wake_at: Option<Timestamp>,
 }
 
+impl Outcome {
+    /// What two loops answer of the same view. Of an object that both would change, this one's change counts; the
+    /// other loop is asked about it again when that is written.
+    #[must_use]
+    pub fn beside(mut self, other: Self) -> Self {
+        let ours: BTreeSet<Key> = self.changes.iter().map(Change::key).collect();
+        let theirs = other.changes.into_iter();
+        self.changes
+            .extend(theirs.filter(|change| !ours.contains(&change.key())));
+        self.wake_at = [self.wake_at, other.wake_at].into_iter().flatten().min();
+        self
+    }
+}
+
 /// A view and the changes thought of so far. Reads see the changes.
 ///
 /// What is put equal to what was there, or is made and taken back, makes no change: so a loop

@@ -29,7 +29,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) now: Timestamp,
-    ids: IdSource,
+    pub(crate) ids: IdSource,
     /// Nodes whose agent is there, and since when the others are not.
     silent: BTreeMap<NodeId, Timestamp>,
     /// What agents have of tasks, whatever the managers know.

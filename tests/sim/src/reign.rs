@@ -478,15 +478,7 @@ impl Reign {
             Job::Down(node, why) => dispatcher::down(view, clock, *node, why),
             Job::Loops => {
                 let acks = self.acks();
-                let mut outcome = self.settler.settle(view, clock, &mut manager.ids);
-                if outcome.changes.is_empty() {
-                    let withdrawn = dispatcher::withdraw(view, clock, &acks);
-                    outcome.wake_at = [outcome.wake_at, withdrawn.wake_at]
-                        .into_iter()
-                        .flatten()
-                        .min();
-                    outcome.changes = withdrawn.changes;
-                }
+                let outcome = self.settler.decide(view, clock, &mut manager.ids, &acks);
                 self.wake_at = outcome.wake_at;
                 outcome.changes
             }
