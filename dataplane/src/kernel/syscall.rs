@@ -105,26 +105,27 @@ pub(super) fn create_hash(key_size: u32, value_size: u32, entries: u32) -> io::R
 
 /// Reads the value of `key` into `value`; false when there is none.
 pub(super) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
-    let mut attr = Attr::new()
-        .fd(0, map)
-        .u64(8, key.as_ptr() as u64)
-        .u64(16, value.as_mut_ptr() as u64);
-    // SAFETY: `Map` made key and value of the sizes that the map has.
-    match unsafe { attr.call(MAP_LOOKUP) } {
-        Ok(_) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(error) => Err(error),
-    }
+    read(MAP_LOOKUP, map, key, value)
 }
 
 /// Removes one entry and reads what it was into `value`, in one step; false when there is none.
 pub(super) fn take(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
+    read(MAP_TAKE, map, key, value)
+}
+
+/// A command that answers with an entry's value.
+fn read(
+    command: libc::c_int,
+    map: BorrowedFd<'_>,
+    key: &[u8],
+    value: &mut [u8],
+) -> io::Result<bool> {
     let mut attr = Attr::new()
         .fd(0, map)
         .u64(8, key.as_ptr() as u64)
         .u64(16, value.as_mut_ptr() as u64);
     // SAFETY: `Map` made key and value of the sizes that the map has.
-    match unsafe { attr.call(MAP_TAKE) } {
+    match unsafe { attr.call(command) } {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
