@@ -3,12 +3,12 @@
 mod lan;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
-    time::{Duration, Instant},
+    net::{SocketAddr, UdpSocket},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
-use lan::{CLIENT4, Lan, eventually, host4, host6, ingress};
+use lan::{CLIENT4, Lan, asking, eventually, host4, host6, ingress};
 
 /// A service published on three hosts with its task on n2, and a task beside it on n1.
 async fn published() -> Result<Lan> {
@@ -48,14 +48,7 @@ async fn a_tunnelled_packet_from_no_node_is_dropped_counted_and_shown() -> Resul
 
 /// Sends datagrams of all these sizes to an echo server and waits for each to come back.
 fn sweep(to: SocketAddr, sizes: &[usize]) -> Result<()> {
-    let any: SocketAddr = if to.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        "[::]:0".parse()?
-    };
-    let socket = UdpSocket::bind(any)?;
-    socket.set_read_timeout(Some(Duration::from_millis(300)))?;
-    socket.connect(to)?;
+    let socket = asking(to)?;
     let mut bytes = vec![0; 10_000];
     for size in sizes {
         let deadline = Instant::now() + lan::PATIENCE;

@@ -2,26 +2,16 @@
 
 mod lan;
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use lan::{Lan, PATIENCE, eventually, host4, host6, run};
+use lan::{Lan, PATIENCE, asking, eventually, host4, host6, run};
 use weft_types::NetworkId;
 
 /// Sends datagrams of sizes about both paths' until each is answered: the first too long one is refused while the
 /// path's size is learnt.
 fn datagrams(to: SocketAddr) -> Result<()> {
-    let any: SocketAddr = if to.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(to)?;
-    socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+    let socket = asking(to)?;
     let mut answer = [0; 2048];
     for size in (1300..=1500).step_by(10).chain([3000]) {
         let deadline = Instant::now() + PATIENCE;

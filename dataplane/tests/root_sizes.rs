@@ -5,12 +5,12 @@ mod lan;
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    time::{Duration, Instant},
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lan::{Lan, PATIENCE, host4, host6, ingress};
+use lan::{Lan, PATIENCE, asking, host4, host6, ingress};
 use weft_types::{NetworkId, service::Protocol};
 
 const LONGEST: usize = 9000;
@@ -67,14 +67,7 @@ fn sweep_tcp(to: SocketAddr) -> Result<()> {
 }
 
 fn sweep_udp(to: SocketAddr) -> Result<()> {
-    let any: SocketAddr = if to.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(to)?;
-    socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+    let socket = asking(to)?;
     let mut back = vec![0; 65536];
     for size in 1..=LONGEST {
         let sent = pattern(size);

@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns};
 #[allow(unused_imports, reason = "each test target uses another part of it")]
-pub(crate) use talk::{PATIENCE, echo, greeted, hear};
+pub(crate) use talk::{PATIENCE, asking, echo, greeted, hear};
 use weft_dataplane::{Config, Dataplane, Desired, WIREGUARD_PORT, WireGuard, WireGuardKey};
 use weft_types::{
     NetworkId, NodeId,

@@ -16,6 +16,19 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// How long nobody answers where nobody should.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// A socket that asks `to` by datagrams and waits a moment for each answer.
+pub(crate) fn asking(to: SocketAddr) -> Result<UdpSocket> {
+    let any: SocketAddr = if to.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+    socket.connect(to)?;
+    Ok(socket)
+}
+
 impl Lan {
     /// TCP and UDP servers at `port` in a namespace, of both families, which answer
     /// `<name> <client address>`.

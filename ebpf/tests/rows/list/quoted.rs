@@ -132,16 +132,18 @@ struct Talk {
     answered: Frame,
 }
 
+fn ports(tcp: bool, from: u16, to: u16) -> L4 {
+    if tcp {
+        L4::Tcp(from, to, ACK)
+    } else {
+        L4::Udp(from, to)
+    }
+}
+
 impl Talk {
     fn at(f: Family, node: u32, tcp: bool) -> Self {
         let (c, n, t1) = (f.client(), f.node(node), f.task(1));
-        let l4 = |from, to| {
-            if tcp {
-                L4::Tcp(from, to, ACK)
-            } else {
-                L4::Udp(from, to)
-            }
-        };
+        let l4 = |from, to| ports(tcp, from, to);
         Self {
             task: 1,
             asked: frame(c, n, l4(4000, 8000)),
@@ -155,13 +157,7 @@ impl Talk {
     fn by_vip(f: Family, asker: u32, tcp: bool) -> Self {
         let (c, v, t3) = (f.task(asker), f.vip(), f.task(3));
         let client = if asker == 3 { v } else { c };
-        let l4 = |from, to| {
-            if tcp {
-                L4::Tcp(from, to, ACK)
-            } else {
-                L4::Udp(from, to)
-            }
-        };
+        let l4 = |from, to| ports(tcp, from, to);
         Self {
             task: 3,
             asked: frame(c, v, l4(4000, 80)),
