@@ -3,6 +3,8 @@
 //! The packet itself becomes the error: what is quoted stays where it is, the rest is cut off, and the
 //! headers grow in front of it.
 
+use weft_abi::Addr;
+
 use crate::packet::Packet;
 use crate::parse::{ETH_IPV4, ETH_IPV6, Headers, ICMP, ICMP6, L3, Part, TCP, UDP};
 
@@ -68,13 +70,19 @@ fn sum_of<P: Packet>(p: &P, from: u32, to: u32) -> Option<u32> {
     if from + i * 4 >= to { Some(sum) } else { None }
 }
 
+/// Whether an address is that of one who can be told: RFC 1122, 3.2.2, and RFC 4443, 2.4 (e).
+#[inline(always)]
+const fn is_one(addr: &Addr) -> bool {
+    !addr.is_multicast() && !addr.is_any() && !addr.same(&Addr::v4([0; 4]))
+}
+
 /// Turns a packet into the ICMP error that its destination tells its source. False when none can be told; the
 /// packet may then be half done and must be dropped.
 ///
 /// The new packet's way to the stack must begin with a transmission: the buffer still counts its old headers.
 #[inline(always)]
 pub fn tell<P: Packet>(p: &mut P, ip: &Headers, what: What) -> bool {
-    if ip.is_icmp_error() || ip.src.is_multicast() || ip.dst.is_multicast() || ip.src.is_any() {
+    if ip.is_icmp_error() || ip.dst.is_multicast() || !is_one(&ip.src) {
         return false;
     }
     // Where the transport's sum is still to be made, the kernel will not cut before its field.
