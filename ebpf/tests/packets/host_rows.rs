@@ -5,7 +5,7 @@ use crate::rows;
 use crate::rows::frames::Frame;
 use crate::rows::{Step, list};
 use anyhow::{Result, bail};
-use weft_abi::Program;
+use weft_abi::{Done, Program};
 use weft_ebpf::tables::Tables;
 use weft_ebpf::verdict::Verdict;
 use weft_ebpf::work::Work;
@@ -65,6 +65,11 @@ fn every_row() -> Result<()> {
                     "{place}: {verdict:?} instead of {:?}",
                     step.verdict
                 ));
+            }
+            // The host's stack would not look at it.
+            let for_stack = matches!(verdict, Verdict::Next(Done::ToHost | Done::ToWorld));
+            if for_stack && !p.claimed {
+                failures.push(format!("{place}: is not made the host's own"));
             }
             if let Some(out) = &step.out {
                 match Frame::read(&p.bytes) {

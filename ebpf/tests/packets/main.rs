@@ -2,6 +2,7 @@
 
 mod alone;
 mod bytes;
+mod caps;
 mod fuzz;
 mod host_rows;
 mod later;
@@ -12,3 +13,6 @@ mod properties;
 mod reasons;
 #[path = "../rows/mod.rs"]
 mod rows;
+mod sockets;
+mod steering;
+mod sums;

@@ -159,6 +159,11 @@ pub(super) fn allowed(f: Family) -> Vec<Row> {
     let (c, n) = (f.client(), f.node(1));
     let mut world = town();
     publish(&mut world, Addr::ANY, 8200, on_task_1(front::ALLOWED));
+    let second = Front {
+        service: 2,
+        ..on_task_1(front::ALLOWED)
+    };
+    publish(&mut world, Addr::ANY, 8201, second);
     for (len, from) in [(128, c), (if f.v6 { 64 } else { 120 }, f.task(3))] {
         let key = AllowKey {
             service: 1,
@@ -170,6 +175,7 @@ pub(super) fn allowed(f: Family) -> Vec<Row> {
     let drop = Verdict::Drop(Drop::NotAllowed);
     let (t3, t1) = (f.task(3), f.task(1));
     let ask = L4::Tcp(4000, 8200, SYN);
+    let other = L4::Tcp(4000, 8201, SYN);
     vec![row(
         "an allow list",
         f,
@@ -194,6 +200,7 @@ pub(super) fn allowed(f: Family) -> Vec<Row> {
                 here,
             ),
             task("a task of another", 1, &from_task(1, t1, n, ask), drop),
+            uplink("by another service's list", &frame(c, n, other), drop),
         ],
     )]
 }
@@ -245,6 +252,7 @@ pub(super) fn affinity(f: Family) -> Vec<Row> {
                 here,
             ),
             uplink("unless the backend is gone", &ask(f.host(101), 4000), here),
+            uplink("by datagrams too", &frame(c, n, L4::Udp(4000, 8300)), far),
         ],
     )]
 }

@@ -45,9 +45,11 @@ fn network(good: &Frame) -> Vec<(String, Vec<u8>)> {
         return list;
     }
     with("the other family's version", &|b| b[14] = 0x45);
-    with("an IPv4 address in an IPv6 source", &|b| {
-        b[22..34].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
-    });
+    for (end, name) in [(22, "source"), (38, "destination")] {
+        with(&format!("an IPv4 address in an IPv6 {name}"), &|b| {
+            b[end..end + 12].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+        });
+    }
     for (kind, name) in [(0, "hop-by-hop"), (43, "routing"), (51, "authentication")] {
         with(&format!("{name} options beyond the end"), &|b| {
             b[20] = kind;

@@ -3,9 +3,11 @@
 mod choice;
 mod collisions;
 mod cut;
+mod discovery;
 mod from_host;
 mod from_tasks;
 mod from_uplink;
+mod guards;
 mod halves;
 mod hostile;
 mod least;
@@ -13,6 +15,7 @@ mod limits;
 mod quoted;
 mod refused;
 mod small;
+mod strays;
 mod through_tunnel;
 mod told;
 
@@ -150,6 +153,17 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(cut::short(f));
         rows.extend(cut::errors_between_nodes(f));
         rows.extend(cut::in_pieces(f));
+        rows.extend(discovery::refused(f));
+        rows.extend(guards::between(f));
+        rows.extend(guards::nobody_to_tell(f));
+        rows.extend(guards::not_about_us(f));
+        rows.extend(guards::other_addresses(f));
+        rows.extend(guards::measured(f));
+        rows.extend(strays::legs(f));
+        rows.extend(strays::ways_back(f));
+        rows.extend(strays::no_address(f));
+        rows.extend(strays::of_this_host(f));
+        rows.extend(strays::of_tasks(f));
     }
     rows
 }

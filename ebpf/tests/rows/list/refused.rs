@@ -8,7 +8,7 @@ use super::*;
 use crate::rows::frames::{add, fold, pseudo};
 
 /// The segment with these numbers and window.
-fn numbered(segment: &Frame, seq: u32, ack: u32, window: u16) -> Vec<u8> {
+pub(super) fn numbered(segment: &Frame, seq: u32, ack: u32, window: u16) -> Vec<u8> {
     let mut bytes = segment.bytes();
     let transport = &mut bytes[if segment.src.is_ipv6() { 54 } else { 34 }..];
     transport[4..8].copy_from_slice(&seq.to_be_bytes());

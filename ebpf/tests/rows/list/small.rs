@@ -151,14 +151,14 @@ pub(super) fn neighbours(f: Family) -> Vec<Row> {
     )]
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
+pub(super) fn octets(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
     }
 }
 
-fn arp(op: u8, sender: Mac, from: IpAddr, target: IpAddr) -> Vec<u8> {
+pub(super) fn arp(op: u8, sender: Mac, from: IpAddr, target: IpAddr) -> Vec<u8> {
     let mut f = vec![0xff; 6];
     f.extend(sender);
     f.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, op]);
@@ -181,7 +181,7 @@ fn arp_answer(id: u32, asked: IpAddr, to: IpAddr) -> Vec<u8> {
 }
 
 /// Without the link-layer option, as a unicast solicitation may be.
-fn solicitation(src: IpAddr, target: IpAddr) -> Vec<u8> {
+pub(super) fn solicitation(src: IpAddr, target: IpAddr) -> Vec<u8> {
     let dst: IpAddr = "ff02::1:ff00:1".parse().unwrap_or(src);
     Frame {
         payload: octets(target),
@@ -190,7 +190,7 @@ fn solicitation(src: IpAddr, target: IpAddr) -> Vec<u8> {
     .bytes()
 }
 
-fn advertisement(to: IpAddr, target: IpAddr) -> Vec<u8> {
+pub(super) fn advertisement(to: IpAddr, target: IpAddr) -> Vec<u8> {
     let mut payload = octets(target);
     payload.extend([2, 1]);
     payload.extend(GATEWAY_MAC);

@@ -13,9 +13,22 @@ const FITS: u32 = 1300;
 /// The error about `about` as its destination tells it: `kept` bytes of the transport header quoted, whose
 /// sum (at `sum_at` in it, or 0) is one that the kernel leaves alone when it still has to make it.
 fn told(about: &Frame, kept: usize, sum_at: usize, head: [u8; 2], rest: u32) -> Vec<u8> {
+    let l3 = if about.src.is_ipv6() { 40 } else { 20 };
+    told_of(about, &about.bytes()[14..], l3, kept, sum_at, head, rest)
+}
+
+/// The same about a `packet` between the ends of `about`, with a network header of `l3` bytes.
+pub(super) fn told_of(
+    about: &Frame,
+    packet: &[u8],
+    l3: usize,
+    kept: usize,
+    sum_at: usize,
+    head: [u8; 2],
+    rest: u32,
+) -> Vec<u8> {
     let v6 = about.src.is_ipv6();
-    let l3 = if v6 { 40 } else { 20 };
-    let mut quoted = about.bytes()[14..14 + l3 + kept].to_vec();
+    let mut quoted = packet[..l3 + kept].to_vec();
     if sum_at != 0 {
         let settled = (1..=0xffff_u16).find(|field| {
             quoted[l3 + sum_at..l3 + sum_at + 2].copy_from_slice(&field.to_be_bytes());
