@@ -87,8 +87,9 @@ const PATIENCE: i64 = 3;
 /// own, would cost more than many a way from client to server, and make them all look alike.
 const SERVERS: usize = ASKERS + 2;
 
-/// Serves all kinds at a port of a namespace.
+/// Serves all kinds at a port of a namespace, until that is gone.
 pub(crate) fn serve(namespace: &Path, port: u16) -> Result<()> {
+    let place = namespace.to_owned();
     within(namespace, move || {
         let listener = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
         // What is accepted has these too.
@@ -96,13 +97,15 @@ pub(crate) fn serve(namespace: &Path, port: u16) -> Result<()> {
         be_patient(&listener)?;
         let listener = Arc::new(listener);
         for _ in 0..SERVERS {
-            let listener = Arc::clone(&listener);
+            let (listener, place) = (Arc::clone(&listener), place.clone());
             std::thread::spawn(move || {
                 let mut bytes = vec![0; CHUNK];
                 loop {
-                    // Nobody came for a while, or one went before it was taken.
-                    if let Ok((stream, _)) = listener.accept() {
-                        answer(stream, &mut bytes);
+                    match listener.accept() {
+                        Ok((stream, _)) => answer(stream, &mut bytes),
+                        // Nobody came for a while, or one went before it was taken.
+                        Err(_) if place.exists() => {}
+                        Err(_) => return,
                     }
                 }
             });

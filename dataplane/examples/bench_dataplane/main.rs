@@ -54,16 +54,54 @@ fn number(name: &str, usual: f64) -> f64 {
     told.and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
-/// Measures every way for each kind, all ways of a kind one after the other, `rounds` times over, questions in
-/// several turns of a round; every second time backwards, so that nobody always goes first.
-fn interleaved(record: &mut Record, ways: &[Way], rounds: u32, time: Duration) {
-    let begun = Instant::now();
-    for round in 1..=rounds {
+/// Hosts, peers and crowds as one round has them.
+///
+/// Made anew for each round: the same way made twice differs by a tenth and more, and all rounds over one making would
+/// have the luck of that one.
+struct Stage {
+    ways: Vec<Way>,
+    // In this order: peers run in the hosts' namespaces.
+    _peers: Peers,
+    _lans: Vec<Lan>,
+}
+
+impl Stage {
+    async fn set(record: &mut Record, only: Option<&str>, engines: Option<Way>) -> Result<Self> {
+        let (mut lan, own_ways) = own::small().await?;
+        let mut peers = Peers::default();
+        let mut ways = peers.build(&mut lan)?;
+        for (peer, why) in &peers.left_out {
+            record.leave_out(peer, why);
+        }
+        ways.extend(engines);
+        ways.extend(own_ways);
+        let mut lans = vec![lan];
+        let wanted = |crowd: &own::Crowd| only.is_none_or(|only| only.contains(crowd.name));
+        for crowd in own::CROWDS.into_iter().filter(wanted) {
+            let (lan, more, took) = own::crowded(crowd).await?;
+            record.applied(crowd.name, took);
+            lans.push(lan);
+            ways.extend(more);
+        }
+        record.order(&ways);
+        if let Some(only) = only {
+            ways.retain(|way| way.name.contains(only));
+        }
+        Ok(Self {
+            ways,
+            _peers: peers,
+            _lans: lans,
+        })
+    }
+
+    /// Measures every way for each kind, all ways of a kind one after the other, questions in several turns; every
+    /// second time backwards, so that nobody always goes first.
+    fn round(&self, record: &mut Record, round: u32, time: Duration) {
         let turns = Kind::ALL
             .into_iter()
             .flat_map(|kind| (0..kind.passes()).map(move |pass| (kind, pass)));
         for (kind, pass) in turns {
-            let mut order: Vec<&Way> = ways.iter().collect();
+            let mut order: Vec<&Way> = self.ways.iter().collect();
             if (round + pass) % 2 == 0 {
                 order.reverse();
             }
@@ -74,10 +112,6 @@ fn interleaved(record: &mut Record, ways: &[Way], rounds: u32, time: Duration) {
                 }
             }
         }
-        eprintln!(
-            "round {round} of {rounds} is done after {:.0?}",
-            begun.elapsed()
-        );
     }
 }
 
@@ -88,14 +122,10 @@ async fn main() -> Result<()> {
     let time = Duration::from_secs_f64(number("WEFT_BENCH_SECONDS", 1.0));
     let only = std::env::var("WEFT_BENCH_ONLY").ok();
     let mut record = Record::begin(rounds, time)?;
-    let (mut lan, own_ways) = own::small().await?;
-    let mut peers = Peers::default();
-    let mut ways = peers.build(&mut lan)?;
-    for (peer, why) in &peers.left_out {
-        record.leave_out(peer, why);
-    }
     // One part alone, or everything.
     let part = |name: &str| only.as_ref().is_none_or(|only| only == name);
+    // Docker's engines take long to start, and stay.
+    let mut lan = Lan::new(2)?;
     let engines = match only {
         Some(_) if !part("names") => None,
         _ => docker::Engines::start(&mut lan).unwrap_or_else(|error| {
@@ -103,28 +133,14 @@ async fn main() -> Result<()> {
             None
         }),
     };
-    ways.extend(engines.iter().map(docker::Engines::way));
-    ways.extend(own_ways);
-    let mut crowded = Vec::new();
-    let wanted = |crowd: &own::Crowd| only.as_ref().is_none_or(|only| only.contains(crowd.name));
-    for crowd in own::CROWDS.into_iter().filter(wanted) {
-        let (lan, more, took) = own::crowded(crowd).await?;
-        record.applied(crowd.name, took);
-        crowded.push(lan);
-        ways.extend(more);
+    for round in 1..=rounds {
+        let docker = engines.as_ref().map(docker::Engines::way);
+        let stage = Stage::set(&mut record, only.as_deref(), docker).await?;
+        stage.round(&mut record, round, time);
+        drop(stage);
+        let took = begun.elapsed();
+        eprintln!("round {round} of {rounds} is done after {took:.0?}");
     }
-    record.order(&ways);
-    if let Some(only) = &only {
-        ways.retain(|way| way.name.contains(only.as_str()));
-    }
-    eprintln!(
-        "{} ways are there after {:.0?}",
-        ways.len(),
-        begun.elapsed()
-    );
-    interleaved(&mut record, &ways, rounds, time);
-    // The crowds' hosts look at their tables from time to time; what follows is measured without that.
-    drop(crowded);
     if part("take-over") {
         if let Err(error) = takeover::measure(&mut record, rounds).await {
             record.fell_through("taking over", &error);
@@ -132,6 +148,7 @@ async fn main() -> Result<()> {
         println!("{}", record.takeovers());
     }
     if part("names") {
+        lan.start_all().await?;
         let engines = engines.as_ref();
         if let Err(error) = names::measure(&mut record, &mut lan, engines, rounds).await {
             record.fell_through("names", &error);

@@ -17,7 +17,8 @@ pub(crate) struct Record {
     found: BTreeMap<(String, Kind), Vec<Sample>>,
     /// Queries a second and microseconds of one, by resolver.
     names: Vec<(String, Vec<(f64, f64)>)>,
-    applied: Vec<String>,
+    /// Seconds that it took to apply a crowd, in each round.
+    applied: Vec<(String, Vec<f64>)>,
     /// Rows of the table of take-overs.
     takeovers: Vec<String>,
     left_out: Vec<String>,
@@ -66,7 +67,7 @@ impl Record {
         let load = std::fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
         let about = format!(
             "{} × {}, kernel {}, {} MiB; {}; load average before the run {}; commit {}. Medians of {rounds} rounds, all ways \
-             in turn in each round, {:.1} s a stream, {} turns of {:.2} s of questions. One stream or asker at a time; \
+             in turn in each round and made anew for it, {:.1} s a stream, {} turns of {:.2} s of questions. One stream or asker at a time; \
              connections are opened by {ASKERS} at once, so that no processor waits.",
             first_line("nproc"),
             first_line("sed -n 's/^model name.*: //p' /proc/cpuinfo"),
@@ -129,12 +130,21 @@ impl Record {
         }
     }
 
-    /// How long it took to apply that much.
+    /// How long it took in this round to apply that much.
     pub(crate) fn applied(&mut self, what: &str, took: Duration) {
         let took = took.as_secs_f64();
-        let told = format!("{what} were applied to two hosts in {took:.1} s");
-        eprintln!("{told}");
-        self.applied.push(told);
+        match self.applied.iter_mut().find(|(name, _)| name == what) {
+            Some((_, times)) => times.push(took),
+            None => self.applied.push((what.to_owned(), vec![took])),
+        }
+    }
+
+    fn told_applied(&self) -> String {
+        let told = self.applied.iter().map(|(what, times)| {
+            let took = median(times.clone());
+            format!("{what} were applied to two hosts in {took:.1} s")
+        });
+        told.collect::<Vec<_>>().join("; ")
     }
 
     /// The slowest answer while something happened to the agents, in milliseconds: the middle of all rounds
@@ -154,8 +164,12 @@ impl Record {
 
     /// What could not be measured here, and why.
     pub(crate) fn leave_out(&mut self, what: &str, why: &anyhow::Error) {
-        eprintln!("left out: {what}: {why:#}");
-        self.left_out.push(format!("Left out: {what}: {why:#}."));
+        let told = format!("Left out: {what}: {why:#}.");
+        // Each round finds it out again.
+        if !self.left_out.contains(&told) {
+            eprintln!("{told}");
+            self.left_out.push(told);
+        }
     }
 
     /// Ways in the table's order.
@@ -283,7 +297,7 @@ impl Record {
             self.told_failures(),
             goals,
             misses::told(self, &missed),
-            self.applied.join("; "),
+            self.told_applied(),
             self.left_out.join(" "),
             self.takeovers(),
             NOTES
@@ -307,6 +321,7 @@ Published ports and service addresses of Docker's need IPVS, which this kernel h
 same hosts, stands beside it too.\n\
 - wireguard-go is measured between hosts, without the VXLAN that ours carries inside.\n\
 - nftables DNAT masquerades, as kube-proxy's nftables mode does; HAProxy and the userland proxy end connections and open their own.\n\
+- All hosts but Docker's engines are made anew for each round: the same way made twice differs by a tenth and more, whoever made it.\n\
 - 100 services, 10,000 services, 10,000 backends: hosts of their own, measured in the same rounds; the service that is asked has \
 one task, the others are asked by nobody.\n\
 - Names: `dnsperf -c 4` for 2 s a turn inside the container's network namespace against 127.0.0.11. It has two threads of its \
