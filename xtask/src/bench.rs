@@ -45,6 +45,7 @@ pub(crate) fn bench(part: Part, only: Option<Half>) -> Result<()> {
 
 fn dataplane() -> Result<()> {
     rights::require_root("bench dataplane", rights::HOSTS)?;
+    setup::setup_with_peers()?;
     // Table and chart are written by the example itself.
     run("cargo run --quiet --release -p weft-dataplane --example bench_dataplane")
         .dir(place::root())

@@ -21,10 +21,22 @@ use crate::run::{find_program, run};
 /// # Errors
 /// When something is missing and we are not root, or this is no machine of Debian's kind; the list has been printed then.
 pub(crate) fn setup() -> Result<()> {
+    bring(need::lacking)
+}
+
+/// The same, with the peers that benches measure beside.
+///
+/// # Errors
+/// As [`setup`].
+pub(crate) fn setup_with_peers() -> Result<()> {
+    bring(need::lacking_with_peers)
+}
+
+fn bring(lacking: fn() -> Vec<need::Lack>) -> Result<()> {
     if let Some(words) = kernel::advice() {
         eprintln!("{words}");
     }
-    let lacks = need::lacking();
+    let lacks = lacking();
     if lacks.is_empty() {
         return Ok(());
     }
@@ -40,7 +52,7 @@ pub(crate) fn setup() -> Result<()> {
     require_root("setup", "installs packages")?;
     let wanted: Vec<Package> = lacks.into_iter().flat_map(|lack| lack.packages).collect();
     install(&wanted)?;
-    let still = need::lacking();
+    let still = lacking();
     if !still.is_empty() {
         let still = still
             .iter()

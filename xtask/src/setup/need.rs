@@ -127,15 +127,41 @@ const NEEDS: [Need; 20] = [
     },
 ];
 
+/// What benches alone need: peers, and who asks.
+const PEERS: [Need; 2] = [
+    Need {
+        what: "haproxy",
+        is_met: || has("haproxy"),
+        packages: &[Package::Named("haproxy")],
+    },
+    Need {
+        what: "dnsperf",
+        is_met: || has("dnsperf"),
+        packages: &[Package::Named("dnsperf")],
+    },
+];
+
 /// Everything that is missing here, in the order of the table; the compiler for the eBPF object last.
 pub(super) fn lacking() -> Vec<Lack> {
-    let needs = NEEDS.iter().filter(|need| !(need.is_met)());
+    let mut lacks = missing(&NEEDS);
+    lacks.extend(lacking_for_ebpf());
+    lacks
+}
+
+/// Everything that is missing here to measure beside peers.
+pub(super) fn lacking_with_peers() -> Vec<Lack> {
+    let mut lacks = lacking();
+    lacks.extend(missing(&PEERS));
+    lacks
+}
+
+fn missing(needs: &[Need]) -> Vec<Lack> {
+    let needs = needs.iter().filter(|need| !(need.is_met)());
     needs
         .map(|need| Lack {
             what: need.what.to_owned(),
             packages: need.packages.to_vec(),
         })
-        .chain(lacking_for_ebpf())
         .collect()
 }
 
