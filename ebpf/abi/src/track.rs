@@ -211,8 +211,10 @@ pub struct SockOrigin {
     pub addr: Addr,
     /// Port asked for.
     pub port: Be16,
+    /// IP protocol; 0 as programs of older versions left it, which did not tell.
+    pub proto: u8,
     /// Zero.
-    pub pad: u16,
+    pub pad: u8,
 }
 
 const _: () = {

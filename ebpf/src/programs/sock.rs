@@ -129,7 +129,13 @@ fn outward(ctx: &SockAddrContext, v6: bool) -> i32 {
                 port: to_port,
                 pad: [0; 6],
             };
-            let _ = SK_REV.insert(&key, &SockOrigin { addr, port, pad: 0 }, 0);
+            let origin = SockOrigin {
+                addr,
+                port,
+                proto,
+                pad: 0,
+            };
+            let _ = SK_REV.insert(&key, &origin, 0);
             change(raw, v6, &to, to_port);
             tell(Done::SocketLed as u8);
             GO
