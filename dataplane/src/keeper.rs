@@ -5,6 +5,7 @@
 
 mod explain;
 mod hooks;
+mod led;
 mod nodes;
 mod paths;
 mod routes;
@@ -14,7 +15,10 @@ mod sandboxes;
 mod tests;
 mod underlay;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use sandboxes::Local;
 use weft_abi::{Endpoint, netns};
@@ -28,6 +32,7 @@ use crate::{
         bpf::Hook, door::Kernel, firewall::Firewall, netlink::Route, prober::Prober,
         surveyor::Surveyor,
     },
+    led::Lookout,
     links::{self, Surroundings},
     mesh::Rings,
     probe::Verdicts,
@@ -70,6 +75,10 @@ pub(crate) struct Keeper<K> {
     firewall_refused: Option<String>,
     /// Why sockets are not helped.
     sockets_refused: Option<String>,
+    /// Which led sockets have been looked for whose tasks are gone.
+    lookout: Lookout,
+    /// Why they are not ended.
+    not_ended_because: Option<String>,
     /// Programs of an older layout are attached until our tables are filled.
     waits: bool,
     ticks: u64,
@@ -136,6 +145,8 @@ impl<K: Kernel> Keeper<K> {
             tried: BTreeSet::new(),
             firewall_refused: None,
             sockets_refused: None,
+            lookout: Lookout::default(),
+            not_ended_because: None,
             waits: false,
             ticks: 0,
         };
@@ -232,6 +243,9 @@ impl<K: Kernel> Keeper<K> {
         if let Err(error) = result {
             tracing::warn!(%error, "cannot keep the data plane as it should be; tried again soon");
         }
+        if self.lookout.is_open(Instant::now()) {
+            self.end_led();
+        }
     }
 
     /// Links or addresses may have changed: follows, when they did.
@@ -270,6 +284,7 @@ impl<K: Kernel> Keeper<K> {
                 errors.note(self.succeed());
             }
         }
+        self.end_led();
         if let Some((written, repaired)) = errors.note(self.write_routes()) {
             changes += written;
             repairs.links += repaired;

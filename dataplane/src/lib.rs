@@ -18,6 +18,7 @@ mod forget;
 mod interfaces;
 mod keeper;
 mod kernel;
+mod led;
 mod links;
 pub mod mesh;
 mod offload;

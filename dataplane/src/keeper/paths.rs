@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Keeper;
+use super::{Keeper, led::NOT_ENDED};
 use crate::{PathReport, PathState, cipher, kernel::door::Kernel, links, path::Route};
 
 impl<K: Kernel> Keeper<K> {
@@ -159,6 +159,7 @@ impl<K: Kernel> Keeper<K> {
                 "published ports do not answer at 127.0.0.1 of this host",
                 &self.sockets_refused,
             ),
+            (NOT_ENDED, &self.not_ended_because),
         ];
         let own = own.into_iter().filter_map(|(what, cause)| {
             let cause = cause.as_ref()?;

@@ -21,6 +21,7 @@ use crate::{
 /// A sandbox of this node.
 pub(super) struct Local {
     pub(super) cookie: u64,
+    pub(super) netns: Arc<OwnedFd>,
     interfaces: Vec<(Interface, Endpoint)>,
 }
 
@@ -67,11 +68,16 @@ impl<K: Kernel> Keeper<K> {
         let indices: BTreeSet<u32> = made.iter().map(|(_, endpoint)| endpoint.ifindex).collect();
         self.adopted
             .retain(|endpoint| !indices.contains(&endpoint.ifindex));
-        self.adopted_namespaces.remove(&cookie);
+        if self.adopted_namespaces.remove(&cookie).is_some() {
+            // Sockets in there may have lost their tasks before anybody could look.
+            self.lookout.start_over();
+        }
+        let netns = Arc::new(netns);
         self.sandboxes.insert(
             spec.task,
             Local {
                 cookie,
+                netns: netns.clone(),
                 interfaces: made,
             },
         );
@@ -91,7 +97,7 @@ impl<K: Kernel> Keeper<K> {
             task: spec.task,
             addresses,
             cookie,
-            netns: Arc::new(netns),
+            netns,
         })
     }
 

@@ -1,4 +1,5 @@
 mod keys;
+mod led;
 
 use std::{
     collections::BTreeSet,

@@ -14,8 +14,8 @@ use std::{
 use aya::programs::{TestRun as _, TestRunOptions};
 use weft_abi::{
     Addr, AllowKey, Backend, Cap, Config, Counter, DRY_RUN, Endpoint, Flow, FlowKey, Front,
-    FrontKey, NetAddr, Netns, Node, NodeAddr, Pick, Prefixed, RangeKey, ServiceCount, SubnetKey,
-    Task, maps,
+    FrontKey, NetAddr, Netns, Node, NodeAddr, Pick, Prefixed, RangeKey, ServiceCount, SockKey,
+    SockOrigin, SubnetKey, Task, maps,
 };
 
 use super::{
@@ -117,6 +117,7 @@ pub(crate) struct Maps {
     pub(crate) flow: Map<FlowKey, Flow>,
     pub(crate) flow_new: Map<FlowKey, Flow>,
     pub(crate) pick: Map<FlowKey, Pick>,
+    pub(crate) sk_rev: Map<SockKey, SockOrigin>,
     pub(crate) counters: Map<u32, Counter>,
 }
 
@@ -150,6 +151,7 @@ impl Maps {
             flow: open!(FLOW),
             flow_new: open!(FLOW_NEW),
             pick: open!(PICK),
+            sk_rev: open!(SK_REV),
             counters: open!(COUNTERS),
         })
     }

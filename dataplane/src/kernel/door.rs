@@ -22,6 +22,7 @@ use crate::{
     collector::Collector,
     explain::{Rehearsal, Rehearsed},
     interfaces::Interface,
+    led::{Connected, Led},
     mesh::Slots,
     tables::{Plan, Row, Tables},
 };
@@ -126,6 +127,12 @@ pub(crate) trait Kernel: Send {
     fn backend(&self, id: u32) -> Result<Option<Backend>>;
     /// Runs a loaded program on a packet, over the live maps, changing none.
     fn rehearse(&self, rehearsal: &Rehearsal) -> Result<Rehearsed>;
+    /// Every socket that a hook led.
+    fn led(&self) -> Result<Vec<Led>>;
+    /// The UDP sockets that are connected, in a sandbox or in the namespace itself.
+    fn connected(&mut self, sandbox: Option<BorrowedFd<'_>>) -> Result<Vec<Connected>>;
+    /// Ends these sockets in there; how many it found.
+    fn end(&mut self, sandbox: Option<BorrowedFd<'_>>, sockets: &[Connected]) -> Result<usize>;
     /// Sum over all CPUs of a counter.
     fn counter(&self, index: u32) -> Result<Counter>;
     /// Begins to forget dead flows, where there are any to forget.

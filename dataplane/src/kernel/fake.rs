@@ -23,6 +23,7 @@ use crate::{
     collector::Collector,
     explain::{Rehearsal, Rehearsed},
     interfaces::Interface,
+    led::{Connected, Led},
     links::OVERLAY,
     mesh::Slots,
     tables::{Plan, Row, Tables},
@@ -50,6 +51,10 @@ pub(crate) struct Fake {
     pub(crate) writes: u64,
     /// Operations that fail, by name, until taken out.
     pub(crate) faults: BTreeSet<&'static str>,
+    /// Sockets that hooks led.
+    pub(crate) led: Vec<Led>,
+    /// UDP sockets that are connected: the host's own, and those in any sandbox.
+    pub(crate) connected: [Vec<Connected>; 2],
     /// Whether an older layout's programs are attached.
     pub(crate) succeeds: bool,
     next: u32,
@@ -335,6 +340,24 @@ impl Kernel for Fake {
             place: 0,
             frame: rehearsal.frame.clone(),
         })
+    }
+
+    fn led(&self) -> Result<Vec<Led>> {
+        self.check("led")?;
+        Ok(self.led.clone())
+    }
+
+    fn connected(&mut self, sandbox: Option<BorrowedFd<'_>>) -> Result<Vec<Connected>> {
+        self.check("connected")?;
+        Ok(self.connected[usize::from(sandbox.is_some())].clone())
+    }
+
+    fn end(&mut self, sandbox: Option<BorrowedFd<'_>>, sockets: &[Connected]) -> Result<usize> {
+        self.maybe("end")?;
+        let there = &mut self.connected[usize::from(sandbox.is_some())];
+        let before = there.len();
+        there.retain(|socket| !sockets.contains(socket));
+        Ok(before - there.len())
     }
 
     fn counter(&self, _: u32) -> Result<Counter> {

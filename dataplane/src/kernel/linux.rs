@@ -1,6 +1,7 @@
 //! The kernel this process runs on.
 
 mod rows;
+mod sockets;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +31,7 @@ use crate::{
     config::Config,
     explain::{Rehearsal, Rehearsed},
     interfaces::{self, Interface},
+    led::{Connected, Led},
     links::OVERLAY,
     mesh::Slots,
     sandbox::NetnsRef,
@@ -286,6 +288,22 @@ impl Kernel for Linux {
 
     fn rehearse(&self, rehearsal: &Rehearsal) -> Result<Rehearsed> {
         self.programs.rehearse(rehearsal)
+    }
+
+    fn led(&self) -> Result<Vec<Led>> {
+        self.programs.maps.sk_rev.entries()
+    }
+
+    fn connected(&mut self, sandbox: Option<BorrowedFd<'_>>) -> Result<Vec<Connected>> {
+        let v6 = self.has_ipv6;
+        sockets::within(sandbox, move || sockets::connected(v6))
+    }
+
+    fn end(&mut self, sandbox: Option<BorrowedFd<'_>>, ending: &[Connected]) -> Result<usize> {
+        if ending.is_empty() {
+            return Ok(0);
+        }
+        sockets::within(sandbox, || sockets::end(ending))
     }
 
     fn counter(&self, index: u32) -> Result<Counter> {

@@ -2,16 +2,17 @@
 //!
 //! Synchronous on purpose: one request, one answer, on a thread that may stand in any namespace.
 
+mod diag;
 mod links;
 mod read;
 mod routes;
+mod talk;
 
-use std::{io, net::IpAddr};
+use std::net::IpAddr;
 
+pub(crate) use diag::Diag;
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::AddressMessage,
@@ -19,8 +20,9 @@ use netlink_packet_route::{
     neighbour::NeighbourMessage,
     route::{RouteMessage, RouteProtocol},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use read::{address_of, link_of, neighbour_of, route_of};
+use talk::Talk;
 use weft_abi::Mac;
 
 use super::error::DataplaneError;
@@ -72,8 +74,7 @@ pub(crate) struct Neighbour {
 
 /// An open rtnetlink socket.
 pub(crate) struct Netlink {
-    socket: Socket,
-    sequence: u32,
+    talk: Talk,
 }
 
 type Messages = Vec<RouteNetlinkMessage>;
@@ -81,20 +82,12 @@ type Messages = Vec<RouteNetlinkMessage>;
 impl Netlink {
     /// Opens a socket in the calling thread's namespace.
     pub(crate) fn open() -> Result<Self, DataplaneError> {
-        let open = || {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind_auto()?;
-            socket.connect(&SocketAddr::new(0, 0))?;
-            Ok(Self {
-                socket,
-                sequence: 0,
-            })
-        };
-        open().map_err(|source| DataplaneError::Link {
+        let talk = Talk::open(NETLINK_ROUTE).map_err(|source| DataplaneError::Link {
             operation: "open",
             object: "rtnetlink socket".to_owned(),
             source,
-        })
+        })?;
+        Ok(Self { talk })
     }
 
     pub(super) fn ask(
@@ -104,59 +97,13 @@ impl Netlink {
         operation: &'static str,
         object: &str,
     ) -> Result<Messages, DataplaneError> {
-        self.exchange(message, flags)
+        self.talk
+            .exchange(message, flags)
             .map_err(|source| DataplaneError::Link {
                 operation,
                 object: object.to_owned(),
                 source,
             })
-    }
-
-    fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Messages> {
-        self.sequence += 1;
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
-        let mut answers = Vec::new();
-        loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            if self.take(&datagram, &mut answers)? {
-                return Ok(answers);
-            }
-        }
-    }
-
-    /// Takes one datagram apart; true when the answer is complete.
-    fn take(&self, datagram: &[u8], answers: &mut Messages) -> io::Result<bool> {
-        let mut rest = datagram;
-        while rest.len() >= 16 {
-            let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-            if length < 16 || length > rest.len() {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "netlink message cut short",
-                ));
-            }
-            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&rest[..length]) {
-                Ok(message) if message.header.sequence_number != self.sequence => {}
-                Ok(message) => match message.payload {
-                    NetlinkPayload::Done(_) => return Ok(true),
-                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(true),
-                    NetlinkPayload::Error(error) => return Err(error.to_io()),
-                    NetlinkPayload::InnerMessage(answer) => answers.push(answer),
-                    _ => {}
-                },
-                // One object that this library cannot read must not hide all the others.
-                Err(error) => tracing::debug!(%error, "netlink message not understood"),
-            }
-            rest = &rest[length.next_multiple_of(4).min(rest.len())..];
-        }
-        Ok(false)
     }
 
     /// All links.
