@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use weft_types::Labels;
 
-use crate::{body::parse, door::Asked, reply::ApiError, version::ApiVersion};
+use crate::{body::parse, door::Asked, go_types::kind, reply::ApiError, version::ApiVersion};
 
 /// Filters by key. Values of one key are alternatives (labels: all must hold), keys must all hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,14 +104,7 @@ impl Filters {
 
 /// Go's words for a value where a `due` belongs.
 fn unread(value: &Value, due: &str) -> ApiError {
-    let kind = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
+    let kind = kind(value);
     ApiError::bad(format!(
         "json: cannot unmarshal {kind} into Go value of type {due}"
     ))

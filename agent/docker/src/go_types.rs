@@ -122,17 +122,19 @@ fn fault(value: &Value, due: &Go, owner: Option<&str>, path: &str) -> Option<Str
                 fault(value, due, Some(name), &below(path, key))
             })
         }
-        (_, value) => refused(
-            match value {
-                Value::Null => "null",
-                Value::Bool(_) => "bool",
-                Value::Number(_) => "number",
-                Value::String(_) => "string",
-                Value::Array(_) => "array",
-                Value::Object(_) => "object",
-            }
-            .to_owned(),
-        ),
+        (_, value) => refused(kind(value).to_owned()),
+    }
+}
+
+/// Go's word for what a value is.
+pub(crate) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }
 
