@@ -88,12 +88,46 @@ fn sweep_udp(to: SocketAddr) -> Result<()> {
     Ok(())
 }
 
+/// Pieces that the hosts' own stacks cut packets into, or were to put together. Where senders are told what fits,
+/// there are none: of what is sent here, only the outer packets of tunnels pass these stacks.
+fn pieces(lan: &Lan) -> Result<u64> {
+    let mut sum = 0;
+    for host in lan.hosts.keys() {
+        sum += lan.within(&format!("n{host}"), || {
+            let four = std::fs::read_to_string("/proc/thread-self/net/snmp")?;
+            let mut ip = four.lines().filter(|line| line.starts_with("Ip:"));
+            let (names, values) = (ip.next().context("names")?, ip.next().context("values")?);
+            let columns = names.split(' ').zip(values.split(' '));
+            let six = std::fs::read_to_string("/proc/thread-self/net/snmp6")?;
+            let rows = six.lines().filter_map(|line| {
+                let (name, value) = line.split_once(char::is_whitespace)?;
+                Some((name.strip_prefix("Ip6")?, value.trim()))
+            });
+            let of_pieces = |name: &str| matches!(name, "FragCreates" | "ReasmReqds");
+            columns
+                .chain(rows)
+                .filter(|(name, _)| of_pieces(name))
+                .map(|(_, value)| value.parse::<u64>().context("a count"))
+                .sum::<Result<u64>>()
+        })?;
+    }
+    Ok(sum)
+}
+
 fn sweep(lan: &Lan, from: &str, to: SocketAddr) -> Result<()> {
+    let before = pieces(lan)?;
     lan.within(from, move || {
         sweep_tcp(to).context("tcp")?;
         sweep_udp(to).context("udp")
     })
-    .with_context(|| format!("{from} to {to}\n{}", lan.report()))
+    .with_context(|| format!("{from} to {to}\n{}", lan.report()))?;
+    let cut = pieces(lan)? - before;
+    ensure!(
+        cut == 0,
+        "{from} to {to}: {cut} pieces, so somebody was not told what fits\n{}",
+        lan.report()
+    );
+    Ok(())
 }
 
 /// Host 1 asked from outside, whose task is on the other host; its answers return by the same way.
