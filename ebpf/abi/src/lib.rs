@@ -39,9 +39,9 @@ pub use track::{
 /// Version of every layout in this crate; part of the pin directory's name.
 pub const LAYOUT: u32 = 2;
 
-/// Sizes a ring may have: primes, so that a service's share is even. The agent takes the first that
-/// is at least 100 times the number of backends, or the largest.
-pub const RING_SIZES: [u32; 5] = [251, 1021, 4093, 16381, 65521];
+/// Sizes a ring may have, by how many backends there are. Each is a multiple of the one before, so that a
+/// slot of one, by [`ring_slot`], is whole slots of the next. The smallest is for one backend.
+pub const RING_SIZES: [u32; 6] = [256, 1_024, 4_096, 32_768, 131_072, 262_144];
 
 /// Next hop of every task's IPv4 default route. Answered by `task_in`, owned by no interface.
 pub const GATEWAY4: [u8; 4] = [169, 254, 1, 1];

@@ -41,7 +41,7 @@ maps! {
     /// others: programs.
     LOADS, "loads", 16_384;
     /// Hash of arrays: service u32 -> array of u32. Element 0 is the number of slots, the slots follow,
-    /// each a backend id or 0. A ring of 251 slots is an array of 252. Inner arrays carry
+    /// each a backend id or 0. A ring of 256 slots is an array of 257. Inner arrays carry
     /// `BPF_F_INNER_MAP` (0x1000), so that sizes may differ. Swapped whole. Agent.
     RINGS, "rings", 16_384;
     /// Hash of arrays, same shape: the ring before the last change, while that is young. Agent.
