@@ -520,6 +520,17 @@ async fn logs_are_served_to_the_end() {
     assert_eq!(line.logs(6).await, (vec![], vec![]));
 }
 
+/// Asks for what a task says, and goes on saying.
+fn follow(request: u64, task: TaskId) -> ManagerMessage {
+    let selector = LogSelector {
+        tasks: vec![task],
+        stdout: true,
+        follow: true,
+        ..LogSelector::default()
+    };
+    ManagerMessage::LogRequest { request, selector }
+}
+
 #[tokio::test]
 async fn who_follows_hears_a_task_that_has_no_container_yet() {
     let world = World::new();
@@ -533,17 +544,7 @@ async fn who_follows_hears_a_task_that_has_no_container_yet() {
     let id = task.id;
     line.assign(vec![task]).await;
     line.until_seen(id, TaskState::Preparing).await;
-    let selector = LogSelector {
-        tasks: vec![id],
-        stdout: true,
-        follow: true,
-        ..LogSelector::default()
-    };
-    line.say(ManagerMessage::LogRequest {
-        request: 4,
-        selector,
-    })
-    .await;
+    line.say(follow(4, id)).await;
     assert_eq!(line.logs(4).await.0, ["first\n"]);
 }
 
@@ -563,17 +564,7 @@ async fn who_is_asked_for_a_task_that_came_later_goes_on_with_the_others() {
     line.assign(vec![running, late]).await;
     line.until_seen(ids[0], TaskState::Preparing).await;
     for id in ids {
-        let selector = LogSelector {
-            tasks: vec![id],
-            stdout: true,
-            follow: true,
-            ..LogSelector::default()
-        };
-        line.say(ManagerMessage::LogRequest {
-            request: 4,
-            selector,
-        })
-        .await;
+        line.say(follow(4, id)).await;
     }
     // The one that runs, and the one that had no container yet when the other was asked for.
     for _ in ids {
