@@ -305,3 +305,69 @@ fn an_address_told_twice_is_whose_agent_was_heard_of_last() {
         assert_eq!(tables.owner.get(&floating.into()), Some(&(3 - missed)));
     }
 }
+
+#[test]
+fn a_task_has_rows_of_both_families_and_says_that_it_drains() {
+    let mut desired = desired(&BTreeSet::from([1, 7]), &BTreeSet::new());
+    let six: IpAddr = "fd00:1::7".parse().unwrap();
+    let seven = desired.endpoints.get_mut(&BackendId(7)).unwrap();
+    seven.addresses.push(six);
+    let mut host = host(&[(9, 109)]);
+    let forgotten: IpAddr = "fd00:1::9".parse().unwrap();
+    host.interfaces[0].addr6 = forgotten.into();
+    host.addresses.insert("2001:db8::11".parse().unwrap());
+    let rows = tables(&desired, &host, &mut Rings::default());
+    let row = rows.backends[&7];
+    assert_eq!((row.addr4, row.addr6), (addr(7).into(), six.into()));
+    let flags = [1, 7].map(|id| rows.backends[&id].flags);
+    assert_eq!(flags, [0, backend::DRAINING]);
+    for (id, addr) in [(7, addr(7)), (7, six), (9, addr(9)), (9, forgotten)] {
+        let key = NetAddr {
+            net: 4096,
+            addr: addr.into(),
+        };
+        assert_eq!(rows.tasks.get(&key).map(|task| task.id), Some(id), "{addr}");
+    }
+    for addr in &host.addresses {
+        assert!(rows.local_addrs.contains_key(&(*addr).into()), "{addr}");
+    }
+}
+
+#[test]
+fn what_a_service_or_network_asks_for_is_in_its_rows() {
+    let mut desired = desired(&BTreeSet::from([1]), &BTreeSet::from([8, 9]));
+    let front = Frontend::Port(Protocol::Tcp, 8);
+    desired.fronts.get_mut(&front).unwrap().least = true;
+    let six = "2001:db8:1::/64".parse().unwrap();
+    let four = "198.51.100.7/32".parse().unwrap();
+    desired.allowed.insert(8, vec![six, four]);
+    let rows = tables(&desired, &host(&[]), &mut Rings::default());
+    let least: Vec<bool> = rows
+        .front
+        .values()
+        .map(|row| row.flags & front::LEAST != 0)
+        .collect();
+    assert_eq!(least, [true, false]);
+    let prefixes: BTreeSet<u32> = rows.allowed.keys().map(|key| key.prefix).collect();
+    assert_eq!(prefixes, BTreeSet::from([32 + 64, 32 + 128]));
+    assert_eq!(rows.config[&0].flags, 0);
+    desired.ciphered.insert(4096);
+    let rows = tables(&desired, &host(&[]), &mut Rings::default());
+    assert_eq!(rows.config[&0].flags, config::CIPHERED);
+}
+
+#[test]
+fn nobody_inherits_an_address_from_the_dead() {
+    let mut desired = desired(&BTreeSet::new(), &BTreeSet::new());
+    let address: IpAddr = "2001:db8::12".parse().unwrap();
+    for dead in [false, true] {
+        let two = desired.nodes.get_mut(&2).unwrap();
+        two.addresses.insert(address);
+        two.dead = dead;
+        let rows = Tables::of(&desired, &host(&[]), &Rings::default());
+        let owner = rows.owner.get(&address.into()).copied();
+        assert_eq!(owner, (!dead).then_some(2));
+        assert_eq!(rows.node_by_addr[&address.into()].node, 2);
+        assert_eq!(rows.nodes[&2].flags, u32::from(dead) * node::DEAD);
+    }
+}
