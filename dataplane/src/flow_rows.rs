@@ -400,6 +400,70 @@ mod tests {
     }
 
     #[test]
+    fn half_a_flow_is_a_row_and_one_without_packets_is_idle_since_it_began() {
+        let names = Names::of(None);
+        let value = Flow {
+            last: 0,
+            since: 3_000_000_000,
+            ..flow(CLIENT, 0)
+        };
+        for asked in [true, false] {
+            let half = |wanted: bool, side| wanted.then(|| entry(side, value));
+            let pair = Pair {
+                wire: half(asked, flow::WIRE),
+                reply: half(!asked, flow::REPLY),
+            };
+            let row = names.row(&pair, true, Duration::from_secs(5)).unwrap();
+            assert_eq!((row.age.as_secs(), row.idle.as_secs()), (2, 2));
+            let packets = if asked { (3, 0) } else { (0, 3) };
+            assert_eq!((row.to_task.0, row.to_client.0), packets);
+        }
+    }
+
+    #[test]
+    fn a_client_has_a_name_only_as_a_task_of_that_network() {
+        let mut desired = desired();
+        let mut named = |task_net, flags| {
+            for endpoint in desired.endpoints.values_mut() {
+                endpoint.net = task_net;
+            }
+            let wire = Some(entry(flow::WIRE, flow(Addr::v4([10, 0, 0, 6]), flags)));
+            let pair = Pair { wire, reply: None };
+            let row = Names::of(Some(&desired)).row(&pair, true, Duration::from_secs(5));
+            row.unwrap().client_name.is_some()
+        };
+        assert!(named(9, flow::FROM_TASK));
+        assert!(!named(9, 0), "somebody outside with the same address");
+        assert!(!named(8, flow::FROM_TASK), "another network's task");
+    }
+
+    #[test]
+    fn the_busiest_come_first_and_both_ways_count() {
+        let desired = desired();
+        let names = Names::of(Some(&desired));
+        let row = |client, flags, answered| {
+            let pair = Pair {
+                wire: Some(entry(flow::WIRE, flow(client, flags))),
+                reply: Some(entry(
+                    flow::REPLY,
+                    Flow {
+                        bytes: answered,
+                        ..flow(client, flags)
+                    },
+                )),
+            };
+            names.row(&pair, true, Duration::from_secs(5)).unwrap()
+        };
+        let inside = row(Addr::v4([10, 0, 0, 6]), flow::FROM_TASK, 1000);
+        let pairs = flow_pairs(&[row(CLIENT, 0, 500), inside]);
+        let seen: Vec<_> = pairs
+            .iter()
+            .map(|pair| (pair.client.as_deref(), pair.bytes))
+            .collect();
+        assert_eq!(seen, [(Some("debug"), 1300), (None, 800)]);
+    }
+
+    #[test]
     fn flows_are_added_up_by_who_asks_whom() {
         let desired = desired();
         let names = Names::of(Some(&desired));

@@ -220,6 +220,15 @@ mod tests {
     }
 
     #[test]
+    fn the_same_ends_on_two_networks_are_two_flows() {
+        let on = |net| {
+            let (key, value) = entry(flow::WIRE, TCP, 0, Duration::ZERO);
+            (FlowKey { net, ..key }, Flow { net, ..value })
+        };
+        assert_eq!(pairs(vec![on(1), on(2)]).count(), 2);
+    }
+
+    #[test]
     fn an_idle_connection_lives_longer_than_keep_alive() {
         let open = pair(TCP, [tcp::SYN | tcp::DATA; 2]);
         assert!(!open.is_dead(Duration::from_secs(1000 + 24 * 3600)));
