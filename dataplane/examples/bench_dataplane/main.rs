@@ -102,7 +102,7 @@ impl Stage {
             .flat_map(|kind| (0..kind.passes()).map(move |pass| (kind, pass)));
         for (kind, pass) in turns {
             let mut order: Vec<&Way> = self.ways.iter().collect();
-            if (round + pass) % 2 == 0 {
+            if (round + pass).is_multiple_of(2) {
                 order.reverse();
             }
             for way in order {
