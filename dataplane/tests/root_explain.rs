@@ -69,7 +69,7 @@ async fn the_way_of_a_packet_is_told_on_each_host_it_passes() -> Result<()> {
             step,
             "port 8000/tcp is published by service svc1, its tasks listen at 80",
         );
-        says(step, "names t1 (backend 10) on n2");
+        says(step, "of 256 in its ring names t1 (backend 10) on n2");
         says(step, "goes on at n2 (192.0.2.12), ask there");
 
         let steps = explain(&lan, 2, &client, &server).await?;

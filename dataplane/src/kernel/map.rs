@@ -254,13 +254,27 @@ impl Map<u32, u32> {
     pub(crate) fn ring_slots(&self, id: u32) -> Result<Vec<u32>, DataplaneError> {
         let fail = |error: io::Error| self.fail("read ring of", &error);
         let inner = syscall::map_by_id(id).map_err(fail)?;
-        let entries = syscall::map_shape(inner.as_fd()).map_err(fail)?.entries;
-        let mut slots = Vec::with_capacity(entries as usize);
-        let mut value = [0; 4];
-        for index in 1..entries {
-            syscall::lookup(inner.as_fd(), syscall::bytes(&index), &mut value).map_err(fail)?;
-            slots.push(u32::from_ne_bytes(value));
+        let room = syscall::map_shape(inner.as_fd()).map_err(fail)?.entries;
+        let mut keys = vec![0; size_of::<u32>() * room as usize];
+        let mut values = keys.clone();
+        let mut slots = Vec::with_capacity(room as usize);
+        let mut from: Option<[u8; 4]> = None;
+        // An array is walked in order; a large ring by one call instead of one for each slot.
+        while slots.len() < room as usize {
+            let mut next = [0; 4];
+            let place = from.as_ref().map(|from| &from[..]);
+            let into = (&mut keys[..], &mut values[..]);
+            let batch =
+                syscall::lookup_batch(inner.as_fd(), place, &mut next, into, room).map_err(fail)?;
+            let read = values.chunks_exact(size_of::<u32>()).take(batch.count);
+            slots.extend(read.filter_map(syscall::value::<u32>));
+            if batch.last {
+                break;
+            }
+            from = Some(next);
         }
+        // The first element is their number.
+        slots.drain(..slots.len().min(1));
         Ok(slots)
     }
 }
