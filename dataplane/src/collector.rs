@@ -2,7 +2,7 @@
 //! may be large, and nobody should wait for it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex,
         mpsc::{self, RecvTimeoutError},
@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use weft_abi::{Backend, Endpoint, Event, Flow, FlowKey, Load, backend, event, flow, maps};
+use weft_abi::{Backend, Endpoint, Event, Flow, FlowKey, Load, backend, event, maps};
 
 use crate::{
     DataplaneError,
-    flows::{Pair, pairs},
+    flows::{Pair, open_connections, pairs},
     forget::{FlowTables, forget},
     kernel::{bpf::Programs, clock, events::Events, map::Map},
 };
@@ -149,18 +149,8 @@ impl Tables {
 
     /// Writes how many connections the backends of this node have, of services that choose by that.
     fn count(&self, here: &BTreeSet<u32>, flows: &[Pair]) -> Result<(), DataplaneError> {
-        let known = self.loads.keys()?.into_iter();
-        let mut open: BTreeMap<u32, u32> = known
-            .filter(|backend| here.contains(backend))
-            .map(|backend| (backend, 0))
-            .collect();
-        for pair in flows {
-            if pair.flags() & flow::COUNTED != 0 && !pair.is_closed() {
-                *open.entry(pair.backend()).or_default() += 1;
-            }
-        }
         let at = clock::monotonic().as_nanos() as u64;
-        for (backend, open) in open {
+        for (backend, open) in open_connections(self.loads.keys()?, here, flows) {
             self.loads.put(&backend, &Load { open, pad: 0, at })?;
         }
         Ok(())

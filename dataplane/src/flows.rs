@@ -1,6 +1,9 @@
 //! Flows that tasks of this node hold: counted for drains, forgotten when dead.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use weft_abi::{Addr, Be16, Drop, Event, Flow, FlowKey, Program, counter_index, flow, tcp};
 use weft_types::BackendId;
@@ -44,6 +47,23 @@ pub(crate) fn pairs(entries: Vec<(FlowKey, Flow)>) -> impl Iterator<Item = Pair>
         }
     }
     pairs.into_values()
+}
+
+/// Connections that are open at the backends that are `here`, of services that choose by that: of those with
+/// any, and of those that are `known` to have had some, so that none keeps a count of what is over.
+pub(crate) fn open_connections(
+    known: impl IntoIterator<Item = u32>,
+    here: &BTreeSet<u32>,
+    flows: &[Pair],
+) -> BTreeMap<u32, u32> {
+    let known = known.into_iter().filter(|backend| here.contains(backend));
+    let mut open: BTreeMap<u32, u32> = known.map(|backend| (backend, 0)).collect();
+    for pair in flows {
+        if pair.flags() & flow::COUNTED != 0 && !pair.is_closed() {
+            *open.entry(pair.backend()).or_default() += 1;
+        }
+    }
+    open
 }
 
 /// Silence after which a TCP connection that neither side ended is taken for dead. No smaller than
@@ -241,6 +261,31 @@ mod tests {
         assert!(pair(TCP, [tcp::FIN, tcp::FIN]).is_closed());
         assert!(pair(TCP, [tcp::DATA, tcp::RST]).is_closed());
         assert!(pair(TCP, [tcp::FIN, tcp::FIN]).is_dead(Duration::from_secs(1011)));
+    }
+
+    #[test]
+    fn open_connections_are_counted_and_what_is_over_is_not() {
+        let counted = |bits| {
+            let mut pair = pair(TCP, bits);
+            for (_, flow) in pair.wire.iter_mut().chain(&mut pair.reply) {
+                flow.flags = flow::COUNTED;
+            }
+            pair
+        };
+        let open = [tcp::SYN | tcp::DATA; 2];
+        let flows = [
+            counted(open),
+            counted([tcp::FIN, tcp::DATA]),
+            counted([tcp::FIN, tcp::FIN]),
+            // Of a service that does not choose by it.
+            pair(TCP, open),
+        ];
+        let here = BTreeSet::from([7, 8]);
+        let count = |known: &[u32], flows| open_connections(known.iter().copied(), &here, flows);
+        assert_eq!(count(&[], &flows), BTreeMap::from([(7, 2)]));
+        // Whose connections all ended has none, and who is not here any more has no count.
+        let ended = BTreeMap::from([(7, 0), (8, 0)]);
+        assert_eq!(count(&[7, 8, 9], &flows[2..]), ended);
     }
 
     #[test]
