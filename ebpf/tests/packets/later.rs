@@ -12,35 +12,15 @@ use crate::bytes::Bytes;
 use crate::rows::frames::{Frame, L4};
 use crate::rows::town::{Family, MESH, OVERLAY, UPLINK, carried, frame, from_task, link_of, town};
 use crate::rows::world::World;
+use crate::steering::{both, led_at};
 
 const SECOND: u64 = 1_000_000_000;
 const FAMILIES: [Family; 2] = [Family { v6: false }, Family { v6: true }];
 const HERE: bool = true;
 
-/// Judges a client's frame at this node's uplink; whether it went to task 1, here, or to node 2.
+/// Whether a client's frame at this node's uplink goes to task 1, here, and not to node 2.
 fn is_here(world: &World, frame: &Frame, now: u64) -> bool {
-    let mut work = Work::NONE;
-    let mut p = Bytes::new(frame.bytes(), UPLINK);
-    p.now = now;
-    match weft_ebpf::uplink::judge(&mut p, world, &mut work) {
-        Verdict::Peer(link, Done::ToTaskTranslated) if link == link_of(1) => true,
-        Verdict::Tunnel(_, Done::ToBackendNode) => false,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Port 8000 leads to tasks 1 and 2, in as many slots each.
-fn both(change: impl Fn(&mut weft_abi::Front)) -> World {
-    let mut world = town();
-    world
-        .rings
-        .insert(1, (0..250).map(|slot| 1 + slot % 2).collect());
-    for (key, front) in &mut world.fronts {
-        if key.port == Be16::new(8000) {
-            change(front);
-        }
-    }
-    world
+    led_at(world, frame, now) == 1
 }
 
 /// Ports of the client whose first candidate is task `first`, and whose second is the other.

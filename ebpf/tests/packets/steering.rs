@@ -19,11 +19,15 @@ use crate::rows::world::World;
 const FAMILIES: [Family; 2] = [Family { v6: false }, Family { v6: true }];
 const SECOND: u64 = 1_000_000_000;
 
-/// The backend, 1 here or 2 on node 2, that a client's frame at this node's uplink gets.
 fn led(world: &World, frame: &Frame) -> u32 {
+    led_at(world, frame, SECOND)
+}
+
+/// The backend, 1 here or 2 on node 2, that a client's frame at this node's uplink gets.
+pub(crate) fn led_at(world: &World, frame: &Frame, now: u64) -> u32 {
     let mut work = Work::NONE;
     let mut p = Bytes::new(frame.bytes(), UPLINK);
-    p.now = SECOND;
+    p.now = now;
     match weft_ebpf::uplink::judge(&mut p, world, &mut work) {
         Verdict::Peer(link, Done::ToTaskTranslated) if link == link_of(1) => 1,
         Verdict::Tunnel(_, Done::ToBackendNode) => 2,
@@ -32,7 +36,7 @@ fn led(world: &World, frame: &Frame) -> u32 {
 }
 
 /// Port 8000 leads to tasks 1 and 2, in as many slots each.
-fn both(change: impl Fn(&mut weft_abi::Front)) -> World {
+pub(crate) fn both(change: impl Fn(&mut weft_abi::Front)) -> World {
     let mut world = town();
     world
         .rings
