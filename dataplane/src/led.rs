@@ -142,4 +142,4 @@ impl Lookout {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,7 +12,8 @@ fn led(cookie: u64, to: &str, proto: u8) -> Led {
     asked(cookie, to, proto, "127.0.0.1")
 }
 
-fn asked(cookie: u64, to: &str, proto: u8, what: &str) -> Led {
+/// A socket that asked for `what` and was led to `to`.
+pub(crate) fn asked(cookie: u64, to: &str, proto: u8, what: &str) -> Led {
     let to: SocketAddr = to.parse().unwrap();
     let key = SockKey {
         cookie,

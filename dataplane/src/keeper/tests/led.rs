@@ -1,30 +1,13 @@
 //! Sockets that hooks led, and the tasks that they were led to.
 
-use std::net::SocketAddr;
-
-use weft_abi::{Addr, Be16, SockKey, SockOrigin};
-
 use super::*;
-use crate::led::{Connected, Led};
+use crate::led::{Connected, Led, tests::asked};
 
 const TASK: &str = "10.0.0.8:80";
 
 /// A socket that asked for `what` and was led to [`TASK`].
 fn led(cookie: u64, what: &str) -> Led {
-    let to: SocketAddr = TASK.parse().unwrap();
-    let key = SockKey {
-        cookie,
-        addr: to.ip().into(),
-        port: Be16::new(to.port()),
-        pad: [0; 6],
-    };
-    let origin = SockOrigin {
-        addr: Addr::from(what.parse::<IpAddr>().unwrap()),
-        port: Be16::new(80),
-        proto: 17,
-        pad: 0,
-    };
-    (key, origin)
+    asked(cookie, TASK, 17, what)
 }
 
 fn connected(cookie: u64) -> Connected {
